@@ -1,1 +1,53 @@
-//! Placeholder.
+//! The session core of Steadfast: what a conversation over many networks is, without any I/O.
+//!
+//! An [`Endpoint`] is one process. It has associations (one for each process of a peer), which have paths (carrier
+//! connections between a local and a remote network) and sessions (conversations). The driver feeds it bytes, network
+//! changes and the time; it answers with bytes, actions and events. The same code runs under tokio, in the simulator
+//! and in the fuzzers.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `endpoint.rs` | the public face: routing of paths and sessions to associations, timers |
+//! | `association.rs` | paths and sessions of one peer process; dialling, sending, receiving, recovery below it |
+//! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip, rate and background window |
+//! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
+//! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
+//! | `journal.rs` | what a durable endpoint has to remember |
+//!
+//! Invariants: no clock, no sockets, no threads (`no_std`); time is an argument, randomness a seed; nothing a peer
+//! says can panic or take unbounded memory; every message has exactly one outcome; with a reading application and a
+//! healed network every session drains. `Endpoint::check_invariants` sweeps what can be swept.
+//!
+//! Deliberately absent: cryptography and identities' keys (the carrier's), storage (the journal's reader's).
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod assembly;
+mod association;
+mod config;
+mod context;
+mod endpoint;
+mod epoch;
+mod estimate;
+mod event;
+mod inbound;
+mod journal;
+mod outbound;
+mod path;
+mod payload;
+mod rng;
+mod session;
+mod stats;
+
+pub use config::{Config, Ordering, SessionConfig};
+pub use endpoint::Endpoint;
+pub use event::{
+    Action, DownReason, DropReason, Event, Outcome, PathInfo, Read, Received, Recv, SendError, SessionError,
+};
+pub use journal::{JournalEntry, Record};
+pub use outbound::OrderRequest;
+pub use stats::Stats;
+pub use steadfast_wire as wire;

@@ -36,7 +36,7 @@ pub const MAX_ACK_RANGES: usize = 256;
 /// The most byte ranges of partly received messages in a RESUME frame.
 pub const MAX_PARTIAL_RANGES: usize = 1024;
 /// The most tokens that may be offered and not yet confirmed.
-pub const MAX_PENDING_TOKENS: usize = 8;
+pub const MAX_PENDING_TOKENS: usize = 64;
 /// The most bytes of the text of a BYE.
 pub const MAX_REASON: usize = 256;
 
@@ -274,9 +274,15 @@ pub enum Frame {
         /// The message.
         id: MessageId,
         /// The urgency whose order it is counted in.
-        class: Urgency,
+        order: Urgency,
         /// Its place in that order.
         sequence: u64,
+        /// Which window pays for it.
+        class: Urgency,
+        /// All that the window will ever pay for it, in bytes: nothing more of it is sent for the first time.
+        charged: u64,
+        /// The sender knows the outcome, so that the recipient may forget it.
+        known: bool,
     },
     /// New labels for a message that is already known. *Counted.*
     Relabel {

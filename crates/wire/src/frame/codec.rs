@@ -190,11 +190,14 @@ fn encode_session_body(frame: &Frame, out: &mut Vec<u8>) -> u64 {
             varint::put(out, *limit);
             CREDIT
         }
-        Frame::Reset { session, id, class, sequence } => {
+        Frame::Reset { session, id, order, sequence, class, charged, known } => {
             varint::put(out, session.0);
             varint::put(out, id.0);
-            out.put_u8(*class as u8);
+            out.put_u8(*order as u8);
             varint::put(out, *sequence);
+            out.put_u8(*class as u8);
+            varint::put(out, *charged);
+            put_flag(out, *known);
             RESET
         }
         Frame::Relabel { session, id, labels } => {
@@ -406,8 +409,11 @@ pub(super) fn decode_body(kind: u64, reader: &mut Reader) -> Result<Option<Frame
         RESET => Frame::Reset {
             session: session(reader)?,
             id: message(reader)?,
-            class: urgency(reader)?,
+            order: urgency(reader)?,
             sequence: reader.varint()?,
+            class: urgency(reader)?,
+            charged: reader.varint()?,
+            known: flag(reader)?,
         },
         RELABEL => Frame::Relabel {
             session: session(reader)?,

@@ -124,7 +124,18 @@ fn golden() -> Vec<(Frame, &'static str)> {
             "0f0a 01 0201030201 010101 00",
         ),
         (Frame::Credit { session: SessionId(1), class: Urgency::Background, limit: 64 }, "110401014040"),
-        (Frame::Reset { session: SessionId(1), id, class: Urgency::Foreground, sequence: 2 }, "130401030002"),
+        (
+            Frame::Reset {
+                session: SessionId(1),
+                id,
+                order: Urgency::Foreground,
+                sequence: 2,
+                class: Urgency::Background,
+                charged: 9,
+                known: true,
+            },
+            "13070103 0002 0109 01",
+        ),
         (Frame::Relabel { session: SessionId(1), id, labels: Labels::foreground().small() }, "1503010302"),
         (Frame::Shut { session: SessionId(1), last: MessageId(0), kind: ShutKind::Finish }, "1703010000"),
         (

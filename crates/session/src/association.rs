@@ -1,0 +1,384 @@
+//! Everything between this process and one process of a peer: paths, sessions, suspicion, recovery.
+//!
+//! | part | file |
+//! |---|---|
+//! | which paths to open, and when again | `dial.rs` |
+//! | which frame goes out next on a path | `transmit.rs` |
+//! | what an arrived frame does | `receive.rs` |
+//! | suspicion, loss, and the clock | `recover.rs` |
+
+use crate::association::dial::Dials;
+use crate::context::Context;
+use crate::event::{Action, DownReason, Event, PathInfo};
+use crate::journal::Record;
+use crate::path::{Cargo, Path};
+use crate::session::{Join, Session};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use steadfast_wire::frame::{EndReason, Hello};
+use steadfast_wire::{
+    Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
+};
+
+mod dial;
+mod receive;
+mod recover;
+mod transmit;
+
+/// How many closed paths are remembered, to answer CHECK.
+const CLOSED_PATHS: usize = 32;
+/// The most CHECK and HAVE frames, and the most END frames, that wait to be said.
+const MAX_NOTICES: usize = 64;
+const MAX_ENDS: usize = 1024;
+
+/// An association, as this endpoint numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AssociationId(pub(crate) u64);
+
+/// An END to say: the session, the reason, and the last message of the peer that is surely here.
+pub(crate) type Ending = (SessionId, EndReason, MessageId);
+
+#[derive(Debug)]
+pub(crate) struct Association {
+    pub(crate) peer: Fingerprint,
+    /// Known from the first HELLO.
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) hello: Option<Hello>,
+    remote_networks: Vec<Network>,
+    remote_epoch: u64,
+    pub(crate) dials: Dials,
+    pub(crate) paths: BTreeMap<PathNumber, Path>,
+    /// Ours, the peer's number, and what arrived.
+    closed_paths: VecDeque<(PathNumber, PathNumber, u64)>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// Sessions that have something to send.
+    work: BTreeSet<SessionId>,
+    /// Where background goes on, so that sessions share it.
+    turn: SessionId,
+    notices: VecDeque<Frame>,
+    ends: VecDeque<Ending>,
+    networks_due: bool,
+    timers: BTreeSet<(Instant, SessionId)>,
+    timer_of: BTreeMap<SessionId, Instant>,
+    /// Sessions that ended here since the endpoint last looked.
+    pub(crate) ended: Vec<Ending>,
+    /// The farewell that is due.
+    bye: Option<String>,
+    /// When [`Association::dial`] is next due, as last computed.
+    dial_at: Option<Instant>,
+    dial_dirty: bool,
+    /// Without a session since then.
+    idle_since: Option<Instant>,
+}
+
+impl Association {
+    pub(crate) fn new(peer: Fingerprint, incarnation: Option<Incarnation>, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            peer,
+            incarnation,
+            hello: None,
+            remote_networks: Vec::new(),
+            remote_epoch: 0,
+            dials: Dials::new(addresses),
+            paths: BTreeMap::new(),
+            closed_paths: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            work: BTreeSet::new(),
+            turn: SessionId(0),
+            notices: VecDeque::new(),
+            ends: VecDeque::new(),
+            networks_due: true,
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            ended: Vec::new(),
+            bye: None,
+            dial_at: None,
+            dial_dirty: true,
+            idle_since: None,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.paths.values().any(Path::is_up)
+    }
+
+    fn remote_network(&self, id: Option<NetworkId>) -> Option<&Network> {
+        self.remote_networks.iter().find(|network| Some(network.id) == id)
+    }
+
+    /// Where the peer can be reached, as far as it is known: for the journal.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.dials.addresses().to_vec()
+    }
+
+    pub(crate) fn info(&self, cx: &Context, path: &Path) -> PathInfo {
+        let name = |network: Option<&Network>| network.map(|n| n.name.clone()).unwrap_or_default();
+        PathInfo {
+            path: path.number,
+            peer: self.peer,
+            local: path.local,
+            local_name: name(cx.network(path.local)),
+            remote_name: name(self.remote_network(path.remote)),
+            remote: path.address,
+            rtt: path.estimate.rtt(),
+            rate: path.estimate.rate(),
+            suspect: path.suspect.is_some(),
+        }
+    }
+
+    /// A session joins: a new one, or one that another association had.
+    pub(crate) fn insert(&mut self, cx: &mut Context, mut session: Session) {
+        if let Some(hello) = &self.hello {
+            session.out.peer_says(hello.windows, hello.max_message, hello.durable);
+        }
+        let id = session.id;
+        if session.join == Join::Parked && self.is_up() {
+            session.claim(cx);
+        }
+        self.sessions.insert(id, session);
+        self.dial_dirty = true;
+        self.touch(id);
+    }
+
+    /// Brings the indexes up to date after a session changed.
+    pub(crate) fn touch(&mut self, id: SessionId) {
+        let session = self.sessions.get(&id);
+        if session.is_some_and(Session::has_work) {
+            self.work.insert(id);
+        } else {
+            self.work.remove(&id);
+        }
+        let timeout = session.and_then(Session::timeout);
+        if timeout != self.timer_of.get(&id).copied() {
+            if let Some(old) = self.timer_of.remove(&id) {
+                self.timers.remove(&(old, id));
+            }
+            if let Some(at) = timeout {
+                self.timer_of.insert(id, at);
+                self.timers.insert((at, id));
+            }
+        }
+    }
+
+    /// Takes a session out, to move it elsewhere.
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(&id)?;
+        self.dial_dirty = true;
+        self.touch(id);
+        for path in self.paths.values_mut() {
+            for flight in &mut path.flights {
+                if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id) {
+                    flight.cargo = Cargo::Nothing;
+                }
+            }
+        }
+        Some(session)
+    }
+
+    /// The session is over on this side.
+    pub(crate) fn end(&mut self, cx: &mut Context, id: SessionId, reason: EndReason, tell: bool, common: Option<MessageId>) {
+        let Some(mut session) = self.remove(id) else { return };
+        session.out.end(cx);
+        let here = session.inb.common();
+        if reason == EndReason::RolledBack {
+            cx.stats.rolled_back += 1;
+        }
+        cx.remember(id, Record::Ended);
+        cx.event(Event::Ended { session: id, reason, common });
+        cx.event(Event::Readable { session: id });
+        self.ended.push((id, reason, here));
+        if tell {
+            self.tell_end((id, reason, here));
+        }
+    }
+
+    /// Tells the peer that a conversation is over (or unknown here).
+    pub(crate) fn tell_end(&mut self, ending: Ending) {
+        // A peer that asks for many ended sessions gets the rest of its answers when it asks again.
+        if self.ends.len() < MAX_ENDS && !self.ends.contains(&ending) {
+            self.ends.push_back(ending);
+        }
+    }
+
+    /// Ends the sessions that both sides have shut and drained.
+    pub(crate) fn finish_over(&mut self, cx: &mut Context, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(Session::is_over) {
+            self.end(cx, id, EndReason::Closed, true, None);
+        }
+    }
+
+    /// Says BYE on every path and ends all sessions.
+    pub(crate) fn leave(&mut self, cx: &mut Context, reason: &str) {
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.end(cx, id, EndReason::Left, false, None);
+        }
+        self.bye = Some(reason.into());
+        self.dials.stop();
+        self.dial_dirty = true;
+    }
+
+    /// The farewell was said on a path (or cannot be, because it is not up): close it.
+    pub(crate) fn close_after_bye(&mut self, cx: &mut Context, number: PathNumber) {
+        if self.bye.is_some() && self.paths.remove(&number).is_some() {
+            cx.actions.push_back(Action::Close { path: number });
+        }
+    }
+
+    /// Whether a path has something to say.
+    pub(crate) fn has_output(&self, path: &Path) -> bool {
+        match path.state {
+            crate::path::State::Connecting => false,
+            crate::path::State::ExpectHello => path.hello_due,
+            crate::path::State::Up => {
+                path.hello_due
+                    || path.report_due
+                    || path.ping_due
+                    || path.pong_due.is_some()
+                    || self.bye.is_some()
+                    || self.networks_due
+                    || !self.work.is_empty()
+                    || !self.notices.is_empty()
+                    || !self.ends.is_empty()
+            }
+        }
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// Brings up to date what depends on the clock: when to dial, and since when nothing is going on.
+    pub(crate) fn refresh(&mut self, cx: &Context, now: Instant) {
+        if core::mem::take(&mut self.dial_dirty) {
+            self.dial_at = self.next_dial(cx);
+        }
+        if self.sessions.is_empty() {
+            self.idle_since.get_or_insert(now);
+        } else {
+            self.idle_since = None;
+        }
+    }
+
+    /// Whether nothing is left to do here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.paths.is_empty()
+    }
+
+    /// Our networks changed: paths without a network go down, the peer is told, new networks are tried at once.
+    pub(crate) fn networks_changed(&mut self, cx: &mut Context, now: Instant) {
+        self.networks_due = true;
+        let gone: Vec<PathNumber> = self
+            .paths
+            .values()
+            .filter(|path| match cx.network(path.local) {
+                None => true,
+                Some(network) => path.local_ip.is_some_and(|ip| !network.addresses.iter().any(|a| a.ip == ip)),
+            })
+            .map(|path| path.number)
+            .collect();
+        for number in gone {
+            self.path_down(cx, now, number, DownReason::LocalNetwork);
+        }
+        self.dials.networks_changed(now);
+        self.routes_changed();
+    }
+
+    /// The set of paths that may carry something changed.
+    fn routes_changed(&mut self) {
+        self.dial_dirty = true;
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.out.routes_changed();
+            }
+            self.touch(id);
+        }
+    }
+
+    /// A path is gone: what was on it is said again elsewhere; without any path the sessions are parked.
+    pub(crate) fn path_down(&mut self, cx: &mut Context, now: Instant, number: PathNumber, reason: DownReason) {
+        let Some(mut path) = self.paths.remove(&number) else { return };
+        self.dial_dirty = true;
+        let was_up = path.is_up();
+        let info = self.info(cx, &path);
+        self.dials.failed(cx, now, &path, was_up);
+        let flights = core::mem::take(&mut path.flights);
+        self.closed_paths.push_back((number, path.remote_number, path.received));
+        if self.closed_paths.len() > CLOSED_PATHS {
+            self.closed_paths.pop_front();
+        }
+        for flight in flights {
+            self.cargo_lost(flight.cargo);
+        }
+        if reason != DownReason::Carrier {
+            cx.actions.push_back(Action::Reset { path: number });
+        }
+        if was_up {
+            cx.stats.paths_down += 1;
+            cx.event(Event::PathDown(info, reason));
+            self.routes_changed();
+        }
+        if was_up && !self.is_up() {
+            self.park_all(cx, now);
+        }
+    }
+
+    fn park_all(&mut self, cx: &mut Context, now: Instant) {
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.park(cx, now);
+            }
+            self.touch(id);
+        }
+        self.forget_excess(cx);
+    }
+
+    /// A peer may park only so many of the sessions that it opened.
+    fn forget_excess(&mut self, cx: &mut Context) {
+        let mut parked: Vec<(Option<Instant>, SessionId)> = self
+            .sessions
+            .values()
+            .filter(|s| !s.opener && s.join == Join::Parked)
+            .map(|s| (s.parked_at, s.id))
+            .collect();
+        if parked.len() <= cx.config.max_parked {
+            return;
+        }
+        parked.sort_unstable();
+        let excess = parked.len() - cx.config.max_parked;
+        for (_, id) in parked.into_iter().take(excess) {
+            cx.stats.forgotten += 1;
+            self.end(cx, id, EndReason::Forgotten, false, None);
+        }
+    }
+
+    fn cargo_lost(&mut self, cargo: Cargo) {
+        match cargo {
+            Cargo::Session(id, item) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.lost(&item);
+                    self.touch(id);
+                }
+            }
+            Cargo::Networks(_) => self.networks_due = true,
+            // A peer that did not hear the end asks when it next claims the session.
+            Cargo::End(_) | Cargo::Moved(..) | Cargo::Nothing => {}
+        }
+    }
+
+    pub(crate) fn check_invariants(&self, cx: &Context) {
+        for path in self.paths.values() {
+            let sum: u64 = path.flights.iter().map(|f| u64::from(f.bytes)).sum();
+            assert_eq!(sum, path.in_flight, "{} in flight", path.number);
+            assert_eq!(path.sent - path.acked, path.flights.len() as u64, "{} flights", path.number);
+        }
+        for session in self.sessions.values() {
+            session.out.check_invariants();
+            session.inb.check_invariants(cx.config.max_message);
+            assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
+            assert_eq!(self.is_up(), session.join != Join::Parked || !self.is_up() && session.join == Join::Opening, "join");
+        }
+        assert!(self.paths.len() <= cx.config.max_paths + 8, "too many paths");
+    }
+}

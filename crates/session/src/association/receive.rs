@@ -1,0 +1,378 @@
+//! What an arrived frame does. A fault of the peer becomes a [`Violation`]: the path is closed and counted.
+
+use super::{Association, MAX_NOTICES};
+use crate::context::Context;
+use crate::event::{DownReason, Event, Violation};
+use crate::journal::{Effect, Record};
+use crate::path::{Cargo, State};
+use crate::session::{Join, Session};
+use core::time::Duration;
+use steadfast_wire::frame::{EndReason, Hello, Progress};
+use steadfast_wire::{Fingerprint, Frame, Instant, Network, PathNumber, SessionId, Urgency};
+
+impl Association {
+    /// The peer's HELLO on a path of this association: the path is up, unless it has a twin that stays.
+    pub(crate) fn handle_hello(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        hello: Hello,
+    ) -> Result<(), Violation> {
+        let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
+        if path.state != State::ExpectHello {
+            return Err(Violation::Hello);
+        }
+        path.state = State::Up;
+        path.remote_number = hello.path;
+        path.remote = Some(hello.network);
+        path.last_heard = now;
+        path.last_progress = now;
+        path.ping_due = true;
+        let (opener, address) = (path.opener, path.address);
+        let was_up = self.paths.values().filter(|p| p.is_up()).count() > 1;
+        if opener {
+            self.dials.remember(address);
+        }
+        for session in self.sessions.values_mut() {
+            if session.join == Join::Opening {
+                session.out.peer_says(hello.windows, hello.max_message, hello.durable);
+            }
+        }
+        self.hello = Some(hello);
+        self.dials.came_up(self.paths.get(&number));
+        if !self.resolve_twin(cx, now, number) {
+            return Ok(());
+        }
+        let path = &self.paths[&number];
+        cx.event(Event::PathUp(self.info(cx, path)));
+        if !was_up {
+            self.networks_due = true;
+            self.claim_parked(cx);
+        }
+        self.routes_changed();
+        Ok(())
+    }
+
+    /// Of two paths for one pair the newer stays if the older is in doubt; else that of the lower fingerprint
+    /// (DESIGN, Semantics 7). Whether the path `number` stays.
+    fn resolve_twin(&mut self, cx: &mut Context, now: Instant, number: PathNumber) -> bool {
+        let Some(path) = self.paths.get(&number) else { return false };
+        let Some(twin) = self.twin(path) else { return true };
+        let older = twin.number;
+        let fresh = now.since(twin.last_heard) < twin.estimate.patience(cx.config.suspicion_margin) + Duration::from_millis(50);
+        let ours_stays = cx.identity < self.peer;
+        let newer_stays = twin.opener == path.opener || twin.suspect.is_some() || !fresh || path.opener == ours_stays;
+        let loser = if newer_stays { older } else { number };
+        self.path_down(cx, now, loser, DownReason::Replaced);
+        newer_stays
+    }
+
+    /// There is a path again: all parked sessions go on.
+    pub(crate) fn claim_parked(&mut self, cx: &mut Context) {
+        let parked = self.sessions.values().filter(|s| s.join == Join::Parked).map(|s| s.id);
+        for id in parked.collect::<alloc::vec::Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.claim(cx);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Notes that a frame of `size` bytes came in on a path that is up.
+    pub(crate) fn note_arrival(&mut self, now: Instant, number: PathNumber, frame: &Frame, size: u64) -> Result<(), Violation> {
+        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else { return Err(Violation::Hello) };
+        path.last_heard = now;
+        if frame.is_counted() {
+            let urgent = matches!(frame, Frame::Data(data) if data.class == Urgency::Foreground);
+            path.counted(now, size, urgent);
+        }
+        Ok(())
+    }
+
+    /// Any frame but HELLO on a path that is up. Frames that may create or move sessions are the endpoint's: it
+    /// handles them itself.
+    pub(crate) fn handle_frame(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        frame: Frame,
+    ) -> Result<(), Violation> {
+        match frame {
+            Frame::Hello(_) => return Err(Violation::Hello),
+            Frame::Progress(progress) => return self.handle_progress(cx, now, number, progress),
+            Frame::Check { path } => self.handle_check(cx, now, path),
+            Frame::Have { path, count, closed } => return self.handle_have(cx, now, path, count, closed),
+            Frame::Ping { nonce } => {
+                if let Some(path) = self.paths.get_mut(&number) {
+                    path.pong_due = Some(nonce);
+                }
+            }
+            Frame::Pong { nonce } => self.handle_pong(cx, now, number, nonce),
+            Frame::Networks { epoch, networks } => self.handle_networks(cx, now, epoch, networks),
+            Frame::Bye { reason } => {
+                cx.event(Event::PeerLeft { peer: self.peer, reason });
+                for id in self.sessions.keys().copied().collect::<alloc::vec::Vec<_>>() {
+                    self.end(cx, id, EndReason::Left, false, None);
+                }
+                self.dials.stop();
+                for number in self.paths.keys().copied().collect::<alloc::vec::Vec<_>>() {
+                    self.path_down(cx, now, number, DownReason::Ended);
+                }
+            }
+            of_a_session => return self.handle_session_frame(cx, of_a_session),
+        }
+        Ok(())
+    }
+
+    fn handle_session_frame(&mut self, cx: &mut Context, frame: Frame) -> Result<(), Violation> {
+        let Some(id) = session_of(&frame) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            cx.stats.frames_late += 1;
+            return Ok(());
+        };
+        let result = apply(cx, session, frame);
+        if let Ok(Some((reason, common))) = result {
+            self.end(cx, id, reason, false, common);
+        }
+        self.finish_over(cx, id);
+        self.touch(id);
+        result.map(|_| ())
+    }
+
+    /// A claim of a session that is here. `fresh` openings of unknown sessions are the endpoint's.
+    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &steadfast_wire::frame::Resume) {
+        let Some(session) = self.sessions.get_mut(&view.session) else { return };
+        if let Err(reason) = session.handle_resume(cx, view) {
+            let common = view_common(view);
+            self.end(cx, view.session, reason, true, Some(common));
+        }
+        self.finish_over(cx, view.session);
+        self.touch(view.session);
+    }
+
+    /// A session that the peer opened.
+    pub(crate) fn handle_open(&mut self, cx: &mut Context, mut session: Session, peer: Fingerprint) {
+        let id = session.id;
+        if let Some(hello) = &self.hello {
+            session.out.peer_says(hello.windows, hello.max_message, hello.durable);
+        }
+        let opened = Record::Opened {
+            peer,
+            incarnation: self.incarnation,
+            opener: false,
+            per_urgency: session.per_urgency(),
+            addresses: self.addresses(),
+        };
+        cx.remember(id, opened);
+        if let Some(token) = session.epoch.holds() {
+            cx.remember(id, Record::Held(token));
+        }
+        let token = session.epoch.offer(cx);
+        session.due.accept = cx.record(id, Record::Offered(token), Effect::Hold).is_some();
+        session.join = Join::Active;
+        self.sessions.insert(id, session);
+        cx.event(Event::Incoming { session: id, peer });
+        self.touch(id);
+    }
+
+    fn handle_progress(&mut self, cx: &mut Context, now: Instant, on: PathNumber, progress: Progress) -> Result<(), Violation> {
+        // A report may travel on another path than the one it is about, and outlive it.
+        let Some(path) = self.paths.get_mut(&progress.path) else { return Ok(()) };
+        if progress.count > path.sent {
+            return Err(Violation::Progress);
+        }
+        let (mut bytes, mut newest) = (0, None);
+        let mut landed = alloc::vec::Vec::new();
+        while let Some(flight) = path.land(progress.count) {
+            bytes += u64::from(flight.bytes);
+            newest = Some(flight.at);
+            landed.push(flight.cargo);
+        }
+        let Some(newest) = newest else { return Ok(()) };
+        path.last_progress = now;
+        if on == progress.path {
+            let wait = Duration::from_micros(progress.delay);
+            path.estimate.round_trip(now, now.since(newest).saturating_sub(wait).max(Duration::from_micros(1)));
+            path.estimate.delivered(bytes, progress.clock);
+            self.recovered(cx, progress.path);
+        }
+        for cargo in landed {
+            self.cargo_arrived(cx, cargo);
+        }
+        Ok(())
+    }
+
+    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo) {
+        let (id, late, item) = match cargo {
+            Cargo::Session(id, item) => (id, false, item),
+            Cargo::Moved(id, item) => (id, true, item),
+            _ => return,
+        };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if late {
+            session.arrived_late(cx, item);
+        } else {
+            session.arrived(cx, item);
+        }
+        self.finish_over(cx, id);
+        self.touch(id);
+    }
+
+    /// The peer doubts a path: so do we, and we say what arrived on it.
+    fn handle_check(&mut self, cx: &mut Context, now: Instant, asked: PathNumber) {
+        if self.notices.len() >= MAX_NOTICES {
+            return;
+        }
+        if self.paths.get(&asked).is_some_and(|path| path.is_up()) {
+            self.suspect(cx, now, asked, false);
+            let path = &self.paths[&asked];
+            let (path, count) = (path.remote_number, path.received);
+            self.notices.push_back(Frame::Have { path, count: Some(count), closed: false });
+        } else if let Some((_, theirs, count)) = self.closed_paths.iter().find(|(ours, ..)| *ours == asked) {
+            self.notices.push_back(Frame::Have { path: *theirs, count: Some(*count), closed: true });
+        }
+    }
+
+    fn handle_have(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        count: Option<u64>,
+        closed: bool,
+    ) -> Result<(), Violation> {
+        self.land(cx, now, number, count.unwrap_or(0))?;
+        if closed {
+            self.path_down(cx, now, number, DownReason::Closed);
+        } else if self.paths.get(&number).is_some_and(|path| path.suspect.is_some()) {
+            self.move_flights(number, |_| true);
+        }
+        Ok(())
+    }
+
+    /// Everything up to `count` arrived on a path, as the peer says elsewhere: no measure of the path itself.
+    fn land(&mut self, cx: &mut Context, now: Instant, number: PathNumber, count: u64) -> Result<(), Violation> {
+        let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
+        if count > path.sent {
+            return Err(Violation::Progress);
+        }
+        let mut landed = alloc::vec::Vec::new();
+        while let Some(flight) = path.land(count) {
+            landed.push(flight.cargo);
+        }
+        if !landed.is_empty() {
+            path.last_progress = now;
+        }
+        for cargo in landed {
+            self.cargo_arrived(cx, cargo);
+        }
+        Ok(())
+    }
+
+    fn handle_pong(&mut self, cx: &mut Context, now: Instant, number: PathNumber, nonce: u64) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if let Some((_, at)) = path.ping.take_if(|(asked, _)| *asked == nonce) {
+            path.estimate.round_trip(now, now.since(at).max(Duration::from_micros(1)));
+            self.recovered(cx, number);
+        }
+    }
+
+    fn handle_networks(&mut self, cx: &mut Context, now: Instant, epoch: u64, networks: alloc::vec::Vec<Network>) {
+        if epoch < self.remote_epoch {
+            return;
+        }
+        self.remote_epoch = epoch;
+        let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));
+        self.remote_networks = networks;
+        let gone: alloc::vec::Vec<PathNumber> = self
+            .paths
+            .values()
+            .filter(|path| path.is_up() && self.remote_network(path.remote).is_none())
+            .map(|path| path.number)
+            .collect();
+        for number in gone {
+            self.path_down(cx, now, number, DownReason::RemoteNetwork);
+        }
+        if appeared {
+            self.dials.networks_changed(now);
+        }
+        self.routes_changed();
+    }
+}
+
+/// The last of the recipient's own messages that a claim's sender has with all before it.
+fn view_common(view: &steadfast_wire::frame::Resume) -> steadfast_wire::MessageId {
+    let mut has = view.delivered.clone();
+    has.extend(&view.dropped);
+    has.extend(&view.received);
+    steadfast_wire::MessageId(has.first_missing(1) - 1)
+}
+
+fn session_of(frame: &Frame) -> Option<SessionId> {
+    match frame {
+        Frame::Accept { session, .. }
+        | Frame::Confirm { session, .. }
+        | Frame::Ack(session, _)
+        | Frame::Credit { session, .. }
+        | Frame::Reset { session, .. }
+        | Frame::Relabel { session, .. }
+        | Frame::Shut { session, .. }
+        | Frame::End { session, .. } => Some(*session),
+        Frame::Data(data) => Some(data.session),
+        _ => None,
+    }
+}
+
+type Over = Option<(EndReason, Option<steadfast_wire::MessageId>)>;
+
+/// Applies a frame to its session; `Some` if the peer ended it.
+fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, Violation> {
+    match frame {
+        Frame::Data(data) => {
+            if session.inb.handle_data(cx, data)? {
+                return Ok(None);
+            }
+        }
+        Frame::Ack(_, ack) => {
+            if !session.out.handle_ack(cx, &ack) {
+                return Err(Violation::Contradiction);
+            }
+        }
+        Frame::Credit { class, limit, .. } => {
+            let known = &mut session.out.limit[class.index()];
+            *known = limit.max(*known);
+        }
+        Frame::Reset { id, order, sequence, class, charged, known, .. } => {
+            session.inb.handle_reset(cx, id, (order, sequence), class, charged, known)?;
+        }
+        Frame::Relabel { id, labels, .. } => session.inb.handle_relabel(id, labels)?,
+        Frame::Shut { last, kind, .. } => {
+            session.inb.handle_shut(cx, last, kind)?;
+            session.peer_shut(cx, kind);
+        }
+        Frame::Accept { token, holds, .. } => {
+            if session.epoch.holds().is_none() {
+                session.epoch.hold(token);
+                let confirm = cx.record(session.id, Record::Held(token), Effect::Hold);
+                session.due.confirm |= confirm.is_some();
+            } else {
+                session.due.confirm = true;
+            }
+            session.epoch.confirm(holds);
+            cx.remember(session.id, Record::Confirmed(holds));
+            if session.join == Join::Opening {
+                session.joined(cx);
+            }
+        }
+        Frame::Confirm { holds, .. } => {
+            if session.epoch.confirm(holds) {
+                cx.remember(session.id, Record::Confirmed(holds));
+            }
+        }
+        Frame::End { reason, common, .. } => return Ok(Some((reason, Some(common)))),
+        _ => {}
+    }
+    Ok(None)
+}

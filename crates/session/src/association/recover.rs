@@ -1,0 +1,148 @@
+//! Suspicion, loss, and the clock.
+//!
+//! A path that makes no progress is suspect: cheap, and revoked by the first answer. What is in flight on it is said
+//! again on the best other path: foreground and control at once, background as soon as the peer has told what it has.
+
+use super::{Association, MAX_NOTICES};
+use crate::context::Context;
+use crate::event::{DownReason, Event};
+use crate::path::{Cargo, Path};
+use crate::session::Item;
+use alloc::vec::Vec;
+use steadfast_wire::frame::EndReason;
+use steadfast_wire::{Frame, Instant, PathNumber, SessionId};
+
+impl Association {
+    /// A path is in doubt. `ask` the peer what it got, unless it was the peer that told us.
+    pub(super) fn suspect(&mut self, cx: &mut Context, now: Instant, number: PathNumber, ask: bool) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if path.suspect.is_some() || !path.is_up() {
+            return;
+        }
+        path.suspect = Some(now);
+        // An answer to this one ends the doubt.
+        if path.ping.is_none() {
+            path.ping_due = true;
+        }
+        let remote = path.remote_number;
+        cx.stats.suspicions += 1;
+        if let Some(path) = self.paths.get(&number) {
+            cx.event(Event::PathSuspect(self.info(cx, path)));
+        }
+        if self.paths.values().any(Path::is_good) {
+            if ask && self.notices.len() < MAX_NOTICES {
+                self.notices.push_back(Frame::Check { path: remote });
+            }
+            let urgent: Vec<bool> = self.paths[&number].flights.iter().map(|f| self.is_urgent(&f.cargo)).collect();
+            self.move_flights(number, |index| urgent[index]);
+        }
+        self.routes_changed();
+    }
+
+    fn is_urgent(&self, cargo: &Cargo) -> bool {
+        match cargo {
+            Cargo::Session(id, Item::Data(message, _)) => {
+                self.sessions.get(id).is_some_and(|session| session.out.is_urgent(*message))
+            }
+            _ => true,
+        }
+    }
+
+    /// Says again what is in flight on a path, where `chosen` says so by its place in the queue.
+    pub(super) fn move_flights(&mut self, number: PathNumber, chosen: impl Fn(usize) -> bool) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        let mut moved = Vec::new();
+        for (index, flight) in path.flights.iter_mut().enumerate() {
+            if !chosen(index) {
+                continue;
+            }
+            let cargo = core::mem::replace(&mut flight.cargo, Cargo::Nothing);
+            flight.cargo = match cargo {
+                Cargo::Session(id, item) => {
+                    moved.push(Cargo::Session(id, item.clone()));
+                    Cargo::Moved(id, item)
+                }
+                Cargo::Networks(epoch) => {
+                    moved.push(Cargo::Networks(epoch));
+                    Cargo::Nothing
+                }
+                other => other,
+            };
+        }
+        for cargo in moved {
+            self.cargo_lost(cargo);
+        }
+    }
+
+    /// A suspect path answered.
+    pub(super) fn recovered(&mut self, cx: &mut Context, number: PathNumber) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if path.suspect.take().is_some() {
+            cx.stats.recoveries += 1;
+            let path = &self.paths[&number];
+            cx.event(Event::PathRecovered(self.info(cx, path)));
+            self.routes_changed();
+        }
+    }
+
+    /// What is due by the clock.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
+        for number in self.paths.keys().copied().collect::<Vec<_>>() {
+            self.path_timeout(cx, now, number);
+        }
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.session_timeout(cx, now, id);
+            self.touch(id);
+            // A timer that does not move would be run for ever.
+            debug_assert!(self.timer_of.get(&id).is_none_or(|next| *next > at), "a session timer stands still");
+        }
+        self.dial(cx, now);
+        if self.idle_at(cx).is_some_and(|at| at <= now) {
+            self.leave(cx, "nothing to do");
+        }
+    }
+
+    /// When an association without sessions is closed.
+    fn idle_at(&self, cx: &Context) -> Option<Instant> {
+        let since = self.idle_since.filter(|_| self.bye.is_none())?;
+        Some(since + cx.config.idle_limit)
+    }
+
+    fn path_timeout(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if path.down_at(&cx.config).is_some_and(|at| at <= now) {
+            self.path_down(cx, now, number, DownReason::Silence);
+            return;
+        }
+        if path.report_at.is_some_and(|at| at <= now) {
+            path.report_at = None;
+            path.report_due = true;
+        }
+        if path.ping_at(&cx.config).is_some_and(|at| at <= now) {
+            path.ping_due = true;
+        }
+        if path.suspicion_at(&cx.config).is_some_and(|at| at <= now) {
+            self.suspect(cx, now, number, true);
+        }
+    }
+
+    fn session_timeout(&mut self, cx: &mut Context, now: Instant, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.notice_at.is_some_and(|at| at <= now) {
+            session.notice_at = None;
+            cx.event(Event::Parked { session: id });
+        }
+        if session.limit_at.is_some_and(|at| at <= now) {
+            self.end(cx, id, EndReason::Forgotten, true, None);
+        } else if session.close_at.is_some_and(|at| at <= now) {
+            self.end(cx, id, EndReason::Aborted, true, None);
+        }
+    }
+
+    /// When the clock next has something to do here.
+    pub(crate) fn timeout(&self, cx: &Context) -> Option<Instant> {
+        let paths = self.paths.values().filter_map(|path| path.timeout(&cx.config)).min();
+        let sessions = self.timers.first().map(|(at, _)| *at);
+        [paths, sessions, self.dial_at, self.idle_at(cx)].into_iter().flatten().min()
+    }
+}

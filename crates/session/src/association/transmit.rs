@@ -1,0 +1,309 @@
+//! Which frame goes out next on a path: first what the path itself needs, then control, then foreground, then background.
+
+use super::Association;
+use crate::context::Context;
+use crate::estimate::time_of;
+use crate::outbound::Candidate;
+use crate::path::{Cargo, Path};
+use crate::session::{Item, Join};
+use alloc::vec::Vec;
+use core::time::Duration;
+use steadfast_wire::frame::{Hello, MAX_BODY, Progress, VERSION};
+use steadfast_wire::time::nanos;
+use steadfast_wire::{Frame, Instant, PathNumber, Rule, SessionId, Urgency};
+
+/// How many messages of a session are looked at for one path before others get their turn.
+const LOOK: usize = 16;
+/// What a large message is taken for at least, in bytes: its bandwidth counts, not its round trip.
+const LARGE: u64 = 64 * 1024;
+/// The least time a message of either size is judged by: what fits one packet counts as that.
+const PACKET: u64 = 1500;
+
+/// Output on its way into the caller's buffer.
+struct Sheet<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    max: usize,
+}
+
+impl Sheet<'_> {
+    fn used(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    fn room(&self) -> usize {
+        self.max.saturating_sub(self.used())
+    }
+
+    /// Appends a frame; returns its size.
+    fn put(&mut self, frame: &Frame) -> usize {
+        let before = self.out.len();
+        frame.encode(self.out);
+        self.out.len() - before
+    }
+}
+
+impl Association {
+    /// Fills at most about `max` bytes for a path (a single control frame may go over it); returns how many.
+    pub(crate) fn fill(&mut self, cx: &mut Context, now: Instant, number: PathNumber, max: usize, out: &mut Vec<u8>) -> usize {
+        let mut sheet = Sheet { start: out.len(), out, max };
+        self.fill_path(cx, now, number, &mut sheet);
+        let up = self.paths.get(&number).is_some_and(Path::is_up);
+        if up && self.control_path() == Some(number) {
+            self.fill_control(cx, now, number, &mut sheet);
+        }
+        if up {
+            self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
+            self.fill_data(cx, now, number, Urgency::Background, &mut sheet);
+        }
+        if let Some(path) = self.paths.get_mut(&number)
+            && path.is_up()
+        {
+            if sheet.used() > 0 && path.unreported > 0 {
+                sheet.put(&report(path, now));
+            }
+            if sheet.used() > 0 {
+                path.last_sent = now;
+            }
+            if sheet.room() > 0 && path.background_in_flight < path.estimate.background_window(cx.config.background_queue) {
+                path.estimate.starved();
+            }
+        }
+        sheet.used()
+    }
+
+    /// HELLO, PROGRESS, PING, PONG, BYE.
+    fn fill_path(&mut self, cx: &Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if path.state == crate::path::State::Connecting {
+            return;
+        }
+        if core::mem::take(&mut path.hello_due) {
+            sheet.put(&Frame::Hello(Hello {
+                version: VERSION,
+                incarnation: cx.incarnation,
+                path: path.number,
+                network: path.local,
+                features: 0,
+                durable: cx.config.durable,
+                max_message: cx.config.max_message,
+                windows: cx.config.windows,
+                process: cx.config.process,
+            }));
+        }
+        if !path.is_up() {
+            return;
+        }
+        if path.report_due {
+            sheet.put(&report(path, now));
+        }
+        if let Some(nonce) = path.pong_due.take() {
+            sheet.put(&Frame::Pong { nonce });
+        }
+        if core::mem::take(&mut path.ping_due) {
+            let nonce = now.0 & steadfast_wire::varint::MAX;
+            path.ping = Some((nonce, now));
+            sheet.put(&Frame::Ping { nonce });
+        }
+        if let Some(reason) = &self.bye {
+            sheet.put(&Frame::Bye { reason: reason.clone() });
+        }
+    }
+
+    /// The path that carries control frames: the one that answers soonest.
+    pub(crate) fn control_path(&self) -> Option<PathNumber> {
+        let key = |path: &&Path| (path.suspect.is_some(), path.blocked.is_some(), path.estimate.rtt_or_guess(), path.number);
+        self.paths.values().filter(|path| path.is_up()).min_by_key(key).map(|path| path.number)
+    }
+
+    fn fill_control(&mut self, cx: &mut Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
+        // Reports about suspect paths would go into the same hole there.
+        let suspects = self.paths.values_mut().filter(|p| p.is_up() && p.suspect.is_some() && p.number != number);
+        for path in suspects.filter(|p| p.unreported > 0) {
+            sheet.put(&report(path, now));
+        }
+        while let Some(notice) = self.notices.pop_front() {
+            sheet.put(&notice);
+        }
+        if core::mem::take(&mut self.networks_due) {
+            let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
+            self.fly(now, number, &frame, Cargo::Networks(cx.networks_epoch), sheet);
+        }
+        while sheet.room() > 0
+            && let Some((session, reason, common)) = self.ends.pop_front()
+        {
+            let frame = Frame::End { session, reason, common };
+            self.fly(now, number, &frame, Cargo::End(session), sheet);
+        }
+        for id in self.work.iter().copied().collect::<Vec<_>>() {
+            while sheet.room() > 0 {
+                let Some(session) = self.sessions.get_mut(&id).filter(|s| s.has_control()) else { break };
+                let opening = session.join == Join::Opening;
+                let Some((frame, item)) = session.next_control() else { break };
+                if opening {
+                    self.introduce(now, number, id, sheet);
+                }
+                self.fly(now, number, &frame, Cargo::Session(id, item), sheet);
+            }
+            self.introduce(now, number, id, sheet);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.due.open = false;
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Says OPEN on a path before anything else of a session that the peer may not know.
+    fn introduce(&mut self, now: Instant, number: PathNumber, id: SessionId, sheet: &mut Sheet<'_>) {
+        let Some(session) = self.sessions.get(&id).filter(|s| s.join == Join::Opening) else { return };
+        let Some(token) = session.epoch.current().filter(|_| session.opener) else { return };
+        let frame = Frame::Open { session: id, per_urgency: session.per_urgency(), token };
+        if self.paths.get_mut(&number).is_some_and(|path| path.introduced.insert(id)) {
+            self.fly(now, number, &frame, Cargo::Session(id, Item::Open), sheet);
+        }
+    }
+
+    fn fly(&mut self, now: Instant, number: PathNumber, frame: &Frame, cargo: Cargo, sheet: &mut Sheet<'_>) {
+        let bytes = sheet.put(frame);
+        if let Some(path) = self.paths.get_mut(&number) {
+            path.fly(now, cargo, bytes, false);
+        }
+    }
+
+    fn fill_data(&mut self, cx: &mut Context, now: Instant, number: PathNumber, urgency: Urgency, sheet: &mut Sheet<'_>) {
+        // Background shares a path in turns; foreground goes by session, each message as soon as it can.
+        let after = if urgency == Urgency::Background { self.turn.0 + 1 } else { 0 };
+        let ids: Vec<SessionId> =
+            self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))).copied().collect();
+        for id in ids {
+            if sheet.room() == 0 {
+                return;
+            }
+            let Some(session) = self.sessions.get(&id).filter(|s| s.may_send()) else { continue };
+            let candidates: Vec<Candidate> = session.out.candidates(urgency).take(LOOK).collect();
+            for candidate in candidates {
+                if sheet.room() == 0 || !self.send_from(cx, now, number, urgency, id, candidate, sheet) {
+                    break;
+                }
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Sends what the path may take of one message. `false` when this path should take no more of the session.
+    #[expect(clippy::too_many_arguments, reason = "one decision, made of all of these")]
+    fn send_from(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        urgency: Urgency,
+        id: SessionId,
+        candidate: Candidate,
+        sheet: &mut Sheet<'_>,
+    ) -> bool {
+        let Some(rule) = self.sessions.get(&id).and_then(|s| s.out.labels(candidate.id)).map(|l| l.rule.clone()) else {
+            return true;
+        };
+        let Some(best) = self.choose(cx, now, &rule, candidate) else {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.out.set_unroutable(urgency, candidate.id);
+            }
+            return true;
+        };
+        let takes = match urgency {
+            Urgency::Foreground => best == number,
+            Urgency::Background => self.shares(cx, now, &rule, number, best, candidate),
+        };
+        if !takes {
+            return true;
+        }
+        self.introduce(now, number, id, sheet);
+        let background = urgency == Urgency::Background;
+        while sheet.room() > 0 {
+            let Some(path) = self.paths.get_mut(&number) else { return false };
+            let window = path.estimate.background_window(cx.config.background_queue);
+            let free = window.saturating_sub(path.background_in_flight);
+            if background && free == 0 {
+                return false;
+            }
+            let room = if background { sheet.room().min(free.max(PACKET) as usize) } else { sheet.room() };
+            let Some(session) = self.sessions.get_mut(&id) else { return false };
+            let Some((units, data)) = session.out.next_data(cx, candidate.id, room) else { return true };
+            let before = sheet.out.len();
+            data.encode(sheet.out);
+            let cargo = Cargo::Session(id, Item::Data(data.id, units));
+            path.fly(now, cargo, sheet.out.len() - before, background);
+            if background {
+                self.turn = id;
+            }
+        }
+        debug_assert!(sheet.used() <= sheet.max + MAX_BODY);
+        true
+    }
+
+    /// When the last byte of a message would be at the peer, if it were sent on this path now.
+    fn predict(path: &Path, now: Instant, bytes: u64) -> Duration {
+        let blocked = path.blocked.map_or(Duration::ZERO, |since| now.since(since));
+        blocked + path.estimate.rtt_or_guess() / 2 + time_of(path.in_flight + bytes, path.estimate.rate_or_guess())
+    }
+
+    /// The path that would have the message there first: rules before suspicion, suspicion before preference,
+    /// preference before time, time before cost.
+    fn choose(&self, cx: &Context, now: Instant, rule: &Rule, candidate: Candidate) -> Option<PathNumber> {
+        let bytes = match (candidate.small, candidate.remaining) {
+            (true, remaining) => remaining.min(PACKET),
+            (false, remaining) => remaining.max(LARGE),
+        };
+        self.paths
+            .values()
+            .filter(|path| path.is_up())
+            .filter_map(|path| {
+                let (rank, cost) = self.judge(cx, rule, path)?;
+                let time = Self::predict(path, now, bytes);
+                Some(((path.suspect.is_some(), rank, nanos(time) / 1000, cost, path.number), path.number))
+            })
+            .min()
+            .map(|(_, number)| number)
+    }
+
+    /// Preference and cost of a path for a rule; `None` if the rule prohibits it.
+    fn judge(&self, cx: &Context, rule: &Rule, path: &Path) -> Option<(u8, u8)> {
+        match (cx.network(path.local), self.remote_network(path.remote)) {
+            (Some(local), Some(remote)) => {
+                rule.allows(local, remote).then(|| (rule.rank(local, remote), local.cost.max(remote.cost)))
+            }
+            // Until the peer has told its networks, only what may go anywhere may go.
+            _ => rule.is_empty().then_some((1, 0)),
+        }
+    }
+
+    /// Whether a path takes its share of a background message: all allowed paths do, as long as a piece here is
+    /// there no later than the rest would be on the best one.
+    fn shares(&self, cx: &Context, now: Instant, rule: &Rule, number: PathNumber, best: PathNumber, candidate: Candidate) -> bool {
+        if number == best {
+            return true;
+        }
+        let (Some(path), Some(other)) = (self.paths.get(&number), self.paths.get(&best)) else { return false };
+        let (Some((rank, _)), Some((best_rank, _))) = (self.judge(cx, rule, path), self.judge(cx, rule, other)) else {
+            return false;
+        };
+        if rank > best_rank || (path.suspect.is_some() && other.suspect.is_none()) {
+            return false;
+        }
+        Self::predict(path, now, PACKET) <= Self::predict(other, now, candidate.remaining)
+    }
+}
+
+/// Tells what arrived on a path, by the peer's number for it.
+fn report(path: &mut Path, now: Instant) -> Frame {
+    path.unreported = 0;
+    path.report_due = false;
+    path.report_at = None;
+    Frame::Progress(Progress {
+        path: path.remote_number,
+        count: path.received,
+        delay: nanos(now.since(path.last_counted)) / 1000,
+        clock: path.last_counted.0 / 1000 & steadfast_wire::varint::MAX,
+    })
+}

@@ -1,0 +1,106 @@
+//! What an endpoint may be told, with the default of each setting.
+
+use core::time::Duration;
+use steadfast_wire::frame::Process;
+
+/// Settings of an [`Endpoint`](crate::Endpoint). Sizes are bytes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The largest whole message that is accepted from a peer; at most half of each window. 1 MiB.
+    pub max_message: u64,
+    /// What one session may hold unread at the receiver, foreground and background. 4 MiB and 16 MiB.
+    pub windows: [u64; 2],
+    /// What one session may hold unsent at the sender, foreground and background, before a send has to wait.
+    /// 4 MiB and 16 MiB; a single message or write may go over it.
+    pub send_buffers: [u64; 2],
+    /// Whether journal records are emitted and waited for. No.
+    pub durable: bool,
+    /// Suspicion comes at the smoothed round trip plus four times its variance, at least this much over it. 15 ms.
+    pub suspicion_margin: Duration,
+    /// Silence after which a path is down. 3 s.
+    pub down_after: Duration,
+    /// How often an idle path is probed. 1 s.
+    pub heartbeat: Duration,
+    /// How long a connection and its handshake may take. 5 s.
+    pub connect_timeout: Duration,
+    /// First pause before a failed path is tried again; doubles with jitter. 50 ms.
+    pub backoff_min: Duration,
+    /// Longest pause before a failed path is tried again. 5 s.
+    pub backoff_max: Duration,
+    /// How long the accepting side leaves the opening of further paths to the other. 500 ms.
+    pub accept_grace: Duration,
+    /// What background may queue in a path's bottleneck, as time at the measured rate. 25 ms.
+    pub background_queue: Duration,
+    /// The most paths of an association. 8.
+    pub max_paths: usize,
+    /// The most sessions of an association. 16,384.
+    pub max_sessions: usize,
+    /// The most paths that have connected to us and not yet said HELLO. 256.
+    pub max_greeting: usize,
+    /// The most associations. 4,096.
+    pub max_associations: usize,
+    /// The most sessions that one peer opened and that are parked; the one parked longest is forgotten first. 1,000.
+    pub max_parked: usize,
+    /// How long an association without sessions keeps its paths. 30 s.
+    pub idle_limit: Duration,
+    /// Whether metered networks get a path while others work. No.
+    pub metered_standby: bool,
+    /// Which process this is, for peers on the same host.
+    pub process: Process,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message: 1 << 20,
+            windows: [4 << 20, 16 << 20],
+            send_buffers: [4 << 20, 16 << 20],
+            durable: false,
+            suspicion_margin: Duration::from_millis(15),
+            down_after: Duration::from_secs(3),
+            heartbeat: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            accept_grace: Duration::from_millis(500),
+            background_queue: Duration::from_millis(25),
+            max_paths: 8,
+            max_sessions: 16_384,
+            max_greeting: 256,
+            max_associations: 4096,
+            max_parked: 1000,
+            idle_limit: Duration::from_secs(30),
+            metered_standby: false,
+            process: Process::default(),
+        }
+    }
+}
+
+/// How messages of a session are ordered unless they say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Ordering {
+    /// Each message waits for all earlier ones: a program that ignores ordering sees a stream.
+    Total,
+    /// Each message waits for all earlier ones of its urgency.
+    #[default]
+    PerUrgency,
+}
+
+/// Settings of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// The order of messages that do not say otherwise. By urgency.
+    pub ordering: Ordering,
+    /// How long the session may be parked before it ends. For ever.
+    pub park_limit: Option<Duration>,
+    /// How long the session is parked before the application is told; `None` for never. At once.
+    pub park_notice: Option<Duration>,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { ordering: Ordering::default(), park_limit: None, park_notice: Some(Duration::ZERO) }
+    }
+}

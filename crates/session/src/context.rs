@@ -1,0 +1,89 @@
+//! What all machines of one endpoint share: settings, random numbers, and the queues that lead outside.
+
+use crate::config::Config;
+use crate::event::{Action, Event};
+use crate::journal::{Effect, JournalEntry, Record};
+use crate::rng::Rng;
+use crate::stats::Stats;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use steadfast_wire::{Fingerprint, Incarnation, Network, NetworkId, PathNumber, SessionId};
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) identity: Fingerprint,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) rng: Rng,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) networks_epoch: u64,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) stats: Stats,
+    pub(crate) journal: VecDeque<JournalEntry>,
+    journal_next: u64,
+    waiting: VecDeque<(u64, SessionId, Effect)>,
+    next_path: u32,
+}
+
+impl Context {
+    pub(crate) fn new(config: Config, identity: Fingerprint, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed);
+        Self {
+            config,
+            identity,
+            incarnation: Incarnation(rng.next()),
+            rng,
+            networks: Vec::new(),
+            networks_epoch: 1,
+            events: VecDeque::new(),
+            actions: VecDeque::new(),
+            stats: Stats::default(),
+            journal: VecDeque::new(),
+            journal_next: 1,
+            waiting: VecDeque::new(),
+            next_path: 1,
+        }
+    }
+
+    pub(crate) fn next_path(&mut self) -> PathNumber {
+        let number = PathNumber(self.next_path);
+        self.next_path = self.next_path.wrapping_add(1).max(1);
+        number
+    }
+
+    pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.iter().find(|network| network.id == id)
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Notes a fact about a session. Returns the effect if it may be applied now, because there is no store to wait
+    /// for; otherwise it comes back from [`Context::confirmed`].
+    #[must_use]
+    pub(crate) fn record(&mut self, session: SessionId, record: Record, effect: Effect) -> Option<Effect> {
+        if !self.config.durable {
+            return Some(effect);
+        }
+        let number = self.journal_next;
+        self.journal_next += 1;
+        self.journal.push_back(JournalEntry { number, session, record });
+        self.waiting.push_back((number, session, effect));
+        None
+    }
+
+    /// Notes a fact that nothing waits for.
+    pub(crate) fn remember(&mut self, session: SessionId, record: Record) {
+        let _nothing = self.record(session, record, Effect::None);
+    }
+
+    /// The store has every record up to `number`: the next effect that may be applied.
+    pub(crate) fn confirmed(&mut self, number: u64) -> Option<(SessionId, Effect)> {
+        match self.waiting.front() {
+            Some((first, ..)) if *first <= number => self.waiting.pop_front().map(|(_, session, effect)| (session, effect)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! The public face of the core: one process with its networks, associations and sessions.
+
+use crate::association::{Association, AssociationId, Ending};
+use crate::config::{Config, Ordering, SessionConfig};
+use crate::context::Context;
+use crate::event::{Action, DownReason, Event, PathInfo, Violation};
+use crate::journal::{Effect, JournalEntry};
+use crate::path::{Path, State};
+use crate::session::Session;
+use crate::stats::Stats;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use bytes::BytesMut;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use steadfast_wire::frame::{EndReason, Hello, Resume};
+use steadfast_wire::{
+    Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
+};
+
+mod restore;
+mod verbs;
+
+/// How many ended sessions are remembered, to tell a peer that asks.
+const TOMBSTONES: usize = 4096;
+/// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
+const RECORD_TIME: Duration = Duration::from_millis(5);
+const RECORD: [u64; 2] = [1400, 256 * 1024];
+
+/// A path that was accepted and has not said HELLO.
+#[derive(Debug)]
+struct Greeting {
+    path: Path,
+    peer: Fingerprint,
+}
+
+/// The core of one process.
+///
+/// # How to drive it
+///
+/// After any call that may change something, drain in this order until all are empty:
+/// 1. [`poll_action`](Self::poll_action): carriers to open and close;
+/// 2. [`poll_ready`](Self::poll_ready): paths that have something to say. For each, call
+///    [`poll_transmit`](Self::poll_transmit) as long as the socket takes bytes at once and it returns more than 0;
+///    if the socket does not, call [`handle_blocked`](Self::handle_blocked), later
+///    [`handle_writable`](Self::handle_writable);
+/// 3. [`poll_journal`](Self::poll_journal), if the endpoint is durable;
+/// 4. [`poll_event`](Self::poll_event).
+///
+/// Then wait for input, or until [`poll_timeout`](Self::poll_timeout), and call
+/// [`handle_timeout`](Self::handle_timeout).
+#[derive(Debug)]
+pub struct Endpoint {
+    cx: Context,
+    associations: BTreeMap<AssociationId, Association>,
+    next_association: u64,
+    homes: BTreeMap<PathNumber, AssociationId>,
+    greetings: BTreeMap<PathNumber, Greeting>,
+    sessions: BTreeMap<SessionId, AssociationId>,
+    incoming: VecDeque<SessionId>,
+    tombstones: BTreeMap<SessionId, (Fingerprint, Ending)>,
+    burials: VecDeque<SessionId>,
+    timers: BTreeSet<(Instant, AssociationId)>,
+    timer_of: BTreeMap<AssociationId, Instant>,
+    ready: BTreeSet<PathNumber>,
+}
+
+impl Endpoint {
+    /// An endpoint of `identity`. `seed` makes everything random in it and must be different in every process.
+    #[must_use]
+    pub fn new(config: Config, identity: Fingerprint, seed: [u8; 32]) -> Self {
+        Self {
+            cx: Context::new(config, identity, seed),
+            associations: BTreeMap::new(),
+            next_association: 1,
+            homes: BTreeMap::new(),
+            greetings: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            incoming: VecDeque::new(),
+            tombstones: BTreeMap::new(),
+            burials: VecDeque::new(),
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            ready: BTreeSet::new(),
+        }
+    }
+
+    /// This process, as peers see it.
+    #[must_use]
+    pub const fn incarnation(&self) -> Incarnation {
+        self.cx.incarnation
+    }
+
+    /// What was done and refused so far.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.cx.stats
+    }
+
+    /// All paths that are up.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathInfo> {
+        let of = |association: &Association| -> Vec<PathInfo> {
+            association.paths.values().filter(|p| p.is_up()).map(|p| association.info(&self.cx, p)).collect()
+        };
+        self.associations.values().flat_map(of).collect()
+    }
+
+    /// The local networks, as last told.
+    #[must_use]
+    pub fn networks(&self) -> &[Network] {
+        &self.cx.networks
+    }
+
+    fn create(&mut self, association: Association) -> AssociationId {
+        let id = AssociationId(self.next_association);
+        self.next_association += 1;
+        self.associations.insert(id, association);
+        id
+    }
+
+    fn by_process(&self, peer: Fingerprint, incarnation: Incarnation) -> Option<AssociationId> {
+        let mut found = self.associations.iter().filter(|(_, a)| a.peer == peer && a.incarnation == Some(incarnation));
+        found.next().map(|(id, _)| *id)
+    }
+
+    /// Runs `f` on the association of a path.
+    fn on_path<R>(&mut self, now: Instant, path: PathNumber, f: impl FnOnce(&mut Association, &mut Context) -> R) -> Option<R> {
+        let id = *self.homes.get(&path)?;
+        let result = f(self.associations.get_mut(&id)?, &mut self.cx);
+        self.after(now, id);
+        Some(result)
+    }
+
+    /// Brings everything that is kept beside an association up to date after it changed.
+    fn after(&mut self, now: Instant, id: AssociationId) {
+        let Some(association) = self.associations.get_mut(&id) else { return };
+        for ending in core::mem::take(&mut association.ended) {
+            let peer = association.peer;
+            self.sessions.remove(&ending.0);
+            self.tombstones.insert(ending.0, (peer, ending));
+            self.burials.push_back(ending.0);
+            if self.burials.len() > TOMBSTONES
+                && let Some(oldest) = self.burials.pop_front()
+            {
+                self.tombstones.remove(&oldest);
+            }
+        }
+        association.refresh(&self.cx, now);
+        for (number, path) in &association.paths {
+            self.homes.insert(*number, id);
+            if association.has_output(path) {
+                self.ready.insert(*number);
+            }
+        }
+        let timeout = association.timeout(&self.cx);
+        let empty = association.is_empty();
+        if let Some(old) = self.timer_of.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        if empty {
+            self.associations.remove(&id);
+        } else if let Some(at) = timeout {
+            self.timer_of.insert(id, at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    // ----- what comes in -------------------------------------------------------------------------------------------
+
+    /// The local networks are these now.
+    pub fn handle_networks(&mut self, now: Instant, networks: Vec<Network>) {
+        if networks == self.cx.networks {
+            return;
+        }
+        self.cx.networks = networks;
+        self.cx.networks_epoch += 1;
+        for id in self.associations.keys().copied().collect::<Vec<_>>() {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.networks_changed(&mut self.cx, now);
+            }
+            self.after(now, id);
+        }
+    }
+
+    /// The carrier that [`Action::Connect`] asked for is there, from this local address.
+    pub fn handle_connected(&mut self, now: Instant, path: PathNumber, local: IpAddr) {
+        self.on_path(now, path, |association, cx| {
+            if let Some(path) = association.paths.get_mut(&path).filter(|path| path.state == State::Connecting) {
+                path.state = State::ExpectHello;
+                path.local_ip = Some(local);
+                path.deadline = now + cx.config.connect_timeout;
+            }
+        });
+    }
+
+    /// A carrier came in on one of our networks, authenticated as `peer`. `None` if it is refused: close it.
+    pub fn handle_accepted(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        local: IpAddr,
+        remote: SocketAddr,
+        peer: Fingerprint,
+    ) -> Option<PathNumber> {
+        if self.greetings.len() >= self.cx.config.max_greeting {
+            self.cx.stats.refused_greetings += 1;
+            return None;
+        }
+        let number = self.cx.next_path();
+        let mut path = Path::new(number, false, network, remote, now, now + self.cx.config.connect_timeout);
+        path.local_ip = Some(local);
+        self.greetings.insert(number, Greeting { path, peer });
+        Some(number)
+    }
+
+    /// The carrier of a path failed, ended, or could not be opened.
+    pub fn handle_carrier_lost(&mut self, now: Instant, path: PathNumber) {
+        self.greetings.remove(&path);
+        self.on_path(now, path, |association, cx| association.path_down(cx, now, path, DownReason::Carrier));
+        self.homes.remove(&path);
+        self.ready.remove(&path);
+    }
+
+    /// The socket of a path takes no more bytes.
+    pub fn handle_blocked(&mut self, now: Instant, path: PathNumber) {
+        self.on_path(now, path, |association, _| {
+            if let Some(path) = association.paths.get_mut(&path) {
+                path.blocked.get_or_insert(now);
+            }
+        });
+    }
+
+    /// The socket of a path takes bytes again.
+    pub fn handle_writable(&mut self, now: Instant, path: PathNumber) {
+        self.on_path(now, path, |association, _| {
+            if let Some(path) = association.paths.get_mut(&path) {
+                path.blocked = None;
+            }
+        });
+    }
+
+    /// Bytes from a carrier. Whole frames are taken off the front of `input`; what is left belongs before the bytes
+    /// that come next (at most 128 KiB and a header).
+    pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) {
+        loop {
+            let before = input.len();
+            let result = match Frame::decode(input) {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    self.cx.stats.frames_received += 1;
+                    self.handle_frame(now, path, frame, (before - input.len()) as u64)
+                }
+                Err(_) => Err(Violation::Decode),
+            };
+            if let Err(violation) = result {
+                input.clear();
+                self.violated(now, path, violation);
+                return;
+            }
+        }
+    }
+
+    fn violated(&mut self, now: Instant, path: PathNumber, violation: Violation) {
+        let stats = &mut self.cx.stats;
+        *match violation {
+            Violation::Decode => &mut stats.violations_decode,
+            Violation::Hello => &mut stats.violations_hello,
+            Violation::FlowControl => &mut stats.violations_flow_control,
+            Violation::Contradiction => &mut stats.violations_contradiction,
+            Violation::Progress => &mut stats.violations_progress,
+            Violation::Limit => &mut stats.violations_limit,
+        } += 1;
+        if self.greetings.remove(&path).is_some() {
+            self.cx.actions.push_back(Action::Reset { path });
+        }
+        self.on_path(now, path, |association, cx| association.path_down(cx, now, path, DownReason::Violation));
+    }
+
+    fn handle_frame(&mut self, now: Instant, path: PathNumber, frame: Frame, size: u64) -> Result<(), Violation> {
+        if let Frame::Hello(hello) = frame {
+            return self.handle_hello(now, path, hello);
+        }
+        if self.greetings.contains_key(&path) {
+            return Err(Violation::Hello);
+        }
+        // A path that went down a moment ago may still have bytes in its buffer.
+        let Some(id) = self.homes.get(&path).copied() else { return Ok(()) };
+        let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
+        if !association.paths.contains_key(&path) {
+            return Ok(());
+        }
+        association.note_arrival(now, path, &frame, size)?;
+        let result = match frame {
+            Frame::Open { session, per_urgency, token } => {
+                if let Some(mut new) = self.admit(id, session, per_urgency)
+                    && let Some(association) = self.associations.get_mut(&id)
+                {
+                    new.epoch.hold(token);
+                    let peer = association.peer;
+                    association.handle_open(&mut self.cx, new, peer);
+                }
+                Ok(())
+            }
+            Frame::Resume(view) => {
+                self.handle_resume(now, id, &view);
+                Ok(())
+            }
+            frame => association.handle_frame(&mut self.cx, now, path, frame),
+        };
+        self.after(now, id);
+        result
+    }
+
+    /// Whether a session that a peer opens may be: a new one, or `None` after saying why not.
+    fn admit(&mut self, id: AssociationId, session: SessionId, per_urgency: bool) -> Option<Session> {
+        let association = self.associations.get_mut(&id)?;
+        if self.sessions.contains_key(&session) {
+            return None;
+        }
+        if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer) {
+            association.tell_end(*ending);
+            return None;
+        }
+        if association.sessions.len() >= self.cx.config.max_sessions {
+            self.cx.stats.refused_sessions += 1;
+            association.tell_end((session, EndReason::Refused, MessageId(0)));
+            return None;
+        }
+        let ordering = if per_urgency { Ordering::PerUrgency } else { Ordering::Total };
+        let config = SessionConfig { ordering, ..SessionConfig::default() };
+        self.sessions.insert(session, id);
+        self.incoming.push_back(session);
+        Some(Session::new(&mut self.cx, session, false, config))
+    }
+
+    fn handle_resume(&mut self, now: Instant, id: AssociationId, view: &Resume) {
+        let Some(association) = self.associations.get_mut(&id) else { return };
+        let peer = association.peer;
+        match self.sessions.get(&view.session).copied() {
+            Some(home) if home == id => association.handle_resume(&mut self.cx, view),
+            Some(home) => {
+                // A conversation goes on only under the identity that opened it.
+                if self.associations.get(&home).is_none_or(|other| other.peer != peer) {
+                    self.tell_unknown(id, view.session);
+                    return;
+                }
+                self.move_session(now, view.session, home, id);
+                if let Some(association) = self.associations.get_mut(&id) {
+                    association.handle_resume(&mut self.cx, view);
+                }
+                self.after(now, home);
+            }
+            None if view.fresh => {
+                if let Some(new) = self.admit(id, view.session, view.per_urgency)
+                    && let Some(association) = self.associations.get_mut(&id)
+                {
+                    association.handle_open(&mut self.cx, new, peer);
+                    association.handle_resume(&mut self.cx, view);
+                }
+            }
+            None => match self.tombstones.get(&view.session) {
+                Some((owner, ending)) if *owner == peer => association.tell_end(*ending),
+                _ => self.tell_unknown(id, view.session),
+            },
+        }
+    }
+
+    fn tell_unknown(&mut self, id: AssociationId, session: SessionId) {
+        if let Some(association) = self.associations.get_mut(&id) {
+            association.tell_end((session, EndReason::Unknown, MessageId(0)));
+        }
+    }
+
+    fn move_session(&mut self, now: Instant, session: SessionId, from: AssociationId, to: AssociationId) {
+        let Some(mut moved) = self.associations.get_mut(&from).and_then(|a| a.remove(session)) else { return };
+        moved.park(&mut self.cx, now);
+        if let Some(association) = self.associations.get_mut(&to) {
+            association.insert(&mut self.cx, moved);
+            self.sessions.insert(session, to);
+        }
+    }
+
+    /// HELLO says which process is at the other end: that decides the association.
+    fn handle_hello(&mut self, now: Instant, number: PathNumber, hello: Hello) -> Result<(), Violation> {
+        if hello.version == 0 || hello.max_message == 0 || hello.incarnation == self.cx.incarnation {
+            return Err(Violation::Hello);
+        }
+        let incarnation = hello.incarnation;
+        let id = if let Some(greeting) = self.greetings.remove(&number) {
+            self.adopt(now, greeting, incarnation)?
+        } else {
+            let Some(old) = self.homes.get(&number).copied() else { return Ok(()) };
+            self.place(now, number, old, incarnation)
+        };
+        let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
+        let result = association.handle_hello(&mut self.cx, now, number, hello);
+        self.after(now, id);
+        result
+    }
+
+    /// A path that came in joins the association of the process it came from.
+    fn adopt(&mut self, now: Instant, greeting: Greeting, incarnation: Incarnation) -> Result<AssociationId, Violation> {
+        let Greeting { path, peer } = greeting;
+        let id = match self.by_process(peer, incarnation) {
+            Some(id) => id,
+            None if self.associations.len() >= self.cx.config.max_associations => return Err(Violation::Limit),
+            None => {
+                let mut association = Association::new(peer, Some(incarnation), Vec::new());
+                // The side that opened the first path opens the others; we help if it does not.
+                association.dials.wait_until(now + self.cx.config.accept_grace);
+                self.create(association)
+            }
+        };
+        let Some(association) = self.associations.get_mut(&id) else { return Err(Violation::Limit) };
+        // Twins are settled at HELLO, so a few more than the limit may be there for a moment.
+        if association.paths.len() >= self.cx.config.max_paths + 8 {
+            return Err(Violation::Limit);
+        }
+        self.homes.insert(path.number, id);
+        association.paths.insert(path.number, path);
+        Ok(id)
+    }
+
+    /// A path that we opened reached a process: it may be another one than the association was with.
+    fn place(&mut self, now: Instant, number: PathNumber, old: AssociationId, incarnation: Incarnation) -> AssociationId {
+        let Some(association) = self.associations.get_mut(&old) else { return old };
+        let peer = association.peer;
+        if association.incarnation == Some(incarnation) {
+            return old;
+        }
+        let known = self.by_process(peer, incarnation);
+        let Some(association) = self.associations.get_mut(&old) else { return old };
+        if association.incarnation.is_none() && known.is_none() {
+            association.incarnation = Some(incarnation);
+            return old;
+        }
+        let new = known.unwrap_or_else(|| self.create(Association::new(peer, Some(incarnation), Vec::new())));
+        let Some(mut from) = self.associations.remove(&old) else { return old };
+        let path = from.paths.remove(&number);
+        let sessions: Vec<SessionId> =
+            if from.is_up() { Vec::new() } else { from.sessions.keys().copied().collect() };
+        if let Some(to) = self.associations.get_mut(&new) {
+            to.adopt_addresses(&from);
+            if let Some(path) = path {
+                self.homes.insert(number, new);
+                to.paths.insert(number, path);
+            }
+        }
+        self.associations.insert(old, from);
+        for session in sessions {
+            self.move_session(now, session, old, new);
+        }
+        self.after(now, old);
+        new
+    }
+
+    /// What is due by the clock.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.handle_timeout(&mut self.cx, now);
+            }
+            self.after(now, id);
+            // Whatever is due again at once waits for the next call: time is allowed to stand still here.
+            if self.timer_of.get(&id).is_some_and(|at| *at <= now) {
+                break;
+            }
+        }
+        let late: Vec<PathNumber> =
+            self.greetings.iter().filter(|(_, g)| g.path.deadline <= now).map(|(number, _)| *number).collect();
+        for number in late {
+            self.violated(now, number, Violation::Hello);
+        }
+    }
+
+    /// The store has all records up to `number`.
+    pub fn handle_confirmed(&mut self, now: Instant, number: u64) {
+        while let Some((session, effect)) = self.cx.confirmed(number) {
+            let Some(id) = self.sessions.get(&session).copied() else { continue };
+            if let Some(found) = self.associations.get_mut(&id).and_then(|a| a.sessions.get_mut(&session)) {
+                apply(found, effect);
+            }
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.finish_over(&mut self.cx, session);
+                association.touch(session);
+            }
+            self.after(now, id);
+        }
+    }
+
+    // ----- what goes out -------------------------------------------------------------------------------------------
+
+    /// The next thing for the driver to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.cx.actions.pop_front()
+    }
+
+    /// The next event for the application.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.cx.events.pop_front()
+    }
+
+    /// The next record for the store; none unless the endpoint is durable.
+    pub fn poll_journal(&mut self) -> Option<JournalEntry> {
+        self.cx.journal.pop_front()
+    }
+
+    /// A path that may have something to say.
+    pub fn poll_ready(&mut self) -> Option<PathNumber> {
+        self.ready.pop_first()
+    }
+
+    /// Appends what a path says next to `out`, about `max` bytes at most (one control frame may go over it);
+    /// returns how many bytes that are. Call it only when the socket takes bytes at once.
+    pub fn poll_transmit(&mut self, now: Instant, path: PathNumber, max: usize, out: &mut Vec<u8>) -> usize {
+        let Some(id) = self.homes.get(&path).copied() else { return 0 };
+        let Some(association) = self.associations.get_mut(&id) else { return 0 };
+        let bytes = association.fill(&mut self.cx, now, path, max, out);
+        association.close_after_bye(&mut self.cx, path);
+        if bytes > 0 {
+            let more = association.has_work();
+            self.after(now, id);
+            if !more {
+                self.ready.remove(&path);
+            }
+        }
+        bytes
+    }
+
+    /// How many bytes a driver should ask for at once on a path: about 5 ms of its rate, 1,400 bytes to 256 KiB.
+    #[must_use]
+    pub fn record_size(&self, path: PathNumber) -> usize {
+        let path = self.homes.get(&path).and_then(|id| self.associations.get(id)).and_then(|a| a.paths.get(&path));
+        let rate = path.map_or(0, |path| path.estimate.rate().unwrap_or(4_000_000));
+        crate::estimate::bytes_in(rate, RECORD_TIME).clamp(RECORD[0], RECORD[1]) as usize
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let greetings = self.greetings.values().map(|greeting| greeting.path.deadline).min();
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(greetings).min()
+    }
+
+    /// Checks what must always hold; panics with what does not. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        for (id, association) in &self.associations {
+            association.check_invariants(&self.cx);
+            for session in association.sessions.keys() {
+                assert_eq!(self.sessions.get(session), Some(id), "{session} is not where it is looked for");
+            }
+        }
+        for (session, id) in &self.sessions {
+            let home = self.associations.get(id);
+            assert!(home.is_some_and(|a| a.sessions.contains_key(session)), "{session} is nowhere");
+        }
+        assert!(self.tombstones.len() <= TOMBSTONES, "too many tombstones");
+    }
+}
+
+fn apply(session: &mut Session, effect: Effect) {
+    match effect {
+        Effect::None => {}
+        Effect::Claim => session.due.resume = true,
+        Effect::Hold => {
+            if session.epoch.confirmed().is_none() && !session.opener {
+                session.due.accept = true;
+            } else {
+                session.due.confirm = true;
+            }
+        }
+        Effect::Send(id) => session.out.send_confirmed(id),
+        Effect::Reset(id) => session.out.reset_confirmed(id),
+        Effect::Known(id) => session.out.known_confirmed(id),
+        Effect::Ack(id, delivered) => session.inb.ack_confirmed(id, delivered),
+        Effect::Shut => {
+            session.out.shut_held = false;
+            session.due.shut = true;
+        }
+    }
+}

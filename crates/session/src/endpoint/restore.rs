@@ -1,0 +1,80 @@
+//! Sessions from a journal.
+
+use super::Endpoint;
+use crate::association::Association;
+use crate::config::{Ordering, SessionConfig};
+use crate::journal::{JournalEntry, Record};
+use crate::session::{Join, Session};
+use alloc::collections::BTreeMap;
+use steadfast_wire::{Instant, SessionId};
+
+impl Endpoint {
+    /// Puts back the sessions of a journal's confirmed prefix, in order. They are parked until a path to their peer
+    /// is there. Call it on a new endpoint, before anything else.
+    ///
+    /// Streamed messages do not survive their sender: those without an outcome are dropped, if the receiver agrees.
+    pub fn restore(&mut self, now: Instant, journal: impl IntoIterator<Item = JournalEntry>) {
+        let mut sessions: BTreeMap<SessionId, (Session, Record)> = BTreeMap::new();
+        for JournalEntry { session: id, record, .. } in journal {
+            match record {
+                Record::Opened { opener, per_urgency, .. } => {
+                    let ordering = if per_urgency { Ordering::PerUrgency } else { Ordering::Total };
+                    let config = SessionConfig { ordering, ..SessionConfig::default() };
+                    let session = Session::new(&mut self.cx, id, opener, config);
+                    sessions.insert(id, (session, record));
+                }
+                Record::Ended => {
+                    sessions.remove(&id);
+                }
+                record => {
+                    if let Some((session, _)) = sessions.get_mut(&id) {
+                        replay(session, record);
+                    }
+                }
+            }
+        }
+        for (id, (mut session, opened)) in sessions {
+            let Record::Opened { peer, incarnation, addresses, .. } = opened else { continue };
+            session.out.restored(&mut self.cx);
+            session.join = Join::Parked;
+            session.due = crate::session::Due::default();
+            session.parked_at = Some(now);
+            let known = self.associations.iter().find(|(_, a)| a.peer == peer && a.incarnation == incarnation);
+            let home = match known {
+                Some((home, _)) => *home,
+                None => self.create(Association::new(peer, incarnation, addresses)),
+            };
+            self.sessions.insert(id, home);
+            if let Some(association) = self.associations.get_mut(&home) {
+                association.insert(&mut self.cx, session);
+            }
+            self.after(now, home);
+        }
+    }
+
+    /// The sessions that are here, with their peers: after [`restore`](Self::restore), what came back.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.keys().copied()
+    }
+
+    /// New randomness, after the process image was copied: two copies must not draw the same tokens.
+    pub fn reseed(&mut self, seed: [u8; 32]) {
+        self.cx.rng = crate::rng::Rng::new(seed);
+    }
+}
+
+fn replay(session: &mut Session, record: Record) {
+    match record {
+        Record::Offered(token) => session.epoch.restore_offered(token),
+        Record::Confirmed(token) => {
+            session.epoch.confirm(token);
+        }
+        Record::Held(token) => session.epoch.hold(token),
+        Record::Sent { id, head, payload } => session.out.restore(id, &head, payload),
+        Record::Cancelled(id) => session.out.restore_cancelled(id),
+        Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
+        Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),
+        Record::Shut(_, kind) => session.out.shut = Some(kind),
+        Record::Opened { .. } | Record::Ended => {}
+    }
+}

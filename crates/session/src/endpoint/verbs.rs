@@ -1,0 +1,210 @@
+//! The verbs of the application.
+
+use super::Endpoint;
+use crate::association::{Association, AssociationId};
+use crate::config::SessionConfig;
+use crate::context::Context;
+use crate::event::{Read, Recv, SendError, SessionError};
+use crate::journal::{Effect, Record};
+use crate::outbound::OrderRequest;
+use crate::session::Session;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use core::time::Duration;
+use steadfast_wire::frame::{EndReason, ShutKind};
+use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, SessionId};
+
+impl Endpoint {
+    /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
+    ///
+    /// An association that was reached at one of the addresses, or that no address is needed for, is shared.
+    pub fn connect(&mut self, now: Instant, peer: Fingerprint, addresses: &[SocketAddr], config: SessionConfig) -> SessionId {
+        let shares = |association: &Association| {
+            association.peer == peer
+                && (addresses.is_empty() || addresses.iter().any(|address| association.dials.addresses().contains(address)))
+        };
+        let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
+        let session = self.cx.rng.session();
+        let mut new = Session::new(&mut self.cx, session, true, config);
+        self.sessions.insert(session, id);
+        if let Some(association) = self.associations.get_mut(&id) {
+            self.cx.remember(
+                session,
+                Record::Opened {
+                    peer,
+                    incarnation: association.incarnation,
+                    opener: true,
+                    per_urgency: new.per_urgency(),
+                    addresses: association.addresses(),
+                },
+            );
+            let token = new.epoch.offer(&mut self.cx);
+            // Where there is a store the first token is stored with the first message, which waits for it.
+            let _stored = self.cx.record(session, Record::Offered(token), Effect::None);
+            association.insert(&mut self.cx, new);
+        }
+        self.after(now, id);
+        session
+    }
+
+    /// Another address at which `peer` may be reached.
+    pub fn add_address(&mut self, now: Instant, peer: Fingerprint, address: SocketAddr) {
+        let ids: Vec<AssociationId> = self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.dials.remember(address);
+                association.addresses_changed();
+            }
+            self.after(now, id);
+        }
+    }
+
+    /// Takes the next session that a peer opened. Its order is the peer's choice; the rest of `config` is ours.
+    pub fn accept(&mut self, now: Instant, config: SessionConfig) -> Option<(SessionId, Fingerprint)> {
+        while let Some(id) = self.incoming.pop_front() {
+            let Some(home) = self.sessions.get(&id).copied() else { continue };
+            let Some(association) = self.associations.get_mut(&home) else { continue };
+            let peer = association.peer;
+            let Some(session) = association.sessions.get_mut(&id) else { continue };
+            session.accepted = true;
+            session.config = SessionConfig { ordering: session.config.ordering, ..config };
+            self.after(now, home);
+            return Some((id, peer));
+        }
+        None
+    }
+
+    /// Who is at the other end of a session.
+    #[must_use]
+    pub fn peer(&self, session: SessionId) -> Option<Fingerprint> {
+        self.sessions.get(&session).and_then(|id| self.associations.get(id)).map(|association| association.peer)
+    }
+
+    fn on_session<R>(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        f: impl FnOnce(&mut Session, &mut Context) -> R,
+    ) -> Result<R, SessionError> {
+        let home = *self.sessions.get(&id).ok_or(SessionError::Ended)?;
+        let association = self.associations.get_mut(&home).ok_or(SessionError::Ended)?;
+        let session = association.sessions.get_mut(&id).ok_or(SessionError::Ended)?;
+        let result = f(session, &mut self.cx);
+        association.finish_over(&mut self.cx, id);
+        association.touch(id);
+        self.after(now, home);
+        Ok(result)
+    }
+
+    /// Sends a whole message; it is never partly taken.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        labels: Labels,
+        order: OrderRequest,
+        payload: Bytes,
+    ) -> Result<MessageId, SendError> {
+        let send = |s: &mut Session, cx: &mut Context| s.out.send(cx, labels, order, Some(payload), None);
+        self.on_session(now, session, send).map_err(|_| SendError::Ended)?
+    }
+
+    /// Begins a streamed message, of `length` bytes if that is known.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        labels: Labels,
+        order: OrderRequest,
+        length: Option<u64>,
+    ) -> Result<MessageId, SendError> {
+        let begin = |s: &mut Session, cx: &mut Context| s.out.send(cx, labels, order, None, length);
+        self.on_session(now, session, begin).map_err(|_| SendError::Ended)?
+    }
+
+    /// Appends to a streamed message: all of `bytes`, or nothing with [`SendError::Full`].
+    pub fn write(&mut self, now: Instant, session: SessionId, id: MessageId, bytes: Bytes) -> Result<(), SendError> {
+        self.on_session(now, session, |s, cx| s.out.write(cx, id, bytes)).map_err(|_| SendError::Ended)?
+    }
+
+    /// Ends a streamed message.
+    pub fn finish_message(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SendError> {
+        self.on_session(now, session, |s, _| s.out.finish(id)).map_err(|_| SendError::Ended)?
+    }
+
+    /// Asks for a message to be dropped. The outcome tells whether it was: the receiver has the last word.
+    pub fn cancel(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SessionError> {
+        let cancelled = self.on_session(now, session, |s, cx| s.out.cancel(cx, id))?;
+        if cancelled { Ok(()) } else { Err(SessionError::NoMessage(id)) }
+    }
+
+    /// Changes the labels of a message that has no outcome yet. Its place in the order stays.
+    pub fn relabel(&mut self, now: Instant, session: SessionId, id: MessageId, labels: Labels) -> Result<(), SendError> {
+        let relabelled = self.on_session(now, session, |s, _| s.out.relabel(id, labels)).map_err(|_| SendError::Ended)??;
+        if relabelled { Ok(()) } else { Err(SendError::NotOpen(id)) }
+    }
+
+    /// Takes the next message, foreground first.
+    pub fn recv(&mut self, now: Instant, session: SessionId) -> Result<Recv, SessionError> {
+        self.on_session(now, session, |s, cx| s.inb.recv(cx))
+    }
+
+    /// Reads on in a streamed message that [`recv`](Self::recv) gave.
+    pub fn read(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<Read, SessionError> {
+        self.on_session(now, session, |s, cx| s.inb.read(cx, id))
+    }
+
+    /// Does without the rest of a streamed message; the sender learns that it was dropped.
+    pub fn refuse(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SessionError> {
+        self.on_session(now, session, |s, cx| s.inb.refuse(cx, id))
+    }
+
+    /// Sends no more; still receives (half-close).
+    pub fn finish(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
+        self.on_session(now, session, |s, cx| s.shut(cx, ShutKind::Finish))
+    }
+
+    /// Ends the conversation: what was sent is still delivered, the peer's sends fail from now on, and what it has
+    /// sent and we have not taken is refused. [`Event::Ended`](crate::Event::Ended) tells when it is over, at `limit`
+    /// at the latest.
+    pub fn close(&mut self, now: Instant, session: SessionId, limit: Duration) -> Result<(), SessionError> {
+        self.on_session(now, session, |s, cx| {
+            s.inb.close(cx);
+            s.shut(cx, ShutKind::Close);
+            s.close_at = Some(now + limit);
+        })
+    }
+
+    /// Ends the conversation at once. Messages without an outcome become [`Outcome::Unknown`](crate::Outcome::Unknown).
+    pub fn abort(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
+        let home = *self.sessions.get(&session).ok_or(SessionError::Ended)?;
+        if let Some(association) = self.associations.get_mut(&home) {
+            association.end(&mut self.cx, session, EndReason::Aborted, true, None);
+        }
+        self.after(now, home);
+        Ok(())
+    }
+
+    /// Ends everything and tells every peer why (at most 256 bytes). Drain once more before dropping the endpoint.
+    pub fn leave(&mut self, now: Instant, reason: &str) {
+        for id in self.associations.keys().copied().collect::<Vec<_>>() {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.leave(&mut self.cx, reason);
+            }
+            self.after(now, id);
+        }
+    }
+
+    /// Ends all associations with a peer that is no longer trusted.
+    pub fn forget(&mut self, now: Instant, peer: Fingerprint, reason: &str) {
+        let ids: Vec<AssociationId> = self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.leave(&mut self.cx, reason);
+            }
+            self.after(now, id);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Epoch tokens: how each side proves that its state is the latest (DESIGN, Semantics 5).
+//!
+//! Each side has a token of its own and holds the peer's. Every claim of a conversation offers a new one. An offer
+//! stays pending until the peer confirms it, so a claim lists the last confirmed token and all offers since: the peer
+//! holds one of those, or one of the two sides came back with an older state.
+
+use crate::context::Context;
+use crate::journal::{Effect, Record};
+use alloc::vec::Vec;
+use steadfast_wire::frame::{MAX_PENDING_TOKENS, Resume};
+use steadfast_wire::{SessionId, Token};
+
+#[derive(Debug, Default)]
+pub(crate) struct Epoch {
+    confirmed: Option<Token>,
+    offered: Vec<Token>,
+    holds: Option<Token>,
+}
+
+impl Epoch {
+    /// The peer never said that it knows the conversation.
+    pub(crate) const fn is_fresh(&self) -> bool {
+        self.confirmed.is_none() && self.holds.is_none()
+    }
+
+    pub(crate) const fn confirmed(&self) -> Option<Token> {
+        self.confirmed
+    }
+
+    pub(crate) fn offered(&self) -> &[Token] {
+        &self.offered
+    }
+
+    pub(crate) fn is_offering(&self) -> bool {
+        !self.offered.is_empty()
+    }
+
+    pub(crate) const fn holds(&self) -> Option<Token> {
+        self.holds
+    }
+
+    /// Our token from now on.
+    pub(crate) fn current(&self) -> Option<Token> {
+        self.offered.last().copied().or(self.confirmed)
+    }
+
+    /// A new token. With too many pending the last one is offered again: then a second claimant of exactly this state
+    /// would not be told apart, but a slow peer never ends the conversation.
+    pub(crate) fn offer(&mut self, cx: &mut Context) -> Token {
+        if self.offered.len() < MAX_PENDING_TOKENS {
+            self.offered.push(cx.rng.token());
+        }
+        self.offered[self.offered.len() - 1]
+    }
+
+    /// The peer holds this token of ours.
+    pub(crate) fn confirm(&mut self, token: Token) -> bool {
+        if let Some(index) = self.offered.iter().position(|offered| *offered == token) {
+            self.offered.drain(..=index);
+            self.confirmed = Some(token);
+            return true;
+        }
+        self.confirmed == Some(token)
+    }
+
+    /// We hold this token of the peer.
+    pub(crate) const fn hold(&mut self, token: Token) {
+        self.holds = Some(token);
+    }
+
+    /// Whether a claim and our state can be of the same conversation's latest state.
+    pub(crate) fn check(&self, view: &Resume) -> Result<(), ()> {
+        let theirs = match self.holds {
+            None => true,
+            Some(held) => view.confirmed == Some(held) || view.offered.contains(&held),
+        };
+        let ours = match view.holds {
+            // A peer that never held our token can only be one that never knew of it.
+            None => self.confirmed.is_none(),
+            Some(held) => self.confirmed == Some(held) || self.offered.contains(&held),
+        };
+        if theirs && ours { Ok(()) } else { Err(()) }
+    }
+
+    /// Whether this claim was taken over before.
+    pub(crate) fn knows(&self, view: &Resume) -> bool {
+        let last = view.offered.last().or(view.confirmed.as_ref());
+        // A side with no room for another offer repeats its last one, so that says nothing.
+        self.holds.as_ref() == last && view.offered.len() < MAX_PENDING_TOKENS
+    }
+
+    /// Takes over the tokens of a claim that passed [`Epoch::check`]. Whether the peer may be told now that we hold its.
+    pub(crate) fn take_over(&mut self, cx: &mut Context, session: SessionId, view: &Resume) -> bool {
+        if let Some(ours) = view.holds
+            && self.confirm(ours)
+        {
+            cx.remember(session, Record::Confirmed(ours));
+        }
+        let Some(theirs) = view.offered.last().copied().or(view.confirmed) else { return false };
+        self.holds = Some(theirs);
+        cx.record(session, Record::Held(theirs), Effect::Hold).is_some()
+    }
+
+    pub(crate) fn restore_offered(&mut self, token: Token) {
+        if !self.offered.contains(&token) {
+            self.offered.push(token);
+        }
+    }
+}

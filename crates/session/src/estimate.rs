@@ -1,0 +1,183 @@
+//! What a path's traffic says of it: round trip and its variance (RFC 6298), least round trip, delivery rate.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+use steadfast_wire::Instant;
+use steadfast_wire::time::nanos;
+
+/// How long the least round trip is believed.
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
+/// How many rounds the highest delivery rate is believed.
+const RATE_ROUNDS: usize = 8;
+/// A round of rate measurement is a round trip, at least and at most this long.
+const ROUND: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+/// Before the first measurement.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Before the first measurement, in bytes a second.
+const INITIAL_RATE: u64 = 1_000_000;
+/// Background in flight before the first measurement, in bytes, and its floor ever after.
+const WINDOW: [u64; 2] = [64 * 1024, 16 * 1024];
+
+#[derive(Debug, Default)]
+pub(crate) struct Estimate {
+    srtt: Option<Duration>,
+    rttvar: Duration,
+    /// Least round trips of the last two windows.
+    least: [Option<Duration>; 2],
+    least_since: Option<Instant>,
+    rates: VecDeque<u64>,
+    /// Where the current round began: the peer's clock in microseconds, and the bytes acknowledged by then.
+    round: Option<(u64, u64)>,
+    delivered: u64,
+    /// The sender had nothing to send at some moment of the round, so its rate says little of the path.
+    starved: bool,
+    /// Rounds without growth since the start; the path counts as full after three.
+    plateau: u32,
+}
+
+impl Estimate {
+    pub(crate) const fn rtt(&self) -> Option<Duration> {
+        self.srtt
+    }
+
+    /// Smoothed round trip, or a guess.
+    pub(crate) fn rtt_or_guess(&self) -> Duration {
+        self.srtt.unwrap_or(INITIAL_RTT)
+    }
+
+    fn least_rtt(&self) -> Duration {
+        self.least.iter().flatten().min().copied().unwrap_or_else(|| self.rtt_or_guess())
+    }
+
+    /// Highest recent delivery rate in bytes a second.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.rates.iter().max().copied()
+    }
+
+    pub(crate) fn rate_or_guess(&self) -> u64 {
+        self.rate().unwrap_or(INITIAL_RATE).max(1)
+    }
+
+    /// How late an answer may be before the path is suspect: four variances, at least `margin`, over the round trip.
+    pub(crate) fn patience(&self, margin: Duration) -> Duration {
+        match self.srtt {
+            Some(srtt) => srtt + (self.rttvar * 4).max(margin),
+            None => Duration::from_secs(1),
+        }
+    }
+
+    pub(crate) fn round_trip(&mut self, now: Instant, sample: Duration) {
+        match self.srtt {
+            None => {
+                self.srtt = Some(sample);
+                self.rttvar = sample / 2;
+            }
+            Some(srtt) => {
+                self.rttvar = (self.rttvar * 3 + srtt.abs_diff(sample)) / 4;
+                self.srtt = Some((srtt * 7 + sample) / 8);
+            }
+        }
+        let since = *self.least_since.get_or_insert(now);
+        if now.since(since) > MIN_RTT_WINDOW {
+            self.least = [None, self.least[0]];
+            self.least_since = Some(now);
+        }
+        self.least[0] = Some(self.least[0].map_or(sample, |least| least.min(sample)));
+    }
+
+    /// `bytes` more were acknowledged; the last of them arrived at `clock` (microseconds, the peer's).
+    pub(crate) fn delivered(&mut self, bytes: u64, clock: u64) {
+        self.delivered += bytes;
+        let Some((begun, before)) = self.round else {
+            self.round = Some((clock, self.delivered));
+            return;
+        };
+        let elapsed = Duration::from_micros(clock.saturating_sub(begun));
+        if elapsed < self.rtt_or_guess().clamp(ROUND[0], ROUND[1]) {
+            return;
+        }
+        let rate = u64::try_from(u128::from(self.delivered - before) * 1_000_000_000 / u128::from(nanos(elapsed)))
+            .unwrap_or(u64::MAX);
+        self.end_round(rate);
+        self.round = Some((clock, self.delivered));
+    }
+
+    fn end_round(&mut self, rate: u64) {
+        let best = self.rate().unwrap_or(0);
+        // A round in which the sender ran dry says nothing of the path, unless it beats what is known.
+        if !core::mem::take(&mut self.starved) || (rate > best && best > 0) {
+            self.plateau = if rate > best + best / 4 { 0 } else { self.plateau.saturating_add(1) };
+            self.rates.push_back(rate);
+            if self.rates.len() > RATE_ROUNDS {
+                self.rates.pop_front();
+            }
+        }
+    }
+
+    /// The sender has nothing more to send just now.
+    pub(crate) const fn starved(&mut self) {
+        self.starved = true;
+    }
+
+    /// Nothing was in flight for a while: a new round begins with the next report.
+    pub(crate) const fn idle(&mut self) {
+        self.round = None;
+    }
+
+    /// How many bytes of background may be in flight: what the path holds at its measured rate, and `queue` more.
+    /// Until the rate stops growing it may double from round to round.
+    pub(crate) fn background_window(&self, queue: Duration) -> u64 {
+        let Some(rate) = self.rate() else { return WINDOW[0] };
+        let gain = if self.plateau < 3 { 2 } else { 1 };
+        let held = self.least_rtt() * gain + queue;
+        bytes_in(rate, held).max(if self.plateau < 3 { WINDOW[0] } else { WINDOW[1] })
+    }
+}
+
+/// How many bytes pass in `time` at `rate` bytes a second.
+pub(crate) fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// How long `bytes` take at `rate` bytes a second.
+pub(crate) fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_path_and_not_of_a_starved_sender() {
+        let mut estimate = Estimate::default();
+        let mut now = Instant(0);
+        let mut clock = 0;
+        for _ in 0..50 {
+            now += Duration::from_millis(10);
+            clock += 10_000;
+            estimate.round_trip(now, Duration::from_millis(20));
+            estimate.delivered(25_000, clock);
+        }
+        let rate = estimate.rate().unwrap();
+        assert!((2_400_000..=2_600_000).contains(&rate), "{rate}");
+        for _ in 0..50 {
+            clock += 10_000;
+            estimate.starved();
+            estimate.delivered(1_000, clock);
+        }
+        assert_eq!(estimate.rate().unwrap(), rate);
+        let window = estimate.background_window(Duration::from_millis(25));
+        assert!((110_000..=118_000).contains(&window), "{window}");
+    }
+
+    #[test]
+    fn patience_covers_the_variance() {
+        let mut estimate = Estimate::default();
+        for at in 0..100u64 {
+            estimate.round_trip(Instant(at), Duration::from_millis(if at % 2 == 0 { 20 } else { 60 }));
+        }
+        assert!(estimate.patience(Duration::from_millis(15)) > Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,303 @@
+//! What the core tells: events for the application, actions for the driver, errors for each verb.
+
+use alloc::string::String;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use core::time::Duration;
+use steadfast_wire::frame::EndReason;
+use steadfast_wire::{Fingerprint, Labels, MessageId, NetworkId, PathNumber, SessionId, Urgency};
+
+/// Why a message is surely not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The sender cancelled it.
+    Cancelled,
+    /// A message that it was declared to wait for was dropped.
+    Dependency,
+    /// The receiving application closed or refused it.
+    Refused,
+    /// It was being streamed when one of the two processes restarted.
+    Restarted,
+}
+
+/// How a message ended. Each message has exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The receiving application took it.
+    Delivered,
+    /// It is surely not delivered.
+    Dropped(DropReason),
+    /// The conversation ended before it was known.
+    Unknown,
+}
+
+/// Why a path went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// The carrier failed or was closed by the other side.
+    Carrier,
+    /// Nothing was heard on it for [`Config::down_after`](crate::Config::down_after).
+    Silence,
+    /// The local network or its address is gone.
+    LocalNetwork,
+    /// The peer says that its network is gone.
+    RemoteNetwork,
+    /// Another path for the same two networks took its place.
+    Replaced,
+    /// The peer broke the protocol.
+    Violation,
+    /// The peer has closed it.
+    Closed,
+    /// The association is over.
+    Ended,
+}
+
+/// What happened, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened a session; it waits for [`Endpoint::accept`](crate::Endpoint::accept).
+    Incoming {
+        /// The session.
+        session: SessionId,
+        /// Who opened it.
+        peer: Fingerprint,
+    },
+    /// The peer knows the session that we opened.
+    Opened {
+        /// The session.
+        session: SessionId,
+    },
+    /// [`Endpoint::recv`](crate::Endpoint::recv) or [`Endpoint::read`](crate::Endpoint::read) has something, or the
+    /// other direction has finished.
+    Readable {
+        /// The session.
+        session: SessionId,
+    },
+    /// A send that was refused for want of room may be tried again.
+    Writable {
+        /// The session.
+        session: SessionId,
+    },
+    /// The peer's library has the message.
+    Acked {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        id: MessageId,
+    },
+    /// The message has its outcome.
+    Outcome {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        id: MessageId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The other side finished sending (or closes: then our sends fail, too).
+    PeerShut {
+        /// The session.
+        session: SessionId,
+        /// Whether it closes both directions.
+        closing: bool,
+    },
+    /// No path is left (told after [`SessionConfig::park_notice`](crate::SessionConfig::park_notice)).
+    Parked {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session goes on after it was parked.
+    Resumed {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session is over.
+    Ended {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+        /// The last of our messages that the peer surely has with all before it, where the reason is a rollback.
+        common: Option<MessageId>,
+    },
+    /// A path came up.
+    PathUp(PathInfo),
+    /// A path makes no progress; traffic moves away from it.
+    PathSuspect(PathInfo),
+    /// A suspect path answers again.
+    PathRecovered(PathInfo),
+    /// A path is gone.
+    PathDown(PathInfo, DownReason),
+    /// The peer left (BYE) and says why.
+    PeerLeft {
+        /// Who.
+        peer: Fingerprint,
+        /// The peer's words, at most 256 bytes.
+        reason: String,
+    },
+}
+
+/// A path as events name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathInfo {
+    /// Our number for it.
+    pub path: PathNumber,
+    /// The other end.
+    pub peer: Fingerprint,
+    /// Our network.
+    pub local: NetworkId,
+    /// Our network's name.
+    pub local_name: String,
+    /// The peer's network, as it calls it; empty where the peer has not said.
+    pub remote_name: String,
+    /// The other end's address.
+    pub remote: SocketAddr,
+    /// Smoothed round trip, once measured.
+    pub rtt: Option<Duration>,
+    /// Measured delivery rate in bytes a second, once measured.
+    pub rate: Option<u64>,
+    /// Whether it is suspect.
+    pub suspect: bool,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Open a carrier; answer with [`Endpoint::handle_connected`](crate::Endpoint::handle_connected) or
+    /// [`Endpoint::handle_carrier_lost`](crate::Endpoint::handle_carrier_lost). The core has its own time limit.
+    Connect {
+        /// The path it is for.
+        path: PathNumber,
+        /// The local network to use.
+        local: NetworkId,
+        /// Where to.
+        remote: SocketAddr,
+        /// Whose key must be there.
+        peer: Fingerprint,
+    },
+    /// Close the carrier after sending what was taken from [`Endpoint::poll_transmit`](crate::Endpoint::poll_transmit).
+    Close {
+        /// The path.
+        path: PathNumber,
+    },
+    /// Close the carrier and throw away what is in its socket.
+    Reset {
+        /// The path.
+        path: PathNumber,
+    },
+}
+
+/// A message that the application takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Its id in the peer's direction.
+    pub id: MessageId,
+    /// The sender's labels.
+    pub labels: Labels,
+    /// The whole message, or `None` for a streamed one, which is read with [`Endpoint::read`](crate::Endpoint::read).
+    pub payload: Option<Bytes>,
+    /// The whole length in bytes, where the sender said it.
+    pub length: Option<u64>,
+}
+
+/// What [`Endpoint::recv`](crate::Endpoint::recv) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recv {
+    /// A message.
+    Message(Received),
+    /// Nothing yet.
+    Pending,
+    /// The other side has finished, and everything was taken.
+    Finished,
+}
+
+/// What [`Endpoint::read`](crate::Endpoint::read) found in a streamed message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// The next bytes.
+    Chunk(Bytes),
+    /// Nothing yet.
+    Pending,
+    /// The message is complete and was taken whole.
+    End,
+    /// The sender gave the message up.
+    Dropped,
+}
+
+/// A session that does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// No session of this id is here: it has ended.
+    #[error("the conversation has ended")]
+    Ended,
+    /// No message of this id is open: it has its outcome already.
+    #[error("the message {0} is not open: it has its outcome already, or was never sent")]
+    NoMessage(MessageId),
+}
+
+/// Why a send was refused. Nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The conversation has ended.
+    #[error("the conversation has ended: open a new one")]
+    Ended,
+    /// We shut our direction.
+    #[error("sending was shut down on this side")]
+    Shut,
+    /// The peer closes the conversation.
+    #[error("the peer is closing the conversation")]
+    PeerShut,
+    /// Larger than the peer takes as one whole message.
+    #[error("a whole message of {size} bytes is larger than the peer's limit of {limit}: stream it with `begin`")]
+    TooLarge {
+        /// Bytes of the message.
+        size: u64,
+        /// Bytes that the peer accepts.
+        limit: u64,
+    },
+    /// The send buffer is full; [`Event::Writable`] tells when to try again.
+    #[error("the {} send buffer is full: wait until the peer has taken some of it", urgency_name(.0))]
+    Full(Urgency),
+    /// A declared dependency was dropped, so this message could never be delivered.
+    #[error("message {0}, which this one waits for, was dropped")]
+    Undeliverable(MessageId),
+    /// A declared dependency is not an earlier message of this session, or there are too many.
+    #[error("a message may wait for at most 64 earlier messages of its own session")]
+    BadDependency,
+    /// A network rule with too many or too long parts.
+    #[error("a network rule may have 8 entries a list, each name at most 64 bytes")]
+    BadRule,
+    /// The streamed message was finished, cancelled, or dropped by the receiver.
+    #[error("message {0} is not open for writing")]
+    NotOpen(MessageId),
+}
+
+const fn urgency_name(urgency: &Urgency) -> &'static str {
+    match urgency {
+        Urgency::Foreground => "foreground",
+        Urgency::Background => "background",
+    }
+}
+
+/// Why bytes or a carrier were refused: the path is closed and counted; the peer is told nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Violation {
+    /// A frame that cannot be read.
+    Decode,
+    /// HELLO missing, repeated, or of no version that we speak.
+    Hello,
+    /// More bytes than the window, or than a message's own length.
+    FlowControl,
+    /// Fields that contradict each other or what was said before.
+    Contradiction,
+    /// A report of frames that were never sent.
+    Progress,
+    /// More open ids, holes or items than allowed.
+    Limit,
+}

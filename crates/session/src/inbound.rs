@@ -1,0 +1,583 @@
+//! The receiving half of a session: pieces become messages, messages are delivered in order, credit is given back.
+//!
+//! A message is *resolved* when it was delivered or is surely not delivered. Order only ever waits for resolved
+//! messages. What was resolved is remembered as ranges: one range in the long run, bounded by what the sender may
+//! have open.
+
+use crate::assembly::Assembly;
+use crate::context::Context;
+use crate::event::{Event, Read, Received, Recv, Violation};
+use crate::journal::{Effect, Record};
+use crate::outbound::{MESSAGE_COST, cost};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::ops::Range;
+use steadfast_wire::frame::{
+    Ack, Data, Head, MAX_ID_RANGES, MAX_OUTSTANDING, MAX_PARTIAL_RANGES, Resume, ShutKind,
+};
+use steadfast_wire::{Labels, MessageId, Order, RangeSet, SessionId, Urgency};
+
+/// The most pairs of a waiting message and what it waits for; a sender keeps to half of it.
+pub(crate) const MAX_AWAITED: usize = 65_536;
+
+#[derive(Debug, Default)]
+struct Message {
+    head: Option<Head>,
+    relabel: Option<Labels>,
+    length: Option<u64>,
+    units: RangeSet,
+    bytes: Assembly,
+    /// What the windows paid for it and did not get back yet, by class.
+    paid: [u64; 2],
+    /// The application reads it.
+    taken: bool,
+    /// It is resolved; only its accounting is left until the sender says what it will ever cost.
+    ghost: bool,
+}
+
+impl Message {
+    fn complete(&self) -> bool {
+        self.length.is_some_and(|length| self.units.contains_range(0..length + 1))
+    }
+
+    fn labels(&self) -> Labels {
+        let first = || self.head.as_ref().map(|head| head.labels.clone()).unwrap_or_default();
+        self.relabel.clone().unwrap_or_else(first)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    session: SessionId,
+    messages: BTreeMap<u64, Message>,
+    /// Complete and not resolved.
+    received: RangeSet,
+    resolved: RangeSet,
+    /// Resolved, not delivered, and the sender may not know yet.
+    dropped: RangeSet,
+    /// Places of resolved messages, by urgency.
+    places: [RangeSet; 2],
+    /// Messages that wait for a place, by urgency.
+    by_place: [BTreeMap<u64, u64>; 2],
+    /// Pairs of an awaited message and one that waits for it.
+    awaited: BTreeSet<(u64, u64)>,
+    /// What may be taken, foreground first.
+    ready: BTreeSet<(Urgency, u64)>,
+    highest: u64,
+    charged: [u64; 2],
+    limits: [u64; 2],
+    told: [u64; 2],
+    windows: [u64; 2],
+    /// Which CREDIT frames are due.
+    pub(crate) credit_due: [bool; 2],
+    /// What the next ACK frame says.
+    pub(crate) ack: Ack,
+    /// Acknowledgements that wait for the journal.
+    ack_held: u64,
+    pub(crate) shut: Option<(MessageId, ShutKind)>,
+    /// The application takes no more.
+    closed: bool,
+}
+
+impl Inbound {
+    pub(crate) fn new(session: SessionId, windows: [u64; 2]) -> Self {
+        Self {
+            session,
+            messages: BTreeMap::new(),
+            received: RangeSet::new(),
+            resolved: RangeSet::new(),
+            dropped: RangeSet::new(),
+            places: Default::default(),
+            by_place: Default::default(),
+            awaited: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            highest: 0,
+            charged: [0; 2],
+            limits: windows,
+            told: windows,
+            windows,
+            credit_due: [false; 2],
+            ack: Ack::default(),
+            ack_held: 0,
+            shut: None,
+            closed: false,
+        }
+    }
+
+    /// The last id that is resolved with all before it.
+    pub(crate) fn common(&self) -> MessageId {
+        MessageId(self.resolved.first_missing(1) - 1)
+    }
+
+    pub(crate) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    pub(crate) const fn limit(&self, class: Urgency) -> u64 {
+        self.limits[class.index()]
+    }
+
+    pub(crate) fn has_ack(&self) -> bool {
+        !(self.ack.received.is_empty() && self.ack.delivered.is_empty() && self.ack.dropped.is_empty())
+    }
+
+    /// Whether the other side has finished and everything it sent is resolved.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.shut.is_some_and(|(last, _)| self.common() >= last)
+    }
+
+    /// Whether everything is resolved and no acknowledgement waits to be said.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_finished() && !self.has_ack() && self.ack_held == 0
+    }
+
+    /// A piece of a message. `Ok(true)` if it was new.
+    pub(crate) fn handle_data(&mut self, cx: &mut Context, data: Data) -> Result<bool, Violation> {
+        let id = data.id.0;
+        if self.shut.is_some_and(|(last, _)| id > last.0) {
+            return Err(Violation::Contradiction);
+        }
+        let ghost = self.messages.get(&id).is_some_and(|m| m.ghost);
+        if self.resolved.contains(id) && !ghost {
+            cx.stats.bytes_duplicate += data.payload.len() as u64;
+            cx.stats.frames_late += 1;
+            return Ok(false);
+        }
+        self.check_room(id)?;
+        self.highest = self.highest.max(id);
+        let max_message = cx.config.max_message;
+        let message = self.messages.entry(id).or_default();
+        let end = data.offset + data.payload.len() as u64;
+        check_lengths(message, &data, end, max_message)?;
+        if data.fin {
+            message.length = Some(end);
+        }
+        let fresh_head = message.head.is_none() && data.head.is_some();
+        if let Some(head) = data.head {
+            message.head.get_or_insert(head);
+        }
+        let units = data.offset..end + u64::from(data.fin);
+        let before = cost(&message.units, message.length);
+        let fresh: Vec<Range<u64>> = message.units.missing(units.clone()).collect();
+        for range in &fresh {
+            if !message.ghost {
+                message.bytes.insert(data.offset, &data.payload, range.clone());
+            }
+            message.units.insert(range.clone());
+        }
+        if message.units.ranges() > MAX_PARTIAL_RANGES {
+            return Err(Violation::Limit);
+        }
+        let price = cost(&message.units, message.length) - before;
+        message.paid[data.class.index()] += price;
+        let new: u64 = fresh.iter().map(|range| range.end - range.start).sum();
+        cx.stats.bytes_received += new;
+        cx.stats.bytes_duplicate += (data.payload.len() as u64).saturating_sub(new);
+        self.charge(cx, data.class, price)?;
+        if ghost || self.closed {
+            self.refund(id);
+        }
+        if fresh.is_empty() {
+            return Ok(false);
+        }
+        if self.closed && !ghost {
+            // Nobody will take it: the sender is to know that at once.
+            if self.messages.get(&id).is_some_and(|m| m.head.is_some()) {
+                self.resolve_dropped(cx, id);
+            }
+            return Ok(true);
+        }
+        if !ghost {
+            self.advanced(cx, id, fresh_head);
+        }
+        Ok(true)
+    }
+
+    /// An honest sender has a bounded number of messages open, and so leaves a bounded number of holes.
+    fn check_room(&self, id: u64) -> Result<(), Violation> {
+        let new = !self.messages.contains_key(&id);
+        let sets = [&self.resolved, &self.dropped, &self.places[0], &self.places[1]];
+        let holes = sets.iter().any(|set| set.ranges() >= MAX_ID_RANGES);
+        let full = self.messages.len() >= MAX_OUTSTANDING || holes || self.awaited.len() >= MAX_AWAITED;
+        if new && full { Err(Violation::Limit) } else { Ok(()) }
+    }
+
+    fn charge(&mut self, cx: &Context, class: Urgency, price: u64) -> Result<(), Violation> {
+        let class = class.index();
+        self.charged[class] += price;
+        // The sender may go over the limit by one message, so that the oldest can finish.
+        if self.charged[class] > self.limits[class] + cx.config.max_message + MESSAGE_COST {
+            return Err(Violation::FlowControl);
+        }
+        Ok(())
+    }
+
+    /// Gives back what the windows paid for a message.
+    fn refund(&mut self, id: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let paid = core::mem::take(&mut message.paid);
+        self.give_credit(paid);
+    }
+
+    fn give_credit(&mut self, amounts: [u64; 2]) {
+        for (class, amount) in amounts.into_iter().enumerate() {
+            self.limits[class] += amount;
+            // Told in steps of an eighth, or the frames would outnumber the data.
+            if self.limits[class] - self.told[class] >= self.windows[class] / 8 {
+                self.credit_due[class] = true;
+            }
+        }
+    }
+
+    /// The sender has nothing left to spend soon: tell it even small amounts.
+    pub(crate) fn credit_told(&mut self, class: Urgency) {
+        self.told[class.index()] = self.limits[class.index()];
+        self.credit_due[class.index()] = false;
+    }
+
+    fn advanced(&mut self, cx: &mut Context, id: u64, fresh_head: bool) {
+        let Some(message) = self.messages.get(&id) else { return };
+        let complete = message.complete();
+        if complete && !self.received.contains(id) {
+            self.received.insert_one(id);
+            self.ack.received.insert_one(id);
+        }
+        let deliverable = complete || message.head.as_ref().is_some_and(|head| head.streamed);
+        if message.taken {
+            cx.event(Event::Readable { session: self.session });
+        } else if deliverable && (fresh_head || complete) {
+            self.try_ready(cx, id);
+        }
+    }
+
+    /// Puts a message that can be taken in line, if nothing it waits for is open.
+    fn try_ready(&mut self, cx: &mut Context, id: u64) {
+        let Some(message) = self.messages.get(&id).filter(|m| !m.taken && !m.ghost) else { return };
+        let Some(head) = &message.head else { return };
+        if !(head.streamed || message.complete()) {
+            return;
+        }
+        let urgency = message.labels().urgency;
+        let class = head.labels.urgency.index();
+        let free = match &head.order {
+            Order::Total => self.resolved.first_missing(1) >= id,
+            Order::PerUrgency { sequence } => {
+                let sequence = *sequence;
+                let free = self.places[class].first_missing(0) >= sequence;
+                if !free {
+                    self.by_place[class].insert(sequence, id);
+                }
+                free
+            }
+            Order::After { dependencies, .. } => {
+                let open: Vec<u64> = dependencies.iter().map(|d| d.0).filter(|d| !self.resolved.contains(*d)).collect();
+                if dependencies.iter().any(|d| self.dropped.contains(d.0)) {
+                    self.resolve_dropped(cx, id);
+                    return;
+                }
+                let free = open.is_empty();
+                self.awaited.extend(open.into_iter().map(|dependency| (dependency, id)));
+                free
+            }
+            _ => true,
+        };
+        if free {
+            self.ready.insert((urgency, id));
+            cx.event(Event::Readable { session: self.session });
+        }
+    }
+
+    /// Takes the next message.
+    pub(crate) fn recv(&mut self, cx: &mut Context) -> Recv {
+        let Some((_, id)) = self.ready.pop_first() else {
+            return if self.is_finished() { Recv::Finished } else { Recv::Pending };
+        };
+        let Some(message) = self.messages.get_mut(&id) else { return Recv::Pending };
+        let labels = message.labels();
+        let head = message.head.as_ref();
+        let length = head.and_then(|head| head.length);
+        let streamed = head.is_some_and(|head| head.streamed);
+        let payload = if streamed {
+            message.taken = true;
+            None
+        } else {
+            let whole = message.bytes.take();
+            self.refund(id);
+            self.resolve(cx, id, true);
+            Some(whole)
+        };
+        Recv::Message(Received { id: MessageId(id), labels, payload, length })
+    }
+
+    /// Reads on in a streamed message that was taken.
+    pub(crate) fn read(&mut self, cx: &mut Context, id: MessageId) -> Read {
+        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.taken && !m.ghost) else { return Read::Dropped };
+        if let Some(bytes) = message.bytes.read() {
+            let mut back = [0; 2];
+            let mut left = bytes.len() as u64;
+            for (paid, back) in message.paid.iter_mut().zip(&mut back) {
+                *back = left.min(*paid);
+                *paid -= *back;
+                left -= *back;
+            }
+            self.give_credit(back);
+            return Read::Chunk(bytes);
+        }
+        if message.complete() && message.length == Some(message.bytes.position()) {
+            self.refund(id.0);
+            self.resolve(cx, id.0, true);
+            return Read::End;
+        }
+        Read::Pending
+    }
+
+    /// The application does not want the rest of a message.
+    pub(crate) fn refuse(&mut self, cx: &mut Context, id: MessageId) {
+        if self.messages.get(&id.0).is_some_and(|m| !m.ghost) {
+            self.resolve_dropped(cx, id.0);
+        }
+    }
+
+    /// The application takes nothing any more.
+    pub(crate) fn close(&mut self, cx: &mut Context) {
+        self.closed = true;
+        let open: Vec<u64> = self.messages.iter().filter(|(_, m)| !m.ghost && m.head.is_some()).map(|(id, _)| *id).collect();
+        for id in open {
+            self.resolve_dropped(cx, id);
+        }
+    }
+
+    fn resolve_dropped(&mut self, cx: &mut Context, id: u64) {
+        self.refund(id);
+        self.resolve(cx, id, false);
+    }
+
+    /// A message has its outcome: acknowledge it, and let go what waited for it.
+    fn resolve(&mut self, cx: &mut Context, id: u64, delivered: bool) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let Some(head) = &message.head else { return };
+        let place = (head.labels.urgency.index(), head.order.sequence());
+        if delivered || message.complete() {
+            // Nothing more of it will be sent for the first time.
+            self.messages.remove(&id);
+        } else {
+            message.ghost = true;
+            message.bytes.clear();
+        }
+        self.settle(cx, id, delivered, place);
+    }
+
+    fn settle(&mut self, cx: &mut Context, id: u64, delivered: bool, place: (usize, u64)) {
+        if !self.resolved.insert_one(id) {
+            return;
+        }
+        self.received.remove(id..id + 1);
+        for urgency in Urgency::ALL {
+            self.ready.remove(&(urgency, id));
+        }
+        if !delivered {
+            self.dropped.insert_one(id);
+        }
+        self.places[place.0].insert_one(place.1);
+        let record = Record::Resolved { id: MessageId(id), delivered, place };
+        match cx.record(self.session, record, Effect::Ack(MessageId(id), delivered)) {
+            Some(_) => self.acknowledge(MessageId(id), delivered),
+            None => self.ack_held += 1,
+        }
+        self.release(cx, id, place.0);
+    }
+
+    fn release(&mut self, cx: &mut Context, id: u64, class: usize) {
+        let next = self.resolved.first_missing(1);
+        self.try_ready(cx, next);
+        let next_place = self.places[class].first_missing(0);
+        if let Some(waiting) = self.by_place[class].remove(&next_place) {
+            self.try_ready(cx, waiting);
+        }
+        let freed: Vec<(u64, u64)> = self.awaited.range((id, 0)..=(id, u64::MAX)).copied().collect();
+        for pair in freed {
+            self.awaited.remove(&pair);
+            self.try_ready(cx, pair.1);
+        }
+        if self.is_finished() {
+            cx.event(Event::Readable { session: self.session });
+        }
+    }
+
+    /// The journal has the outcome.
+    pub(crate) fn ack_confirmed(&mut self, id: MessageId, delivered: bool) {
+        self.ack_held = self.ack_held.saturating_sub(1);
+        self.acknowledge(id, delivered);
+    }
+
+    fn acknowledge(&mut self, id: MessageId, delivered: bool) {
+        let set = if delivered { &mut self.ack.delivered } else { &mut self.ack.dropped };
+        set.insert_one(id.0);
+    }
+
+    /// The sender wants a message dropped.
+    pub(crate) fn handle_reset(
+        &mut self,
+        cx: &mut Context,
+        id: MessageId,
+        place: (Urgency, u64),
+        class: Urgency,
+        charged: u64,
+        known: bool,
+    ) -> Result<(), Violation> {
+        let id = id.0;
+        self.check_room(id)?;
+        self.highest = self.highest.max(id);
+        let has = self.messages.get(&id).map(|m| cost(&m.units, m.length));
+        if has.is_some() || !self.resolved.contains(id) {
+            // What was sent and has not arrived is paid and given back at once.
+            let missing = charged.checked_sub(has.unwrap_or(0)).ok_or(Violation::Contradiction)?;
+            self.charge(cx, class, missing)?;
+            let mut back = [0; 2];
+            back[class.index()] = missing;
+            self.give_credit(back);
+            self.refund(id);
+            self.messages.remove(&id);
+            self.settle(cx, id, false, (place.0.index(), place.1));
+            cx.event(Event::Readable { session: self.session });
+        } else if !known {
+            // The sender asks again because our answer was lost.
+            self.acknowledge(MessageId(id), !self.dropped.contains(id));
+        }
+        if known {
+            self.dropped.remove(id..id + 1);
+            self.ack.dropped.remove(id..id + 1);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_relabel(&mut self, id: MessageId, labels: Labels) -> Result<(), Violation> {
+        if self.resolved.contains(id.0) {
+            return Ok(());
+        }
+        self.check_room(id.0)?;
+        self.highest = self.highest.max(id.0);
+        let message = self.messages.entry(id.0).or_default();
+        let old = message.labels().urgency;
+        let new = labels.urgency;
+        message.relabel = Some(labels);
+        if self.ready.remove(&(old, id.0)) {
+            self.ready.insert((new, id.0));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_shut(&mut self, cx: &mut Context, last: MessageId, kind: ShutKind) -> Result<(), Violation> {
+        match self.shut {
+            Some((known, _)) if known != last => return Err(Violation::Contradiction),
+            Some((_, ShutKind::Close)) => return Ok(()),
+            _ => {}
+        }
+        if last.0 < self.highest {
+            return Err(Violation::Contradiction);
+        }
+        let first = self.shut.is_none();
+        self.shut = Some((last, kind));
+        if first || kind == ShutKind::Close {
+            cx.event(Event::PeerShut { session: self.session, closing: kind == ShutKind::Close });
+            cx.event(Event::Readable { session: self.session });
+        }
+        Ok(())
+    }
+
+    /// Our half of a RESUME. What it cannot list is given up, so that both sides count alike.
+    pub(crate) fn describe(&mut self, view: &mut Resume) {
+        let mut ranges = 0;
+        let mut given_up = Vec::new();
+        let mut order: Vec<(bool, u64)> = self.messages.iter().map(|(id, m)| (!m.taken, *id)).collect();
+        // A message that is being read cannot be given up: those first.
+        order.sort_unstable();
+        for (_, id) in order {
+            let Some(message) = self.messages.get(&id) else { continue };
+            if message.units.is_empty() || self.received.contains(id) {
+                continue;
+            }
+            if ranges + message.units.ranges() > MAX_PARTIAL_RANGES {
+                given_up.push(id);
+                continue;
+            }
+            ranges += message.units.ranges();
+            view.partial.push((MessageId(id), message.units.clone()));
+        }
+        for id in given_up {
+            if let Some(message) = self.messages.remove(&id) {
+                for (charged, paid) in self.charged.iter_mut().zip(message.paid) {
+                    *charged -= paid;
+                }
+            }
+        }
+        view.received = self.received.clone();
+        view.dropped = self.dropped.clone();
+        view.delivered = self.resolved.clone();
+        for range in self.dropped.iter() {
+            view.delivered.remove(range);
+        }
+        view.charged = self.charged;
+        view.limits = self.limits;
+        self.told = self.limits;
+        self.credit_due = [false; 2];
+    }
+
+    /// The acknowledgements that are in a RESUME need not be said again.
+    pub(crate) fn ack_lost(&mut self, lost: &Ack) {
+        self.ack.received.extend(&lost.received);
+        self.ack.delivered.extend(&lost.delivered);
+        self.ack.dropped.extend(&lost.dropped);
+    }
+
+    pub(crate) fn restore_resolved(&mut self, id: MessageId, delivered: bool, place: (usize, u64)) {
+        self.highest = self.highest.max(id.0);
+        self.resolved.insert_one(id.0);
+        self.places[place.0].insert_one(place.1);
+        if !delivered {
+            self.dropped.insert_one(id.0);
+        }
+    }
+
+    pub(crate) fn check_invariants(&self, config_max: u64) {
+        let mut paid = [0; 2];
+        for (id, message) in &self.messages {
+            assert_eq!(self.resolved.contains(*id), message.ghost, "{id}: resolved and ghost differ");
+            paid[0] += message.paid[0];
+            paid[1] += message.paid[1];
+        }
+        for class in 0..2 {
+            // What was paid and not given back is what the messages hold: no credit leaks.
+            assert_eq!(self.limits[class] + paid[class], self.windows[class] + self.charged[class], "credit leaks");
+            assert!(paid[class] <= self.windows[class] + config_max + MESSAGE_COST, "holds more than the window");
+        }
+        for (_, id) in &self.ready {
+            assert!(self.messages.contains_key(id), "{id} is ready and gone");
+        }
+        assert!(self.resolved.ranges() <= MAX_ID_RANGES, "too many holes");
+    }
+}
+
+/// Whether a piece fits what was said of its message before.
+fn check_lengths(message: &Message, data: &Data, end: u64, max_message: u64) -> Result<(), Violation> {
+    if let Some(head) = &data.head {
+        let too_large = !head.streamed && head.length.is_none_or(|length| length > max_message);
+        let known_end = message.units.max().map_or(0, |last| last + u64::from(message.length.is_none()));
+        let other = |length: u64| length < end || length < known_end || message.length.is_some_and(|known| known != length);
+        if too_large || head.length.is_some_and(other) {
+            return Err(Violation::FlowControl);
+        }
+        if message.head.as_ref().is_some_and(|known| known.order != head.order || known.streamed != head.streamed) {
+            return Err(Violation::Contradiction);
+        }
+    }
+    let declared = message.head.as_ref().and_then(|head| head.length);
+    if declared.is_some_and(|length| end > length || (data.fin && end != length)) {
+        return Err(Violation::FlowControl);
+    }
+    match message.length {
+        Some(length) if end > length || (data.fin && end != length) => Err(Violation::Contradiction),
+        None if data.fin && message.units.max().is_some_and(|last| last >= end) => Err(Violation::Contradiction),
+        _ => Ok(()),
+    }
+}

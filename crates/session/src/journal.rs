@@ -1,0 +1,99 @@
+//! Journal records: what a durable endpoint must remember so that its sessions survive the process.
+//!
+//! The core emits records in order; the store confirms them in order. What a record promises to the peer (an ACK, a
+//! token, the first byte of a message) waits for the confirmation. Without a store every record counts as confirmed
+//! at once and none is made. After a restart any confirmed prefix restores the sessions.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use steadfast_wire::frame::{Head, ShutKind};
+use steadfast_wire::{Fingerprint, Incarnation, MessageId, SessionId, Token};
+
+/// One fact about a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Record {
+    /// The session exists.
+    Opened {
+        /// The peer.
+        peer: Fingerprint,
+        /// The peer's process, where it was known.
+        incarnation: Option<Incarnation>,
+        /// Whether we opened it.
+        opener: bool,
+        /// Whether its default order is by urgency.
+        per_urgency: bool,
+        /// Where the peer was reached.
+        addresses: Vec<SocketAddr>,
+    },
+    /// We offer this token from now on.
+    Offered(Token),
+    /// The peer holds this token of ours.
+    Confirmed(Token),
+    /// We hold this token of the peer.
+    Held(Token),
+    /// The application sent a message. Streamed messages have no payload here: they do not survive their sender.
+    Sent {
+        /// Its id.
+        id: MessageId,
+        /// Its labels and order.
+        head: Head,
+        /// A whole message's bytes.
+        payload: Option<Bytes>,
+    },
+    /// The application cancelled a message.
+    Cancelled(MessageId),
+    /// A sent message has its outcome; `delivered` or dropped.
+    Settled {
+        /// Its id.
+        id: MessageId,
+        /// Whether it was delivered.
+        delivered: bool,
+    },
+    /// A received message was taken by the application (or dropped), at this place of its order.
+    Resolved {
+        /// Its id.
+        id: MessageId,
+        /// Whether it was delivered.
+        delivered: bool,
+        /// The urgency (0 or 1) whose order it is counted in, and its place there.
+        place: (usize, u64),
+    },
+    /// We shut our direction.
+    Shut(MessageId, ShutKind),
+    /// The session is over and can be forgotten.
+    Ended,
+}
+
+/// A record with its session and its number; numbers count up by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Counts up from 1 for each endpoint.
+    pub number: u64,
+    /// The session.
+    pub session: SessionId,
+    /// What happened.
+    pub record: Record,
+}
+
+/// What waits for a record's confirmation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: it is only remembered.
+    None,
+    /// RESUME or OPEN may be said.
+    Claim,
+    /// The peer's token may be confirmed to it.
+    Hold,
+    /// The message may be sent.
+    Send(MessageId),
+    /// The message may be reset.
+    Reset(MessageId),
+    /// The outcome is known for good.
+    Known(MessageId),
+    /// The message may be acknowledged as delivered or dropped.
+    Ack(MessageId, bool),
+    /// SHUT may be said.
+    Shut,
+}

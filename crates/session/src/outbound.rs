@@ -1,0 +1,916 @@
+//! The sending half of a session: messages until they have their outcome, and the credit they are sent on.
+//!
+//! A message of `n` bytes has `n + 1` *units*: its bytes and its end. Sets of units say what arrived, what is to be
+//! sent (for the first time or again) and what the window has paid for. The head of a message costs
+//! [`MESSAGE_COST`] bytes of the window, its end nothing.
+
+use crate::config::Ordering;
+use crate::context::Context;
+use crate::inbound::MAX_AWAITED;
+use crate::event::{DropReason, Event, Outcome, SendError};
+use crate::journal::{Effect, Record};
+use crate::payload::Payload;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::ops::Range;
+use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, Resume, ShutKind};
+use steadfast_wire::label::MAX_DEPENDENCIES;
+use steadfast_wire::{Frame, Labels, MessageId, Order, RangeSet, SessionId, SizeClass, Urgency};
+
+/// What the head of a message costs of the window, so that empty messages are not free.
+pub(crate) const MESSAGE_COST: u64 = 64;
+/// Messages of at most this many bytes count as small unless labelled.
+const SMALL: u64 = 16 * 1024;
+/// Ranges of past dropped ids that are remembered to refuse messages that wait for them.
+const MAX_DROPPED_RANGES: usize = 4096;
+
+/// What the window pays for a set of units of a message.
+pub(crate) fn cost(units: &RangeSet, length: Option<u64>) -> u64 {
+    let end = length.is_some_and(|length| units.contains(length));
+    let head = if units.contains(0) { MESSAGE_COST } else { 0 };
+    units.count() - u64::from(end) + head
+}
+
+/// What a message waits for, as the application says it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OrderRequest {
+    /// As the session's default says.
+    #[default]
+    Default,
+    /// Waits for nothing.
+    Unordered,
+    /// Waits for exactly these, and is dropped if one of them is.
+    After(Vec<MessageId>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Live,
+    /// To be dropped; the receiver has the last word.
+    Dropping(DropReason),
+    /// Dropped, and the receiver may forget it.
+    Known,
+}
+
+#[derive(Debug)]
+struct Message {
+    head: Head,
+    labels: Labels,
+    class: Option<Urgency>,
+    payload: Payload,
+    /// Known once the message is finished.
+    length: Option<u64>,
+    arrived: RangeSet,
+    pending: RangeSet,
+    charged: RangeSet,
+    acked: bool,
+    raised: bool,
+    reported: bool,
+    /// A journal record has to be confirmed first.
+    held: bool,
+    phase: Phase,
+}
+
+impl Message {
+    fn place(&self) -> (Urgency, u64) {
+        (self.head.labels.urgency, self.head.order.sequence())
+    }
+
+    fn whole(&self) -> Option<Range<u64>> {
+        self.length.map(|length| 0..length + 1)
+    }
+}
+
+/// What a scheduler needs to know of the next message to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) id: u64,
+    pub(crate) small: bool,
+    /// Bytes still to send of the message.
+    pub(crate) remaining: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    session: SessionId,
+    ordering: Ordering,
+    next: u64,
+    messages: BTreeMap<u64, Message>,
+    sequences: [u64; 2],
+    queues: [BTreeSet<u64>; 2],
+    /// Messages whose rule allows no path that is up, by urgency.
+    unroutable: [BTreeSet<u64>; 2],
+    pub(crate) resets: BTreeSet<u64>,
+    pub(crate) relabels: BTreeSet<u64>,
+    /// Background messages below this id are awaited by foreground.
+    raised_below: u64,
+    pub(crate) used: [u64; 2],
+    pub(crate) limit: [u64; 2],
+    max_message: u64,
+    peer_durable: bool,
+    dropped: RangeSet,
+    memory_floor: u64,
+    buffered: [u64; 2],
+    refused: bool,
+    /// Declared dependencies of all open messages.
+    waits: usize,
+    pub(crate) shut: Option<ShutKind>,
+    pub(crate) shut_held: bool,
+    pub(crate) peer_closing: bool,
+}
+
+impl Outbound {
+    pub(crate) fn new(session: SessionId, ordering: Ordering, max_message: u64) -> Self {
+        Self {
+            session,
+            ordering,
+            next: 1,
+            messages: BTreeMap::new(),
+            sequences: [0; 2],
+            queues: Default::default(),
+            unroutable: Default::default(),
+            resets: BTreeSet::new(),
+            relabels: BTreeSet::new(),
+            raised_below: 0,
+            used: [0; 2],
+            limit: [0; 2],
+            max_message,
+            peer_durable: false,
+            dropped: RangeSet::new(),
+            memory_floor: 1,
+            buffered: [0; 2],
+            refused: false,
+            waits: 0,
+            shut: None,
+            shut_held: false,
+            peer_closing: false,
+        }
+    }
+
+    /// What the peer's HELLO allows: the first credit of a new session, and the size of a whole message.
+    pub(crate) fn peer_says(&mut self, windows: [u64; 2], max_message: u64, durable: bool) {
+        for (limit, window) in self.limit.iter_mut().zip(windows) {
+            *limit = (*limit).max(window);
+        }
+        self.max_message = max_message;
+        self.peer_durable = durable;
+    }
+
+    pub(crate) const fn next(&self) -> MessageId {
+        MessageId(self.next)
+    }
+
+    pub(crate) const fn last(&self) -> MessageId {
+        MessageId(self.next - 1)
+    }
+
+    /// Whether every message has its outcome and the receiver knows all it has to.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(crate) fn has_queued(&self, urgency: Urgency) -> bool {
+        !self.queues[urgency.index()].is_empty()
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        !self.resets.is_empty() || !self.relabels.is_empty()
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        if self.shut.is_some() {
+            Err(SendError::Shut)
+        } else if self.peer_closing {
+            Err(SendError::PeerShut)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sends a whole message, or begins a streamed one if there is no payload.
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Context,
+        labels: Labels,
+        order: OrderRequest,
+        payload: Option<Bytes>,
+        length: Option<u64>,
+    ) -> Result<MessageId, SendError> {
+        self.check_open()?;
+        if !labels.rule.fits() {
+            return Err(SendError::BadRule);
+        }
+        let size = payload.as_ref().map(|bytes| bytes.len() as u64);
+        if let Some(size) = size.filter(|size| *size > self.max_message) {
+            return Err(SendError::TooLarge { size, limit: self.max_message });
+        }
+        let class = labels.urgency.index();
+        let full = self.buffered[class] > 0 && self.buffered[class] + size.unwrap_or(0) > cx.config.send_buffers[class];
+        let waits = if let OrderRequest::After(list) = &order { list.len() } else { 0 };
+        if full || self.messages.len() >= MAX_OUTSTANDING || self.waits + waits > MAX_AWAITED / 2 {
+            self.refused = true;
+            return Err(SendError::Full(labels.urgency));
+        }
+        let order = self.order(order, labels.urgency)?;
+        self.sequences[class] += 1;
+        let id = self.next;
+        self.next += 1;
+        let streamed = payload.is_none();
+        let head = Head { labels: labels.clone(), order, streamed, length: size.or(length) };
+        let record = Record::Sent { id: MessageId(id), head: head.clone(), payload: payload.clone() };
+        let effect = cx.record(self.session, record, Effect::Send(MessageId(id)));
+        self.insert(id, head, payload, effect.is_none());
+        Ok(MessageId(id))
+    }
+
+    fn insert(&mut self, id: u64, head: Head, payload: Option<Bytes>, held: bool) {
+        let labels = head.labels.clone();
+        let class = labels.urgency.index();
+        let mut message = Message {
+            head,
+            labels,
+            class: None,
+            payload: Payload::default(),
+            length: None,
+            arrived: RangeSet::new(),
+            pending: RangeSet::new(),
+            charged: RangeSet::new(),
+            acked: false,
+            raised: false,
+            reported: false,
+            held,
+            phase: Phase::Live,
+        };
+        if let Some(bytes) = payload {
+            let length = bytes.len() as u64;
+            self.buffered[class] += length;
+            message.payload.push(bytes);
+            message.length = Some(length);
+            message.pending.insert(0..length + 1);
+        }
+        let urgent = message.labels.urgency == Urgency::Foreground;
+        self.waits += message.head.order.dependencies().len();
+        self.messages.insert(id, message);
+        if urgent {
+            self.raise_predecessors(id);
+        }
+        self.enqueue(id);
+    }
+
+    fn order(&self, request: OrderRequest, urgency: Urgency) -> Result<Order, SendError> {
+        let sequence = self.sequences[urgency.index()];
+        Ok(match (request, self.ordering) {
+            (OrderRequest::Default, Ordering::Total) => Order::Total,
+            (OrderRequest::Default, Ordering::PerUrgency) => Order::PerUrgency { sequence },
+            (OrderRequest::Unordered, _) => Order::Unordered { sequence },
+            (OrderRequest::After(mut dependencies), _) => {
+                if dependencies.len() > MAX_DEPENDENCIES {
+                    return Err(SendError::BadDependency);
+                }
+                for dependency in &dependencies {
+                    if dependency.0 < self.memory_floor || dependency.0 >= self.next {
+                        return Err(SendError::BadDependency);
+                    }
+                    let gone = self.messages.get(&dependency.0).is_some_and(|m| m.reported);
+                    if gone || self.dropped.contains(dependency.0) {
+                        return Err(SendError::Undeliverable(*dependency));
+                    }
+                }
+                // What is delivered need not be waited for.
+                dependencies.retain(|dependency| self.messages.contains_key(&dependency.0));
+                Order::After { sequence, dependencies }
+            }
+        })
+    }
+
+    /// Appends to a streamed message.
+    pub(crate) fn write(&mut self, cx: &Context, id: MessageId, bytes: Bytes) -> Result<(), SendError> {
+        self.open_stream(id)?;
+        let Some(message) = self.messages.get_mut(&id.0) else { return Err(SendError::NotOpen(id)) };
+        let urgency = message.head.labels.urgency;
+        let class = urgency.index();
+        if self.buffered[class] > 0 && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class] {
+            self.refused = true;
+            return Err(SendError::Full(urgency));
+        }
+        let end = message.payload.end();
+        if let Some(limit) = message.head.length.filter(|limit| end + bytes.len() as u64 > *limit) {
+            return Err(SendError::TooLarge { size: end + bytes.len() as u64, limit });
+        }
+        if !bytes.is_empty() {
+            self.buffered[class] += bytes.len() as u64;
+            message.pending.insert(end..end + bytes.len() as u64);
+            message.payload.push(bytes);
+            self.enqueue(id.0);
+        }
+        Ok(())
+    }
+
+    /// Ends a streamed message.
+    pub(crate) fn finish(&mut self, id: MessageId) -> Result<(), SendError> {
+        self.open_stream(id)?;
+        let Some(message) = self.messages.get_mut(&id.0) else { return Err(SendError::NotOpen(id)) };
+        let end = message.payload.end();
+        if let Some(limit) = message.head.length.filter(|length| *length != end) {
+            return Err(SendError::TooLarge { size: end, limit });
+        }
+        message.length = Some(end);
+        message.pending.insert(end..end + 1);
+        self.enqueue(id.0);
+        Ok(())
+    }
+
+    fn open_stream(&self, id: MessageId) -> Result<(), SendError> {
+        match self.messages.get(&id.0) {
+            Some(m) if m.head.streamed && m.length.is_none() && m.phase == Phase::Live => Ok(()),
+            _ => Err(SendError::NotOpen(id)),
+        }
+    }
+
+    /// Whether a message has no outcome yet.
+    pub(crate) fn is_open(&self, id: MessageId) -> bool {
+        self.messages.get(&id.0).is_some_and(|m| !m.reported)
+    }
+
+    /// Asks for a message to be dropped; the outcome follows (at once if no byte of it was sent).
+    pub(crate) fn cancel(&mut self, cx: &mut Context, id: MessageId) -> bool {
+        let open = self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Live);
+        if open {
+            self.drop_message(cx, id.0, DropReason::Cancelled);
+        }
+        open
+    }
+
+    fn drop_message(&mut self, cx: &mut Context, id: u64, reason: DropReason) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if message.phase != Phase::Live {
+            return;
+        }
+        message.phase = Phase::Dropping(reason);
+        message.held = false;
+        message.pending.clear();
+        let untouched = message.charged.is_empty();
+        self.release_payload(id);
+        self.dequeue(id);
+        if cx.record(self.session, Record::Cancelled(MessageId(id)), Effect::Reset(MessageId(id))).is_some() {
+            self.resets.insert(id);
+        }
+        if untouched {
+            self.report(cx, id, Outcome::Dropped(reason));
+            self.drop_dependents(cx, id);
+        }
+    }
+
+    /// The journal has the cancellation.
+    pub(crate) fn reset_confirmed(&mut self, id: MessageId) {
+        if self.messages.contains_key(&id.0) {
+            self.resets.insert(id.0);
+        }
+    }
+
+    /// The journal has the message: it may be sent.
+    pub(crate) fn send_confirmed(&mut self, id: MessageId) {
+        if let Some(message) = self.messages.get_mut(&id.0) {
+            message.held = false;
+            self.enqueue(id.0);
+        }
+    }
+
+    fn drop_dependents(&mut self, cx: &mut Context, id: u64) {
+        let dependents: Vec<u64> = self
+            .messages
+            .range(id + 1..)
+            .filter(|(_, m)| m.head.order.dependencies().contains(&MessageId(id)))
+            .map(|(dependent, _)| *dependent)
+            .collect();
+        for dependent in dependents {
+            self.drop_message(cx, dependent, DropReason::Dependency);
+        }
+    }
+
+    /// Changes the labels of a message that has no outcome yet; the order it was sent in stays.
+    pub(crate) fn relabel(&mut self, id: MessageId, labels: Labels) -> Result<bool, SendError> {
+        if !labels.rule.fits() {
+            return Err(SendError::BadRule);
+        }
+        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.phase == Phase::Live) else { return Ok(false) };
+        let urgent = labels.urgency == Urgency::Foreground;
+        message.labels = labels;
+        self.relabels.insert(id.0);
+        self.dequeue(id.0);
+        if urgent {
+            self.raise_predecessors(id.0);
+        }
+        self.enqueue(id.0);
+        Ok(true)
+    }
+
+    /// The message's labels as the peer is to be told.
+    pub(crate) fn labels(&self, id: u64) -> Option<&Labels> {
+        self.messages.get(&id).map(|m| &m.labels)
+    }
+
+    /// Whatever a foreground message waits for becomes urgent too (DESIGN, Semantics 2).
+    fn raise_predecessors(&mut self, id: u64) {
+        let mut stack = alloc::vec![id];
+        while let Some(at) = stack.pop() {
+            let Some(message) = self.messages.get(&at) else { continue };
+            match &message.head.order {
+                Order::Total => self.raise_below(at),
+                Order::PerUrgency { .. } if message.head.labels.urgency == Urgency::Background => self.raise_below(at),
+                Order::After { dependencies, .. } => {
+                    for dependency in dependencies.clone() {
+                        let Some(awaited) = self.messages.get_mut(&dependency.0) else { continue };
+                        if !awaited.raised {
+                            awaited.raised = true;
+                            self.dequeue(dependency.0);
+                            self.enqueue(dependency.0);
+                            stack.push(dependency.0);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn raise_below(&mut self, id: u64) {
+        if id > self.raised_below {
+            self.raised_below = id;
+            for queues in [&mut self.queues, &mut self.unroutable] {
+                let kept = queues[1].split_off(&id);
+                let raised = core::mem::replace(&mut queues[1], kept);
+                queues[0].extend(raised);
+            }
+        }
+    }
+
+    fn urgency(&self, id: u64, message: &Message) -> Urgency {
+        if message.raised || id < self.raised_below { Urgency::Foreground } else { message.labels.urgency }
+    }
+
+    fn enqueue(&mut self, id: u64) {
+        let Some(message) = self.messages.get(&id) else { return };
+        if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+            let urgency = self.urgency(id, message).index();
+            self.unroutable[urgency].remove(&id);
+            self.queues[urgency].insert(id);
+        }
+    }
+
+    fn dequeue(&mut self, id: u64) {
+        for queue in self.queues.iter_mut().chain(&mut self.unroutable) {
+            queue.remove(&id);
+        }
+    }
+
+    /// The first messages of an urgency that have something to send, in order of id.
+    pub(crate) fn candidates(&self, urgency: Urgency) -> impl Iterator<Item = Candidate> + '_ {
+        self.queues[urgency.index()].iter().filter_map(|id| {
+            let message = self.messages.get(id)?;
+            let small = match message.labels.size {
+                SizeClass::Small => true,
+                SizeClass::Large => false,
+                SizeClass::Auto => message.head.length.is_some_and(|length| length <= SMALL),
+            };
+            Some(Candidate { id: *id, small, remaining: message.pending.count() })
+        })
+    }
+
+    /// No path that is up may carry the message.
+    pub(crate) fn set_unroutable(&mut self, urgency: Urgency, id: u64) {
+        if self.queues[urgency.index()].remove(&id) {
+            self.unroutable[urgency.index()].insert(id);
+        }
+    }
+
+    /// The set of paths changed: what no path could carry is looked at again.
+    pub(crate) fn routes_changed(&mut self) {
+        for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
+            queue.append(unroutable);
+        }
+    }
+
+    /// What the window of `class` still pays for message `id`. The oldest message without an outcome may go over it
+    /// by one whole message, so that it can always finish (DESIGN, Semantics 6).
+    fn credit(&self, id: u64, class: Urgency) -> u64 {
+        let oldest = self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
+        let over = if oldest { self.max_message } else { 0 };
+        (self.limit[class.index()] + over).saturating_sub(self.used[class.index()])
+    }
+
+    /// Takes the next at most `max` payload bytes of a message; `None` if it has none, or no credit.
+    pub(crate) fn next_data(&mut self, cx: &mut Context, id: u64, max: usize) -> Option<(Range<u64>, Data)> {
+        let message = self.messages.get(&id)?;
+        let first = message.pending.iter().next()?;
+        let start = first.start;
+        let class = message.class.unwrap_or_else(|| self.urgency(id, message));
+        let again = message.charged.contains(start);
+        let head = if start == 0 { MESSAGE_COST } else { 0 };
+        let mut end = message.length.unwrap_or(message.payload.end()).min(first.end);
+        if again {
+            end = end.min(message.charged.first_missing(start));
+        } else {
+            let credit = self.credit(id, class);
+            let next_charged = message.charged.iter().find(|r| r.start > start).map_or(u64::MAX, |r| r.start);
+            // The end of a message is free, so it needs no credit behind its last byte.
+            let only_end = message.length == Some(start);
+            if credit < head + u64::from(!only_end) {
+                return None;
+            }
+            end = end.min(next_charged).min(start.saturating_add(credit - head));
+        }
+        end = end.min(start + max.min(MAX_PAYLOAD) as u64);
+        let payload = message.payload.slice(start, end.saturating_sub(start) as usize);
+        let end = start + payload.len() as u64;
+        let fin = message.length == Some(end);
+        let units = start..end + u64::from(fin);
+        if units.is_empty() {
+            return None;
+        }
+        let data = Data {
+            session: self.session,
+            id: MessageId(id),
+            offset: start,
+            class,
+            fin,
+            head: (start == 0).then(|| message.head.clone()),
+            payload,
+        };
+        self.sent(cx, id, units.clone(), class);
+        Some((units, data))
+    }
+
+    fn sent(&mut self, cx: &mut Context, id: u64, units: Range<u64>, class: Urgency) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let before = cost(&message.charged, message.length);
+        message.class = Some(class);
+        message.charged.insert(units.clone());
+        message.pending.remove(units.clone());
+        let paid = cost(&message.charged, message.length).saturating_sub(before);
+        self.used[class.index()] += paid;
+        if paid > 0 {
+            cx.stats.bytes_sent += units.end - units.start;
+        } else {
+            cx.stats.bytes_resent += units.end - units.start;
+        }
+        if message.pending.is_empty() {
+            self.dequeue(id);
+        }
+    }
+
+    /// Units that the peer has for sure.
+    pub(crate) fn arrived(&mut self, cx: &mut Context, id: MessageId, units: Range<u64>) {
+        let Some(message) = self.messages.get_mut(&id.0) else { return };
+        message.arrived.insert(units.clone());
+        message.pending.remove(units);
+        let empty = message.pending.is_empty();
+        if message.head.streamed {
+            let freed = message.payload.free_to(message.arrived.first_missing(0));
+            let class = message.head.labels.urgency.index();
+            self.give_room(cx, class, freed);
+        }
+        if empty {
+            self.dequeue(id.0);
+        }
+    }
+
+    /// Units that may be lost: they are to be sent again unless they are known to have arrived.
+    pub(crate) fn lost(&mut self, id: MessageId, units: &Range<u64>) {
+        let Some(message) = self.messages.get_mut(&id.0) else { return };
+        if message.phase != Phase::Live || (message.acked && !self.peer_durable) {
+            return;
+        }
+        let missing: Vec<_> = message.arrived.missing(units.clone()).collect();
+        for range in missing {
+            message.pending.insert(range);
+        }
+        self.enqueue(id.0);
+    }
+
+    /// Whether a message in flight counts as foreground now.
+    pub(crate) fn is_urgent(&self, id: MessageId) -> bool {
+        self.messages.get(&id.0).is_some_and(|m| self.urgency(id.0, m) == Urgency::Foreground)
+    }
+
+    fn give_room(&mut self, cx: &mut Context, class: usize, bytes: u64) {
+        self.buffered[class] -= bytes.min(self.buffered[class]);
+        // Told when half of it is free again, so that a writer does not wake for each byte.
+        let room = self.buffered.iter().zip(cx.config.send_buffers).all(|(held, limit)| *held <= limit / 2);
+        if self.refused && room && self.messages.len() < MAX_OUTSTANDING {
+            self.refused = false;
+            cx.event(Event::Writable { session: self.session });
+        }
+    }
+
+    fn release_payload(&mut self, id: u64) -> u64 {
+        let Some(message) = self.messages.get_mut(&id) else { return 0 };
+        let freed = message.payload.held();
+        let class = message.head.labels.urgency.index();
+        message.payload.clear();
+        self.buffered[class] -= freed.min(self.buffered[class]);
+        freed
+    }
+
+    /// The peer's receipts.
+    pub(crate) fn handle_ack(&mut self, cx: &mut Context, ack: &Ack) -> bool {
+        if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
+            return false;
+        }
+        for id in self.known(&ack.received) {
+            self.acked(cx, id);
+        }
+        for id in self.known(&ack.delivered) {
+            self.acked(cx, id);
+            self.settle_delivered(cx, id);
+        }
+        for id in self.known(&ack.dropped) {
+            self.settle_dropped(cx, id);
+        }
+        self.give_room(cx, 0, 0);
+        true
+    }
+
+    /// The ids of a set that have no outcome yet; linear in those, not in the set.
+    fn known(&self, set: &RangeSet) -> Vec<u64> {
+        set.iter().flat_map(|range| self.messages.range(range).map(|(id, _)| *id)).collect()
+    }
+
+    fn acked(&mut self, cx: &mut Context, id: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if message.acked || message.length.is_none() {
+            return;
+        }
+        message.acked = true;
+        if let Some(whole) = message.whole() {
+            message.arrived.insert(whole);
+        }
+        message.pending.clear();
+        self.dequeue(id);
+        if !self.peer_durable {
+            self.release_payload(id);
+        }
+        cx.event(Event::Acked { session: self.session, id: MessageId(id) });
+    }
+
+    fn report(&mut self, cx: &mut Context, id: u64, outcome: Outcome) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if !core::mem::replace(&mut message.reported, true) {
+            cx.event(Event::Outcome { session: self.session, id: MessageId(id), outcome });
+        }
+    }
+
+    fn settle_delivered(&mut self, cx: &mut Context, id: u64) {
+        self.report(cx, id, Outcome::Delivered);
+        self.release_payload(id);
+        self.dequeue(id);
+        self.resets.remove(&id);
+        self.relabels.remove(&id);
+        let gone = self.forget(id);
+        cx.remember(self.session, Record::Settled { id: MessageId(id), delivered: true });
+        self.release_dependencies(gone.as_ref());
+    }
+
+    fn settle_dropped(&mut self, cx: &mut Context, id: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if message.phase == Phase::Known {
+            return;
+        }
+        let reason = match message.phase {
+            Phase::Dropping(reason) => reason,
+            _ => DropReason::Refused,
+        };
+        message.phase = Phase::Known;
+        message.pending.clear();
+        self.release_payload(id);
+        self.dequeue(id);
+        self.relabels.remove(&id);
+        self.report(cx, id, Outcome::Dropped(reason));
+        self.dropped.insert_one(id);
+        let oldest = self.dropped.iter().next();
+        if let Some(oldest) = oldest.filter(|_| self.dropped.ranges() > MAX_DROPPED_RANGES) {
+            self.memory_floor = oldest.end;
+            self.dropped.remove(oldest);
+        }
+        self.drop_dependents(cx, id);
+        let known = Record::Settled { id: MessageId(id), delivered: false };
+        if cx.record(self.session, known, Effect::Known(MessageId(id))).is_some() {
+            self.known_confirmed(MessageId(id));
+        }
+    }
+
+    /// The journal has the outcome of a dropped message: the receiver may forget it, once nothing waits for it.
+    pub(crate) fn known_confirmed(&mut self, id: MessageId) {
+        let waited_for = self.messages.range(id.0 + 1..).any(|(_, m)| m.head.order.dependencies().contains(&id));
+        if !waited_for && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
+            self.resets.insert(id.0);
+        }
+    }
+
+    fn forget(&mut self, id: u64) -> Option<Message> {
+        let gone = self.messages.remove(&id)?;
+        self.waits -= gone.head.order.dependencies().len();
+        Some(gone)
+    }
+
+    fn release_dependencies(&mut self, gone: Option<&Message>) {
+        for dependency in gone.into_iter().flat_map(|m| m.head.order.dependencies()) {
+            self.known_confirmed(*dependency);
+        }
+    }
+
+    /// The RESET frame that is due for a message.
+    pub(crate) fn reset_frame(&self, id: u64) -> Option<Frame> {
+        let message = self.messages.get(&id)?;
+        let (order, sequence) = message.place();
+        Some(Frame::Reset {
+            session: self.session,
+            id: MessageId(id),
+            order,
+            sequence,
+            class: message.class.unwrap_or(order),
+            charged: cost(&message.charged, message.length),
+            known: message.phase == Phase::Known,
+        })
+    }
+
+    /// A RESET arrived at the peer.
+    pub(crate) fn reset_arrived(&mut self, cx: &mut Context, id: MessageId, known: bool) {
+        if known && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
+            let gone = self.forget(id.0);
+            self.release_dependencies(gone.as_ref());
+            self.give_room(cx, 0, 0);
+        }
+    }
+
+    /// The conversation is over: what has no outcome is unknown, except what never left.
+    pub(crate) fn end(&mut self, cx: &mut Context) {
+        let open: Vec<(u64, bool)> = self.messages.iter().map(|(id, m)| (*id, m.charged.is_empty())).collect();
+        for (id, untouched) in open {
+            let outcome = if untouched { Outcome::Dropped(DropReason::Cancelled) } else { Outcome::Unknown };
+            self.report(cx, id, outcome);
+        }
+        self.messages.clear();
+    }
+
+    /// Puts a journalled message back.
+    pub(crate) fn restore(&mut self, id: MessageId, head: &Head, payload: Option<Bytes>) {
+        let class = head.labels.urgency.index();
+        self.next = self.next.max(id.0 + 1);
+        self.sequences[class] += 1;
+        self.insert(id.0, head.clone(), payload, false);
+        // It may have been sent before the restart: its outcome is the receiver's to say.
+        if let Some(message) = self.messages.get_mut(&id.0) {
+            message.class = Some(head.labels.urgency);
+        }
+    }
+
+    pub(crate) fn restore_cancelled(&mut self, id: MessageId) {
+        if let Some(message) = self.messages.get_mut(&id.0) {
+            message.phase = Phase::Dropping(DropReason::Cancelled);
+            message.pending.clear();
+        }
+        self.release_payload(id.0);
+        self.dequeue(id.0);
+        self.resets.insert(id.0);
+    }
+
+    pub(crate) fn restore_settled(&mut self, id: MessageId, delivered: bool) {
+        self.release_payload(id.0);
+        self.dequeue(id.0);
+        self.resets.remove(&id.0);
+        if delivered {
+            self.forget(id.0);
+        } else if let Some(message) = self.messages.get_mut(&id.0) {
+            message.phase = Phase::Known;
+            message.pending.clear();
+            message.reported = true;
+            self.dropped.insert_one(id.0);
+            self.resets.insert(id.0);
+        }
+    }
+
+    /// After a restart nobody can go on writing what was being streamed.
+    pub(crate) fn restored(&mut self, cx: &mut Context) {
+        let streams: Vec<u64> =
+            self.messages.iter().filter(|(_, m)| m.head.streamed && m.phase == Phase::Live).map(|(id, _)| *id).collect();
+        for id in streams {
+            if let Some(message) = self.messages.get_mut(&id) {
+                // It may have been sent in part, so only the receiver knows.
+                message.phase = Phase::Dropping(DropReason::Restarted);
+            }
+            cx.remember(self.session, Record::Cancelled(MessageId(id)));
+            self.resets.insert(id);
+        }
+    }
+
+    /// Whether the peer's view of our messages contradicts ours: it lacks what we know it had (`Err(true)`), or has
+    /// what we never sent (`Err(false)`).
+    pub(crate) fn contradicts(&self, view: &Resume) -> Result<(), bool> {
+        let beyond = |set: &RangeSet| set.max() >= Some(self.next);
+        if beyond(&view.received) || beyond(&view.delivered) || beyond(&view.dropped) {
+            return Err(false);
+        }
+        if view.partial.iter().any(|(id, _)| id.0 >= self.next) {
+            return Err(false);
+        }
+        let mut settled = view.delivered.clone();
+        settled.extend(&view.dropped);
+        for gap in settled.missing(1..self.next) {
+            for id in gap {
+                match self.messages.get(&id) {
+                    None => return Err(true),
+                    // Its bytes are gone here, because the peer had them.
+                    Some(m) if m.acked && !self.peer_durable && !view.received.contains(id) => return Err(true),
+                    Some(m) if m.phase == Phase::Known => return Err(true),
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the peer's view of our messages: what it has it has, everything else is sent as if for the first time.
+    pub(crate) fn resume(&mut self, cx: &mut Context, view: &Resume) {
+        self.used = view.charged;
+        self.limit = view.limits;
+        let partial: BTreeMap<u64, &RangeSet> = view.partial.iter().map(|(id, units)| (id.0, units)).collect();
+        for id in self.messages.keys().copied().collect::<Vec<_>>() {
+            if view.delivered.contains(id) {
+                self.acked(cx, id);
+                self.settle_delivered(cx, id);
+                continue;
+            }
+            self.resume_message(cx, id, view, partial.get(&id).copied());
+        }
+        // The peer may still remember drops that we have forgotten.
+        self.give_room(cx, 0, 0);
+    }
+
+    fn resume_message(&mut self, cx: &mut Context, id: u64, view: &Resume, partial: Option<&RangeSet>) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let whole = view.received.contains(id);
+        let has = match (whole, partial, message.whole()) {
+            (true, _, Some(whole)) => RangeSet::from_iter([whole]),
+            (_, Some(units), _) => units.clone(),
+            _ => RangeSet::new(),
+        };
+        message.charged = has.clone();
+        message.arrived = has;
+        let end = message.length.map_or(message.payload.end(), |length| length + 1);
+        let missing: Vec<Range<u64>> = message.arrived.missing(0..end).collect();
+        let lost_start = missing.first().map(|range| range.start);
+        message.pending.clear();
+        if message.phase == Phase::Live {
+            for range in missing {
+                message.pending.insert(range);
+            }
+        }
+        // A streamed message keeps only what had not arrived. If the peer lost the beginning, it cannot be told again.
+        let broken = message.phase == Phase::Live && lost_start.is_some_and(|start| start < message.payload.start());
+        self.dequeue(id);
+        if view.dropped.contains(id) {
+            self.settle_dropped(cx, id);
+            self.known_confirmed(MessageId(id));
+        } else if broken {
+            self.drop_message(cx, id, DropReason::Restarted);
+        } else if self.messages.get(&id).is_some_and(|m| matches!(m.phase, Phase::Dropping(_))) {
+            self.resets.insert(id);
+        } else {
+            if whole {
+                self.acked(cx, id);
+            }
+            if self.messages.get(&id).is_some_and(|m| m.labels != m.head.labels) {
+                self.relabels.insert(id);
+            }
+            self.enqueue(id);
+        }
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        for (id, message) in &self.messages {
+            assert!(*id < self.next, "{id} beyond next");
+            for queue in &self.queues {
+                if queue.contains(id) {
+                    assert!(!message.pending.is_empty() && message.phase == Phase::Live, "{id} queued without need");
+                }
+            }
+            let queued = self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
+            assert!(queued <= 1, "{id} queued twice");
+            if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+                assert_eq!(queued, 1, "{id} has something to send and is not queued");
+            }
+            for range in message.pending.iter() {
+                assert_eq!(message.arrived.count_in(range.clone()), 0, "{id} sends again what arrived");
+                let held = range.start >= message.payload.start() || message.length == Some(range.start);
+                assert!(held, "{id} wants to send what it no longer holds");
+            }
+        }
+        for class in Urgency::ALL {
+            let over = self.used[class.index()].saturating_sub(self.limit[class.index()]);
+            assert!(over <= self.max_message + MESSAGE_COST, "overdrawn by {over}");
+        }
+    }
+}

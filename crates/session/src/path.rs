@@ -1,0 +1,208 @@
+//! One path: a carrier between a local and a remote network, what is in flight on it, and whether it still answers.
+
+use crate::config::Config;
+use crate::estimate::Estimate;
+use crate::session::Item;
+use alloc::collections::{BTreeSet, VecDeque};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
+
+/// Reports of arrival wait at most this long for company, or for this many bytes.
+pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
+pub(crate) const REPORT_BYTES: u64 = 4096;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The driver opens the carrier.
+    Connecting,
+    /// The carrier is there; the peer's HELLO is awaited.
+    ExpectHello,
+    Up,
+}
+
+/// What one counted frame carried.
+#[derive(Debug)]
+pub(crate) enum Cargo {
+    Session(SessionId, Item),
+    Networks(u64),
+    End(SessionId),
+    /// Given up as lost and said again elsewhere; kept because it may still arrive.
+    Moved(SessionId, Item),
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) cargo: Cargo,
+    pub(crate) bytes: u32,
+    pub(crate) at: Instant,
+    pub(crate) background: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) number: PathNumber,
+    /// The peer's number for it.
+    pub(crate) remote_number: PathNumber,
+    pub(crate) state: State,
+    /// We opened it.
+    pub(crate) opener: bool,
+    pub(crate) local: NetworkId,
+    pub(crate) local_ip: Option<IpAddr>,
+    /// Known from HELLO.
+    pub(crate) remote: Option<NetworkId>,
+    pub(crate) address: SocketAddr,
+    /// When an opening must have come to an end.
+    pub(crate) deadline: Instant,
+    pub(crate) hello_due: bool,
+    pub(crate) suspect: Option<Instant>,
+    /// The socket takes nothing since then.
+    pub(crate) blocked: Option<Instant>,
+    pub(crate) flights: VecDeque<Flight>,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) background_in_flight: u64,
+    pub(crate) last_progress: Instant,
+    pub(crate) received: u64,
+    pub(crate) unreported: u64,
+    pub(crate) report_at: Option<Instant>,
+    pub(crate) report_due: bool,
+    pub(crate) last_counted: Instant,
+    pub(crate) last_heard: Instant,
+    pub(crate) last_sent: Instant,
+    pub(crate) ping: Option<(u64, Instant)>,
+    pub(crate) ping_due: bool,
+    pub(crate) pong_due: Option<u64>,
+    pub(crate) estimate: Estimate,
+    /// Sessions that were opened on this path.
+    pub(crate) introduced: BTreeSet<SessionId>,
+}
+
+impl Path {
+    pub(crate) fn new(number: PathNumber, opener: bool, local: NetworkId, address: SocketAddr, now: Instant, deadline: Instant) -> Self {
+        Self {
+            number,
+            remote_number: PathNumber(0),
+            state: if opener { State::Connecting } else { State::ExpectHello },
+            opener,
+            local,
+            local_ip: None,
+            remote: None,
+            address,
+            deadline,
+            hello_due: true,
+            suspect: None,
+            blocked: None,
+            flights: VecDeque::new(),
+            sent: 0,
+            acked: 0,
+            in_flight: 0,
+            background_in_flight: 0,
+            last_progress: now,
+            received: 0,
+            unreported: 0,
+            report_at: None,
+            report_due: false,
+            last_counted: now,
+            last_heard: now,
+            last_sent: now,
+            ping: None,
+            ping_due: false,
+            pong_due: None,
+            estimate: Estimate::default(),
+            introduced: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Up, and nothing speaks against it.
+    pub(crate) fn is_good(&self) -> bool {
+        self.is_up() && self.suspect.is_none()
+    }
+
+    /// A counted frame goes out.
+    pub(crate) fn fly(&mut self, now: Instant, cargo: Cargo, bytes: usize, background: bool) {
+        if self.flights.is_empty() {
+            self.last_progress = now;
+            self.estimate.idle();
+        }
+        self.sent += 1;
+        self.in_flight += bytes as u64;
+        if background {
+            self.background_in_flight += bytes as u64;
+        }
+        self.last_sent = now;
+        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background });
+    }
+
+    /// The next flight that a report of `count` frames covers.
+    pub(crate) fn land(&mut self, count: u64) -> Option<Flight> {
+        if self.acked >= count {
+            return None;
+        }
+        let flight = self.flights.pop_front()?;
+        self.acked += 1;
+        self.in_flight -= u64::from(flight.bytes);
+        if flight.background {
+            self.background_in_flight -= u64::from(flight.bytes);
+        }
+        Some(flight)
+    }
+
+    /// A counted frame came in.
+    pub(crate) fn counted(&mut self, now: Instant, bytes: u64, urgent: bool) {
+        self.received += 1;
+        self.unreported += bytes.max(1);
+        self.last_counted = now;
+        if urgent || self.unreported >= REPORT_BYTES {
+            self.report_due = true;
+            self.report_at = None;
+        } else if !self.report_due && self.report_at.is_none() {
+            self.report_at = Some(now + REPORT_DELAY);
+        }
+    }
+
+    /// Whether the peer owes an answer on this path.
+    pub(crate) fn expects_answer(&self) -> bool {
+        !self.flights.is_empty() || self.ping.is_some()
+    }
+
+    /// When the silence becomes suspicious.
+    pub(crate) fn suspicion_at(&self, config: &Config) -> Option<Instant> {
+        if self.suspect.is_some() || !self.is_up() {
+            return None;
+        }
+        let patience = self.estimate.patience(config.suspicion_margin) + REPORT_DELAY;
+        let data = self.flights.front().map(|flight| flight.at.max(self.last_progress) + patience);
+        let ping = self.ping.map(|(_, at)| at.max(self.last_heard) + patience);
+        data.into_iter().chain(ping).min()
+    }
+
+    /// When the path is given up.
+    pub(crate) fn down_at(&self, config: &Config) -> Option<Instant> {
+        match self.state {
+            State::Up => self.suspect.map(|since| self.last_heard.max(since - config.down_after) + config.down_after),
+            _ => Some(self.deadline),
+        }
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn ping_at(&self, config: &Config) -> Option<Instant> {
+        let quiet = self.is_up() && self.ping.is_none() && !self.ping_due;
+        quiet.then(|| {
+            let heard = self.last_heard + config.heartbeat;
+            // A suspect path is probed more often: its recovery is worth knowing.
+            if self.suspect.is_some() { heard.min(self.last_sent + config.heartbeat / 5) } else { heard }
+        })
+    }
+
+    pub(crate) fn timeout(&self, config: &Config) -> Option<Instant> {
+        let times = [self.suspicion_at(config), self.down_at(config), self.ping_at(config), self.report_at];
+        times.into_iter().flatten().min()
+    }
+}

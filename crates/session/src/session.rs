@@ -1,0 +1,356 @@
+//! One conversation: its two halves, whether it is joined to the peer, and how it ends.
+
+use crate::config::{Ordering, SessionConfig};
+use crate::context::Context;
+use crate::epoch::Epoch;
+use crate::event::Event;
+use crate::inbound::Inbound;
+use crate::journal::{Effect, Record};
+use crate::outbound::Outbound;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::time::Duration;
+use steadfast_wire::frame::{Ack, EndReason, Resume, ShutKind};
+use steadfast_wire::{Frame, Instant, MessageId, SessionId, Urgency};
+
+/// Whether the two sides agree that they are in this conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// We opened it and the peer has not said that it knows.
+    Opening,
+    /// Both know.
+    Active,
+    /// No path.
+    Parked,
+    /// There is a path again; RESUME is due or said, the peer's is awaited.
+    ExpectResume,
+}
+
+/// Something of a session that was said on a path and may be lost with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    Data(MessageId, Range<u64>),
+    Ack(Ack),
+    Credit(Urgency),
+    Reset(MessageId, bool),
+    Relabel(MessageId),
+    Shut,
+    Open,
+    Accept,
+    Confirm,
+    Resume,
+}
+
+/// Frames that are due; each is built when there is room for it.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    pub(crate) open: bool,
+    pub(crate) accept: bool,
+    pub(crate) confirm: bool,
+    pub(crate) resume: bool,
+    pub(crate) shut: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) opener: bool,
+    pub(crate) config: SessionConfig,
+    pub(crate) join: Join,
+    pub(crate) epoch: Epoch,
+    pub(crate) out: Outbound,
+    pub(crate) inb: Inbound,
+    pub(crate) due: Due,
+    /// The application has taken it with `accept`, or opened it.
+    pub(crate) accepted: bool,
+    /// ACK frames on their way.
+    acks_flying: u32,
+    shut_arrived: bool,
+    pub(crate) parked_at: Option<Instant>,
+    pub(crate) notice_at: Option<Instant>,
+    pub(crate) limit_at: Option<Instant>,
+    pub(crate) close_at: Option<Instant>,
+}
+
+impl Session {
+    pub(crate) fn new(cx: &mut Context, id: SessionId, opener: bool, config: SessionConfig) -> Self {
+        Self {
+            id,
+            opener,
+            config,
+            join: if opener { Join::Opening } else { Join::Active },
+            epoch: Epoch::default(),
+            out: Outbound::new(id, config.ordering, cx.config.max_message),
+            inb: Inbound::new(id, cx.config.windows),
+            due: Due { open: opener, ..Due::default() },
+            accepted: opener,
+            acks_flying: 0,
+            shut_arrived: false,
+            parked_at: None,
+            notice_at: None,
+            limit_at: None,
+            close_at: None,
+        }
+    }
+
+    /// The default order as the wire says it.
+    pub(crate) fn per_urgency(&self) -> bool {
+        self.config.ordering == Ordering::PerUrgency
+    }
+
+    /// When something of this session is due by the clock.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        [self.notice_at, self.limit_at, self.close_at].into_iter().flatten().min()
+    }
+
+    /// The last path is gone.
+    pub(crate) fn park(&mut self, cx: &mut Context, now: Instant) {
+        if self.join == Join::Parked {
+            return;
+        }
+        self.join = Join::Parked;
+        self.parked_at = Some(now);
+        self.limit_at = self.config.park_limit.map(|limit| now + limit);
+        match self.config.park_notice {
+            Some(Duration::ZERO) => cx.event(Event::Parked { session: self.id }),
+            Some(wait) => self.notice_at = Some(now + wait),
+            None => {}
+        }
+    }
+
+    /// There is a path again: claim the conversation under a new token.
+    pub(crate) fn claim(&mut self, cx: &mut Context) {
+        self.join = Join::ExpectResume;
+        self.due.resume = false;
+        let token = self.epoch.offer(cx);
+        if cx.record(self.id, Record::Offered(token), Effect::Claim).is_some() {
+            self.due.resume = true;
+        }
+    }
+
+    /// Both sides are in it.
+    pub(crate) fn joined(&mut self, cx: &mut Context) {
+        if self.join == Join::Opening {
+            cx.event(Event::Opened { session: self.id });
+        }
+        if self.parked_at.take().is_some() && self.notice_at.take().is_none() && self.config.park_notice.is_some() {
+            cx.event(Event::Resumed { session: self.id });
+        }
+        self.limit_at = None;
+        self.join = Join::Active;
+    }
+
+    /// Whether DATA and its like may be said now.
+    pub(crate) const fn may_send(&self) -> bool {
+        matches!(self.join, Join::Opening | Join::Active)
+    }
+
+    /// Something said on a path that is now in doubt.
+    pub(crate) fn lost(&mut self, item: &Item) {
+        match item {
+            Item::Data(id, units) => self.out.lost(*id, units),
+            Item::Ack(ack) => {
+                self.acks_flying -= 1;
+                self.inb.ack_lost(ack);
+            }
+            Item::Credit(class) => self.inb.credit_due[class.index()] = true,
+            Item::Reset(id, _) => self.out.reset_confirmed(*id),
+            Item::Relabel(id) => {
+                if self.out.is_open(*id) {
+                    self.out.relabels.insert(id.0);
+                }
+            }
+            Item::Shut => self.due.shut = !self.shut_arrived,
+            Item::Accept => self.due.accept = true,
+            Item::Confirm => self.due.confirm = true,
+            Item::Resume => self.due.resume = self.join == Join::ExpectResume || self.epoch.is_offering(),
+            Item::Open => self.due.open = self.join == Join::Opening,
+        }
+    }
+
+    /// Something said on a path arrived.
+    pub(crate) fn arrived(&mut self, cx: &mut Context, item: Item) {
+        match item {
+            Item::Data(id, units) => self.out.arrived(cx, id, units),
+            Item::Ack(_) => self.acks_flying -= 1,
+            Item::Reset(id, known) => self.out.reset_arrived(cx, id, known),
+            Item::Shut => self.shut_arrived = true,
+            _ => {}
+        }
+    }
+
+    /// An item that was given up as lost and then turned out to have arrived.
+    pub(crate) fn arrived_late(&mut self, cx: &mut Context, item: Item) {
+        if !matches!(item, Item::Ack(_)) {
+            self.arrived(cx, item);
+        }
+    }
+
+    /// Stops sending: half-close, or the wish to end the conversation.
+    pub(crate) fn shut(&mut self, cx: &mut Context, kind: ShutKind) {
+        if self.out.shut == Some(ShutKind::Close) || self.out.shut == Some(kind) {
+            return;
+        }
+        self.out.shut = Some(kind);
+        self.shut_arrived = false;
+        if cx.record(self.id, Record::Shut(self.out.last(), kind), Effect::Shut).is_some() {
+            self.due.shut = true;
+        } else {
+            self.out.shut_held = true;
+        }
+    }
+
+    /// Whether both directions are shut, acknowledged and taken, and the peer knows it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.out.shut.is_some()
+            && self.shut_arrived
+            && self.out.is_settled()
+            && self.inb.is_drained()
+            && self.acks_flying == 0
+            && self.join == Join::Active
+    }
+
+    /// Whether a control frame is due that may be said now.
+    pub(crate) fn has_control(&self) -> bool {
+        if self.due.resume || self.due.confirm || self.due.accept || (self.due.open && self.join == Join::Opening) {
+            return true;
+        }
+        self.may_send()
+            && (self.inb.has_ack() || self.inb.credit_due.contains(&true) || self.due.shut || self.out.has_control())
+    }
+
+    /// Whether anything at all is due.
+    pub(crate) fn has_work(&self) -> bool {
+        self.has_control() || (self.may_send() && Urgency::ALL.iter().any(|u| self.out.has_queued(*u)))
+    }
+
+    /// The next control frame that is due.
+    pub(crate) fn next_control(&mut self) -> Option<(Frame, Item)> {
+        if core::mem::take(&mut self.due.resume) {
+            return Some((Frame::Resume(self.describe()), Item::Resume));
+        }
+        if core::mem::take(&mut self.due.accept)
+            && let (Some(token), Some(holds)) = (self.epoch.current(), self.epoch.holds())
+        {
+            return Some((Frame::Accept { session: self.id, token, holds }, Item::Accept));
+        }
+        if core::mem::take(&mut self.due.confirm)
+            && let Some(holds) = self.epoch.holds()
+        {
+            return Some((Frame::Confirm { session: self.id, holds }, Item::Confirm));
+        }
+        if !self.may_send() {
+            return None;
+        }
+        if self.inb.has_ack() {
+            let ack = self.take_ack();
+            self.acks_flying += 1;
+            return Some((Frame::Ack(self.id, ack.clone()), Item::Ack(ack)));
+        }
+        for class in Urgency::ALL {
+            if self.inb.credit_due[class.index()] {
+                self.inb.credit_told(class);
+                let limit = self.inb.limit(class);
+                return Some((Frame::Credit { session: self.id, class, limit }, Item::Credit(class)));
+            }
+        }
+        if let Some(id) = self.out.resets.pop_first() {
+            let frame = self.out.reset_frame(id)?;
+            let known = matches!(frame, Frame::Reset { known: true, .. });
+            return Some((frame, Item::Reset(MessageId(id), known)));
+        }
+        if let Some(id) = self.out.relabels.pop_first() {
+            let labels = self.out.labels(id)?.clone();
+            return Some((Frame::Relabel { session: self.id, id: MessageId(id), labels }, Item::Relabel(MessageId(id))));
+        }
+        if core::mem::take(&mut self.due.shut)
+            && let Some(kind) = self.out.shut
+        {
+            return Some((Frame::Shut { session: self.id, last: self.out.last(), kind }, Item::Shut));
+        }
+        None
+    }
+
+    /// As much of the acknowledgements as one frame may hold; the highest ranges first.
+    fn take_ack(&mut self) -> Ack {
+        let mut taken = Ack::default();
+        let all = &mut self.inb.ack;
+        for (from, to) in [
+            (&mut all.received, &mut taken.received),
+            (&mut all.delivered, &mut taken.delivered),
+            (&mut all.dropped, &mut taken.dropped),
+        ] {
+            if from.ranges() <= steadfast_wire::frame::MAX_ACK_RANGES {
+                *to = core::mem::take(from);
+            } else {
+                let part: Vec<_> = from.iter().rev().take(steadfast_wire::frame::MAX_ACK_RANGES).collect();
+                for range in part {
+                    from.remove(range.clone());
+                    to.insert(range);
+                }
+            }
+        }
+        taken
+    }
+
+    fn describe(&mut self) -> Resume {
+        let mut view = Resume {
+            session: self.id,
+            fresh: self.opener && self.epoch.is_fresh(),
+            per_urgency: self.per_urgency(),
+            confirmed: self.epoch.confirmed(),
+            offered: self.epoch.offered().to_vec(),
+            holds: self.epoch.holds(),
+            next: self.out.next(),
+            shut: self.out.shut.filter(|_| !self.out.shut_held).map(|kind| (self.out.last(), kind)),
+            received: steadfast_wire::RangeSet::new(),
+            delivered: steadfast_wire::RangeSet::new(),
+            dropped: steadfast_wire::RangeSet::new(),
+            partial: Vec::new(),
+            charged: [0; 2],
+            limits: [0; 2],
+        };
+        self.inb.describe(&mut view);
+        view
+    }
+
+    /// Takes over what the peer says of the conversation. `Err` is the reason to end it.
+    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &Resume) -> Result<(), EndReason> {
+        self.epoch.check(view).map_err(|()| EndReason::RolledBack)?;
+        if self.join == Join::Active && self.epoch.knows(view) {
+            // The same claim, said again because its path was in doubt.
+            self.due.confirm = true;
+            return Ok(());
+        }
+        if view.next.0 <= self.inb.highest() || self.out.contradicts(view).is_err() {
+            return Err(EndReason::RolledBack);
+        }
+        let held = self.epoch.take_over(cx, self.id, view);
+        if held {
+            self.due.confirm = true;
+        }
+        // Whatever was shut before is said again; the peer may not have it.
+        self.shut_arrived = false;
+        self.due.shut = self.out.shut.is_some() && !self.out.shut_held;
+        self.out.resume(cx, view);
+        if let Some((last, kind)) = view.shut {
+            self.inb.handle_shut(cx, last, kind).map_err(|_| EndReason::RolledBack)?;
+            self.peer_shut(cx, kind);
+        }
+        match self.join {
+            Join::ExpectResume => {}
+            // The peer lost its paths and we did not notice: our side of the claim is still to be said.
+            _ => self.claim(cx),
+        }
+        self.joined(cx);
+        Ok(())
+    }
+
+    /// The peer shut its direction; if it closes, ours ends too.
+    pub(crate) fn peer_shut(&mut self, cx: &mut Context, kind: ShutKind) {
+        if kind == ShutKind::Close {
+            self.out.peer_closing = true;
+            self.shut(cx, ShutKind::Close);
+        }
+    }
+}

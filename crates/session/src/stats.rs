@@ -1,0 +1,45 @@
+//! Counters. They only grow, and nothing reads them to decide.
+
+/// What an endpoint has done and refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Payload bytes sent for the first time.
+    pub bytes_sent: u64,
+    /// Payload bytes sent again.
+    pub bytes_resent: u64,
+    /// Payload bytes that arrived and were new.
+    pub bytes_received: u64,
+    /// Payload bytes that arrived and were already here.
+    pub bytes_duplicate: u64,
+    /// Whole frames that arrived.
+    pub frames_received: u64,
+    /// Frames for sessions or messages that are no longer here.
+    pub frames_late: u64,
+    /// Times a path became suspect.
+    pub suspicions: u64,
+    /// Times a suspect path answered again.
+    pub recoveries: u64,
+    /// Paths that went down.
+    pub paths_down: u64,
+    /// Paths closed because a frame could not be read.
+    pub violations_decode: u64,
+    /// Paths closed because of HELLO.
+    pub violations_hello: u64,
+    /// Paths closed because a peer sent more than it may.
+    pub violations_flow_control: u64,
+    /// Paths closed because a peer contradicted itself.
+    pub violations_contradiction: u64,
+    /// Paths closed because a peer reported what was never sent.
+    pub violations_progress: u64,
+    /// Paths closed because a peer went over a bound.
+    pub violations_limit: u64,
+    /// Incoming carriers refused because too many had not said HELLO.
+    pub refused_greetings: u64,
+    /// Incoming sessions refused.
+    pub refused_sessions: u64,
+    /// Sessions that ended because one side came back with an older state.
+    pub rolled_back: u64,
+    /// Sessions forgotten because too many were parked.
+    pub forgotten: u64,
+}
