@@ -68,7 +68,8 @@ impl Policy {
     fn read() -> Self {
         let number = |file: &str| fs::read_to_string(format!("/proc/sys/{file}")).ok()?.trim().parse().ok();
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
         Self {
             unprivileged_userns_clone: number("kernel/unprivileged_userns_clone"),
             max_user_namespaces: number("user/max_user_namespaces"),
@@ -98,10 +99,9 @@ fn namespace_forbidden_by(errno: Errno, policy: &Policy) -> LabError {
             "the limit user.max_net_namespaces is reached".into(),
             "Raise it as root: sysctl user.max_net_namespaces=10000",
         ),
-        Errno::EINVAL => (
-            "this kernel is built without network namespaces".into(),
-            "Use a kernel with CONFIG_NET_NS",
-        ),
+        Errno::EINVAL => {
+            ("this kernel is built without network namespaces".into(), "Use a kernel with CONFIG_NET_NS")
+        }
         other => (other.to_string(), "Run it as root on Linux 5.10 or later"),
     };
     forbidden("making a network namespace", reason, remedy)

@@ -28,7 +28,9 @@ pub enum LabError {
     #[error("{0}")]
     Misuse(String),
     /// The link did not carry what a measurement needs.
-    #[error("cannot measure link {link}: {reason}. Measure a link that is up, without loss and without a blackhole")]
+    #[error(
+        "cannot measure link {link}: {reason}. Measure a link that is up, without loss and without a blackhole"
+    )]
     Unmeasurable {
         /// The link's name.
         link: String,

@@ -19,7 +19,8 @@ impl IpNet {
         let address = address.into();
         let longest = if address.is_ipv4() { 32 } else { 128 };
         if prefix > longest {
-            let message = format!("{address}/{prefix} is no network: give a prefix length of at most {longest}");
+            let message =
+                format!("{address}/{prefix} is no network: give a prefix length of at most {longest}");
             return Err(LabError::Misuse(message));
         }
         Ok(Self { address, prefix })
@@ -56,7 +57,8 @@ impl FromStr for IpNet {
     type Err = LabError;
 
     fn from_str(text: &str) -> Result<Self, LabError> {
-        let misuse = || LabError::Misuse(format!("{text:?} is no network: write it like 10.1.0.1/24 or fd00:1::1/64"));
+        let misuse =
+            || LabError::Misuse(format!("{text:?} is no network: write it like 10.1.0.1/24 or fd00:1::1/64"));
         let (address, prefix) = text.split_once('/').ok_or_else(misuse)?;
         let address: IpAddr = address.parse().map_err(|_| misuse())?;
         Self::new(address, prefix.parse().map_err(|_| misuse())?)

@@ -35,7 +35,10 @@ pub fn isolated(test_path: &str, body: impl FnOnce()) {
         }
         Err(refusal) => refusal,
     };
-    assert!(env::var_os(PROOF).is_none(), "{test_path}: not even root of a user namespace may do it: {refusal}");
+    assert!(
+        env::var_os(PROOF).is_none(),
+        "{test_path}: not even root of a user namespace may do it: {refusal}"
+    );
     if let Err(reason) = user_namespaces() {
         let message = format!("{test_path}: {refusal}; nor is a user namespace: {reason}");
         assert!(env::var_os("CI").is_none(), "nothing may be skipped where CI is set: {message}");

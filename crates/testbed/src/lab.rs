@@ -79,6 +79,9 @@ impl Drop for Lab {
 
 impl fmt::Debug for Lab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lab").field("hosts", &self.host_names).field("links", &self.links).finish_non_exhaustive()
+        f.debug_struct("Lab")
+            .field("hosts", &self.host_names)
+            .field("links", &self.links)
+            .finish_non_exhaustive()
     }
 }

@@ -160,8 +160,8 @@ impl Link {
 
     /// Changes the settings of one direction, as [`Link::set`] does for both.
     pub fn set_direction(&self, direction: Direction, mut change: impl FnMut(&mut Settings)) {
-        let now = Instant::now();
         self.inner.relay.with_pipes(|pipes| {
+            let now = Instant::now();
             for (number, pipe) in pipes.iter_mut().enumerate() {
                 if direction.covers(number) {
                     pipe.set(now, &mut change);
@@ -209,7 +209,8 @@ impl Link {
         state.down = false;
         for net in &state.addresses {
             let request = address::add(end.index, *net);
-            end.request(request, libc::EEXIST).map_err(end.refused(&format_args!("restore address {net}")))?;
+            end.request(request, libc::EEXIST)
+                .map_err(end.refused(&format_args!("restore address {net}")))?;
         }
         for neighbour in &state.neighbours {
             self.tell_neighbour(end, *neighbour)?;
@@ -247,7 +248,8 @@ impl Link {
         {
             let mut state = end.state();
             if state.addresses.contains(&net) {
-                let message = format!("host {} has address {net} on link {} already", host.name(), self.name());
+                let message =
+                    format!("host {} has address {net} on link {} already", host.name(), self.name());
                 return Err(LabError::Misuse(message));
             }
             if !state.down {

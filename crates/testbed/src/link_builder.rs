@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::LinkFlags;
@@ -133,7 +134,8 @@ impl<'lab> LinkBuilder<'lab> {
         let pipes = [Pipe::new(self.settings.clone(), seed), Pipe::new(self.settings.clone(), !seed)];
         let relay = Relay::start(&self.name, sockets.map_err(packet_refused)?, pipes)
             .map_err(|error| LabError::refused("start the relay thread", error))?;
-        let link = Link::new(Inner { name: self.name.clone(), ends: [a, b], relay, middle: middle.clone() });
+        let link =
+            Link::new(Inner { name: self.name.clone(), ends: [a, b], relay, middle: Arc::clone(middle) });
         self.lab.adopt(link.clone());
         for (host, nets) in self.hosts.iter().zip(self.addresses_for(number)) {
             for net in nets {
@@ -160,10 +162,16 @@ impl<'lab> LinkBuilder<'lab> {
         }
         if self.hosts[0].is(&self.hosts[1]) {
             let host = self.hosts[0].name();
-            return misuse(format!("link {} would join {host} with itself: give two different hosts", self.name));
+            return misuse(format!(
+                "link {} would join {host} with itself: give two different hosts",
+                self.name
+            ));
         }
         if !(1280..=65_535).contains(&self.mtu) {
-            return misuse(format!("link {} cannot have an MTU of {}: give 1280 to 65535", self.name, self.mtu));
+            return misuse(format!(
+                "link {} cannot have an MTU of {}: give 1280 to 65535",
+                self.name, self.mtu
+            ));
         }
         Ok(())
     }
@@ -174,7 +182,11 @@ impl<'lab> LinkBuilder<'lab> {
         let far_name = format!("link{number}{}", ["a", "b"][side]);
         let hardware_address = hardware_address(number, side as u8);
         let near = VethEnd { name: interface, hardware_address, mtu: self.mtu };
-        let far = VethEnd { name: &far_name, hardware_address: hardware_address_of_relay(number, side), mtu: self.mtu };
+        let far = VethEnd {
+            name: &far_name,
+            hardware_address: hardware_address_of_relay(number, side),
+            mtu: self.mtu,
+        };
         let attempted = format!("make interface {interface} on host {}", host.name());
         let request = interface::create_veth(&far, &near, host.namespace().as_fd());
         middle.netlink.request(request).map_err(veth_refused(attempted))?;
@@ -196,8 +208,10 @@ impl<'lab> LinkBuilder<'lab> {
 
 /// Finds an interface just made and takes its offloads away.
 fn prepare(namespace: &Namespace, interface: &str, owner: &str) -> Result<u32, LabError> {
-    let refused = |what: &'static str| move |error| LabError::refused(format!("{what} {interface} of {owner}"), error);
-    let answers = namespace.netlink.request(interface::by_name(interface)).map_err(refused("find interface"))?;
+    let refused =
+        |what: &'static str| move |error| LabError::refused(format!("{what} {interface} of {owner}"), error);
+    let answers =
+        namespace.netlink.request(interface::by_name(interface)).map_err(refused("find interface"))?;
     let (index, _) = interface::found(&answers).ok_or_else(|| {
         refused("find interface")(std::io::Error::other("the kernel's answer describes no interface"))
     })?;

@@ -33,13 +33,14 @@ pub(crate) struct Namespace {
 impl Namespace {
     pub(crate) fn new() -> Result<Self, LabError> {
         let maker = thread::Builder::new().name("tb-namespace".into()).spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| access::namespace_forbidden(errno))?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(access::namespace_forbidden)?;
             for (key, value) in SYSCTLS {
                 let _ = fs::write(format!("/proc/sys/net/{key}"), value);
             }
             let file = fs::File::open("/proc/thread-self/ns/net")
                 .map_err(|error| LabError::refused("open the new namespace in /proc", error))?;
-            let netlink = Netlink::open().map_err(|error| LabError::refused("open a netlink socket", error))?;
+            let netlink =
+                Netlink::open().map_err(|error| LabError::refused("open a netlink socket", error))?;
             netlink
                 .request(interface::set_up(interface::LOOPBACK))
                 .map_err(|error| LabError::refused("bring up the loopback interface", error))?;
@@ -75,5 +76,41 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::netlink::interface::VethEnd;
+    use crate::{Lab, isolated};
+
+    /// A veth pair dies with the namespace of either end, so an end kept outside tells when the kernel has let a
+    /// namespace go, whoever might have held it.
+    #[test]
+    fn the_kernel_lets_go_of_a_dropped_lab() {
+        isolated("namespace::tests::the_kernel_lets_go_of_a_dropped_lab", || {
+            let outside = Namespace::new().unwrap();
+            let lab = Lab::new().unwrap();
+            let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+            let link = lab.link("wifi", &a, &b).connect().unwrap();
+            let watched = [("a", a.namespace()), ("b", b.namespace()), ("middle", lab.middle())];
+            for (name, namespace) in watched {
+                let near = VethEnd { name, hardware_address: [2, 0, 0, 0, 1, 1], mtu: 1500 };
+                let far = VethEnd { name: "watch", hardware_address: [2, 0, 0, 0, 1, 2], mtu: 1500 };
+                outside.netlink.request(interface::create_veth(&near, &far, namespace.as_fd())).unwrap();
+            }
+            let alive = |name| outside.netlink.request(interface::by_name(name)).is_ok();
+            drop((link, lab));
+            assert!(alive("a") && alive("b"), "hosts live as long as their handles");
+            drop((a, b));
+            let guard = Instant::now() + Duration::from_secs(20);
+            while alive("a") || alive("b") || alive("middle") {
+                assert!(Instant::now() < guard, "a namespace outlives its last handle");
+                thread::yield_now();
+            }
+        });
     }
 }

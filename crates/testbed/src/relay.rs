@@ -19,6 +19,9 @@ use crate::pipe::Pipe;
 /// Frames read, and frames written, between two looks at the other direction and the clock.
 const BATCH: usize = 32;
 
+/// Batches read before a change of settings, many times what a host can send between two turns of the relay.
+const MOST_BATCHES_BEFORE_CHANGE: u32 = 1000;
+
 /// The largest frame an interface can send: an MTU of 65,535 bytes and the Ethernet header.
 const LARGEST_FRAME: usize = 65_535 + 14;
 
@@ -59,13 +62,24 @@ impl Relay {
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { pipes: Mutex::new(pipes), sockets, stop, wake });
         let running = Arc::clone(&shared);
-        let thread = thread::Builder::new().name(format!("tb-{name}")).spawn(move || relay(&running, &timer))?;
+        let thread =
+            thread::Builder::new().name(format!("tb-{name}")).spawn(move || relay(&running, &timer))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Changes pipes between two frames: what it decides holds for every frame that is read after it returned.
+    /// Changes pipes at one moment: frames sent before it enter the pipes first, those sent later find them changed.
     pub(crate) fn with_pipes<T>(&self, change: impl FnOnce(&mut [Pipe; 2]) -> T) -> T {
-        let result = change(&mut self.shared.pipes());
+        let mut pipes = self.shared.pipes();
+        let mut buffer = vec![0; LARGEST_FRAME];
+        for (socket, pipe) in self.shared.sockets.iter().zip(pipes.iter_mut()) {
+            // Bounded, since a host that sends without pause may keep it from ever being empty.
+            let mut batches = MOST_BATCHES_BEFORE_CHANGE;
+            while receive(socket, pipe, &mut buffer) && batches > 0 {
+                batches -= 1;
+            }
+        }
+        let result = change(&mut pipes);
+        drop(pipes);
         self.wake();
         result
     }
@@ -132,12 +146,14 @@ fn turn(shared: &Shared, buffer: &mut [u8]) -> Option<Instant> {
     pipes.iter().filter_map(Pipe::poll_timeout).min()
 }
 
-fn receive(mut socket: &Socket, pipe: &mut Pipe, buffer: &mut [u8]) {
+/// Reads one batch; says whether there may be more.
+fn receive(mut socket: &Socket, pipe: &mut Pipe, buffer: &mut [u8]) -> bool {
     for _ in 0..BATCH {
         // Besides having nothing, a socket reports once that its interface went down; what matters comes after that.
-        let Ok(length) = socket.read(buffer) else { return };
+        let Ok(length) = socket.read(buffer) else { return false };
         pipe.enter(Instant::now(), &buffer[..length]);
     }
+    true
 }
 
 fn deliver(socket: &Socket, pipe: &mut Pipe) {

@@ -31,7 +31,8 @@ pub(crate) fn packet_socket(index: u32) -> io::Result<Socket> {
     // Without a protocol it hears nothing until it is bound, so no frame of another interface slips in.
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
     ignore_outgoing(&socket)?;
-    if nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+    if nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err()
+    {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     socket.bind(&link_address(index))?;

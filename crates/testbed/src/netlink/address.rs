@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -14,7 +16,10 @@ use super::Request;
 use crate::IpNet;
 
 pub(crate) fn add(index: u32, net: IpNet) -> Request {
-    Request { message: RouteNetlinkMessage::NewAddress(message(index, net)), flags: NLM_F_CREATE | NLM_F_EXCL }
+    Request {
+        message: RouteNetlinkMessage::NewAddress(message(index, net)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
 }
 
 pub(crate) fn remove(index: u32, net: IpNet) -> Request {
@@ -26,7 +31,8 @@ fn message(index: u32, net: IpNet) -> AddressMessage {
     message.header.index = index;
     message.header.prefix_len = net.prefix();
     message.header.family = family(net.address());
-    message.attributes = vec![AddressAttribute::Local(net.address()), AddressAttribute::Address(net.address())];
+    message.attributes =
+        vec![AddressAttribute::Local(net.address()), AddressAttribute::Address(net.address())];
     if net.address().is_ipv6() {
         // There is nobody on the link to duplicate it, and a tentative address cannot be bound.
         message.header.flags = AddressHeaderFlags::Nodad;
