@@ -1,7 +1,7 @@
 //! Links at fault: blackholes, interfaces that go down, addresses that change.
 
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use steadfast_testbed::{Direction, Host, IpNet, LabError, isolated};
@@ -70,6 +70,10 @@ fn an_interface_comes_back_with_all_it_had() {
         net.b.run(|| UdpSocket::bind((to_v6, 0))).unwrap();
 
         link.carrier_up(&net.a).unwrap();
+        assert!(
+            knows_neighbour_for_good(&net.a, to_v4)
+                && knows_neighbour_for_good(&net.b, link.ipv4_of(&net.a).unwrap())
+        );
         for (of_a, of_b) in [
             (link.ipv4_of(&net.a).unwrap().into(), to_v4.into()),
             (link.ipv6_of(&net.a).unwrap().into(), to_v6.into()),
@@ -80,6 +84,17 @@ fn an_interface_comes_back_with_all_it_had() {
             pass(&wire.b, &wire.a);
         }
     });
+}
+
+/// Whether the host never needs to ask for this address's hardware address, so that no blackhole can spoil an answer.
+fn knows_neighbour_for_good(host: &Host, neighbour: Ipv4Addr) -> bool {
+    let table = host.run(|| std::fs::read_to_string("/proc/thread-self/net/arp")).unwrap();
+    let neighbour = neighbour.to_string();
+    // The third column holds flags: 2 for complete, 4 for permanent.
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|line| line.first() == Some(&neighbour.as_str()) && line.get(2) == Some(&"0x6"))
 }
 
 #[test]
