@@ -1,0 +1,199 @@
+//! The thread in the middle of a link: it moves frames from one packet socket through a pipe to the other.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use socket2::Socket;
+
+use crate::DirectionCounters;
+use crate::pipe::Pipe;
+
+/// Frames read, and frames written, between two looks at the other direction and the clock.
+const BATCH: usize = 32;
+
+/// Batches read before a change of settings, many times what a host can send between two turns of the relay.
+const MOST_BATCHES_BEFORE_CHANGE: u32 = 1000;
+
+/// The largest frame an interface can send: an MTU of 65,535 bytes and the Ethernet header.
+const LARGEST_FRAME: usize = 65_535 + 14;
+
+/// What became of the frames of both directions since the link was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// From the host named first when the link was made to the second.
+    pub a_to_b: DirectionCounters,
+    /// From the second to the first.
+    pub b_to_a: DirectionCounters,
+}
+
+struct Shared {
+    /// `pipes[0]` carries frames from `sockets[0]` to `sockets[1]`, `pipes[1]` the other way.
+    pipes: Mutex<[Pipe; 2]>,
+    sockets: [Socket; 2],
+    stop: AtomicBool,
+    wake: EventFd,
+}
+
+impl Shared {
+    fn pipes(&self) -> MutexGuard<'_, [Pipe; 2]> {
+        self.pipes.lock().expect("the relay thread panicked, so this link is dead")
+    }
+}
+
+pub(crate) struct Relay {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Relay {
+    pub(crate) fn start(name: &str, sockets: [Socket; 2], pipes: [Pipe; 2]) -> io::Result<Self> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let stop = AtomicBool::new(false);
+        let shared = Arc::new(Shared { pipes: Mutex::new(pipes), sockets, stop, wake });
+        let running = Arc::clone(&shared);
+        let thread =
+            thread::Builder::new().name(format!("tb-{name}")).spawn(move || relay(&running, &timer))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Changes pipes at one moment: frames sent before it enter the pipes first, those sent later find them changed.
+    pub(crate) fn with_pipes<T>(&self, change: impl FnOnce(&mut [Pipe; 2]) -> T) -> T {
+        let mut pipes = self.shared.pipes();
+        let mut buffer = vec![0; LARGEST_FRAME];
+        for (socket, pipe) in self.shared.sockets.iter().zip(pipes.iter_mut()) {
+            // Bounded, since a host that sends without pause may keep it from ever being empty.
+            let mut batches = MOST_BATCHES_BEFORE_CHANGE;
+            while receive(socket, pipe, &mut buffer) && batches > 0 {
+                batches -= 1;
+            }
+        }
+        let result = change(&mut pipes);
+        drop(pipes);
+        self.wake();
+        result
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let mut pipes = self.shared.pipes();
+        for (pipe, socket) in pipes.iter_mut().zip(&self.shared.sockets) {
+            pipe.counters.dropped_relay += crate::sys::overruns(socket).unwrap_or(0);
+        }
+        Counters { a_to_b: pipes[0].counters, b_to_a: pipes[1].counters }
+    }
+
+    /// Ends the thread and waits for it; frames under way are lost.
+    pub(crate) fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has been reported on stderr, and every later use of its pipes panics.
+            let _ = thread.join();
+        }
+    }
+
+    fn wake(&self) {
+        // It fails only when 2^64 wake-ups are pending, and then the thread wakes anyway.
+        let _ = self.shared.wake.write(1);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn relay(shared: &Shared, timer: &TimerFd) {
+    let mut buffer = vec![0; LARGEST_FRAME];
+    let mut armed = None;
+    while !shared.stop.load(Ordering::Acquire) {
+        let next = turn(shared, &mut buffer);
+        let now = Instant::now();
+        if next.is_some_and(|next| next <= now) {
+            continue;
+        }
+        if next != armed {
+            arm(timer, next, now);
+            armed = next;
+        }
+        if wait(shared, timer) {
+            // What went off stays readable until it is set anew, and there may be nothing to set it to.
+            arm(timer, None, now);
+            armed = None;
+        }
+    }
+}
+
+/// Moves what there is, up to a bound, and says when there is more to do.
+fn turn(shared: &Shared, buffer: &mut [u8]) -> Option<Instant> {
+    let mut pipes = shared.pipes();
+    for (from, pipe) in pipes.iter_mut().enumerate() {
+        receive(&shared.sockets[from], pipe, buffer);
+        deliver(&shared.sockets[1 - from], pipe);
+    }
+    pipes.iter().filter_map(Pipe::poll_timeout).min()
+}
+
+/// Reads one batch; says whether there may be more.
+fn receive(mut socket: &Socket, pipe: &mut Pipe, buffer: &mut [u8]) -> bool {
+    for _ in 0..BATCH {
+        // Besides having nothing, a socket reports once that its interface went down; what matters comes after that.
+        let Ok(length) = socket.read(buffer) else { return false };
+        pipe.enter(Instant::now(), &buffer[..length]);
+    }
+    true
+}
+
+fn deliver(socket: &Socket, pipe: &mut Pipe) {
+    for _ in 0..BATCH {
+        let Some(frame) = pipe.arrive(Instant::now()) else { return };
+        if socket.send(&frame).is_ok() {
+            pipe.counters.frames += 1;
+            pipe.counters.bytes += frame.len() as u64;
+        } else {
+            pipe.counters.dropped_interface += 1;
+        }
+    }
+}
+
+fn arm(timer: &TimerFd, next: Option<Instant>, now: Instant) {
+    // Poll's own timeout would do, but the kernel stretches it by a thousandth.
+    let result = match next {
+        Some(next) => {
+            let left = TimeSpec::from_duration(next.saturating_duration_since(now));
+            timer.set(Expiration::OneShot(left), TimerSetTimeFlags::empty())
+        }
+        None => timer.unset(),
+    };
+    result.expect("an open timer can be set to any time");
+}
+
+/// Sleeps until there is something to do; says whether the timer went off.
+fn wait(shared: &Shared, timer: &TimerFd) -> bool {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds = [
+        readable(timer.as_fd()),
+        readable(shared.wake.as_fd()),
+        readable(shared.sockets[0].as_fd()),
+        readable(shared.sockets[1].as_fd()),
+    ];
+    // Interrupted or not, the caller looks at everything again.
+    let _ = poll(&mut fds, PollTimeout::NONE);
+    let [timed_out, woken, ..] = fds.map(|fd| fd.any().unwrap_or(false));
+    if woken {
+        let _ = shared.wake.read();
+    }
+    timed_out
+}
