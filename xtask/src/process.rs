@@ -64,3 +64,26 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`; is it installed and on the PATH?", command.get_program().to_string_lossy())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_keep_their_order_to_the_last_line() {
+        let script = "echo one; echo two >&2; echo three; printf four >&2; exit 3";
+        let mut lines = Vec::new();
+        let status = stream(Command::new("sh").args(["-c", script]), |line| {
+            lines.push(line.to_owned());
+            false
+        });
+        assert_eq!(lines, ["one", "two", "three", "four"]);
+        assert_eq!(status.unwrap().code(), Some(3));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = succeeds(&mut Command::new("no-such-program")).unwrap_err().to_string();
+        assert!(error.contains("`no-such-program`"), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Every test, and the one line that says how it went.
 
 use std::env;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::Result;
 
@@ -48,11 +48,16 @@ pub(crate) fn all(arguments: &[&str]) -> Result<Verdict> {
 pub(crate) fn verdict(command: &mut Command, mut tally: Tally) -> Result<Verdict> {
     let status = process::stream(command, |line| tally.line(line))?;
     tally.end();
-    let (passed, mut failed, skipped) = tally.counts();
     println!();
     for reason in tally.reasons() {
         println!("{reason}");
     }
+    Ok(judge(&tally, status, env::var_os("CI").is_some()))
+}
+
+/// `is_ci` turns a skip into a failure.
+fn judge(tally: &Tally, status: ExitStatus, is_ci: bool) -> Verdict {
+    let (passed, mut failed, skipped) = tally.counts();
     if !status.success() && failed == 0 {
         // A test binary that did not build, or died, leaves no counts.
         failed = 1;
@@ -60,15 +65,15 @@ pub(crate) fn verdict(command: &mut Command, mut tally: Tally) -> Result<Verdict
             "`cargo test` ended with {status} outside of any test that it counted; the reason stands above"
         );
     }
-    let forbidden_skip = env::var_os("CI").is_some() && tally.has_skipped_lines();
+    let forbidden_skip = is_ci && tally.has_skipped_lines();
     if forbidden_skip {
         println!("Where CI is set nothing may be skipped: give this machine what the lines above ask for");
     }
-    Ok(Verdict {
+    Verdict {
         success: status.success() && failed == 0 && !forbidden_skip,
         summary: format!("{passed} passed, {failed} failed, {skipped} skipped"),
         ran: passed + failed,
-    })
+    }
 }
 
 /// Splits at the second `--`: what cargo understands, and what the test binaries do.
@@ -86,7 +91,33 @@ fn is_package_choice(argument: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
+
+    fn judged(output: &str, code: i32, is_ci: bool) -> (bool, String) {
+        let mut tally = Tally::new(true);
+        for line in output.lines() {
+            tally.line(line);
+        }
+        tally.end();
+        let verdict = judge(&tally, ExitStatus::from_raw(code << 8), is_ci);
+        (verdict.success, verdict.summary)
+    }
+
+    #[test]
+    fn a_skip_fails_only_where_ci_is_set() {
+        let output = "     Running a (b)\nsuccesses:\n---- x stdout ----\nSKIPPED x: no kernel\n\
+                      test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s";
+        let summary = "1 passed, 0 failed, 1 skipped".to_owned();
+        assert_eq!(judged(output, 0, false), (true, summary.clone()));
+        assert_eq!(judged(output, 0, true), (false, summary));
+    }
+
+    #[test]
+    fn what_did_not_build_has_failed() {
+        assert_eq!(judged("error: no", 101, false), (false, "0 passed, 1 failed, 0 skipped".to_owned()));
+    }
 
     #[test]
     fn arguments_are_split_at_the_inner_dashes() {

@@ -58,7 +58,7 @@ pub(crate) fn run() -> Result<bool> {
     let mut findings = Vec::new();
     text::check(&files, &mut findings);
     rust::check(&files, &mut findings);
-    lengths::check(&files, &mut findings);
+    lengths::check(&files, exceptions::AT_MOST, &mut findings);
     manifests::check(&files, &mut findings);
     documents::check(&files, |path| process::root().join(path).exists(), &mut findings);
     findings.sort();
