@@ -6,7 +6,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring as provider, verify_tls13_s
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     SignatureScheme,
 };
 use std::fmt;
@@ -59,28 +59,31 @@ impl Verifier {
         Self { rule, algorithms: provider::default_provider().signature_verification_algorithms }
     }
 
-    fn check(&self, info: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
-        if !chain.is_empty() {
+    fn check_form(info: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+        if !chain.is_empty() || key_of(info).is_none() {
             return Err(CertificateError::BadEncoding.into());
         }
-        let found = key_of(info).ok_or(CertificateError::BadEncoding)?;
-        let refused = match &self.rule {
-            Rule::Pin(expected) if *expected == found => return Ok(()),
-            Rule::Pin(expected) => Refused::Unexpected { expected: *expected, found },
-            Rule::Trusted(trust) if trust(&found) => return Ok(()),
-            Rule::Trusted(_) => Refused::Stranger(found),
-        };
-        Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+        Ok(())
     }
 
-    fn check_signature(
+    /// Checks the signature first, so that a key which is refused by name was at least proved: what a person is
+    /// shown, and may decide to trust, is the key of who is really there.
+    fn check(
         &self,
         message: &[u8],
         info: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        let found = key_of(info).ok_or(CertificateError::BadEncoding)?;
         let info = SubjectPublicKeyInfoDer::from(info.as_ref());
-        verify_tls13_signature_with_raw_key(message, &info, signed, &self.algorithms)
+        let valid = verify_tls13_signature_with_raw_key(message, &info, signed, &self.algorithms)?;
+        let refused = match &self.rule {
+            Rule::Pin(expected) if *expected == found => return Ok(valid),
+            Rule::Pin(expected) => Refused::Unexpected { expected: *expected, found },
+            Rule::Trusted(trust) if trust(&found) => return Ok(valid),
+            Rule::Trusted(_) => Refused::Stranger(found),
+        };
+        Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
     }
 }
 
@@ -94,7 +97,7 @@ impl fmt::Debug for Verifier {
 }
 
 fn no_tls12() -> Error {
-    Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic)
+    Error::General("TLS 1.2 is not spoken here".into())
 }
 
 impl ServerCertVerifier for Verifier {
@@ -106,7 +109,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+        Self::check_form(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -124,7 +127,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, cert, dss)
+        self.check(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -147,7 +150,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+        Self::check_form(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -165,7 +168,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, cert, dss)
+        self.check(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
