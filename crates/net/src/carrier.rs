@@ -320,7 +320,11 @@ impl Carrier {
             poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
             // An error counts as writable, so that the write reports it.
             let ready = PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
-            if sockets[0].revents().intersects(ready) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            if sockets[0].revents().intersects(ready) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
         });
         match polled {
             Ok(()) => Ok(true),

@@ -23,6 +23,7 @@ pub mod identity;
 mod netlink;
 pub mod places;
 mod private_file;
+pub mod scout;
 pub mod tls;
 pub mod trust;
 
@@ -30,5 +31,6 @@ pub use address::{DEFAULT_PORT, HostPort, Target};
 pub use carrier::{Acceptor, Carrier, ConnectOptions, Listener, connect, handshake};
 pub use identity::Identity;
 pub use places::Places;
+pub use scout::{Scout, ScoutConfig};
 pub use tls::{Expect, Tls, TlsError};
 pub use trust::{TrustFile, TrustWatcher};

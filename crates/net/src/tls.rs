@@ -50,7 +50,9 @@ pub struct Tls {
 #[non_exhaustive]
 pub enum TlsError {
     /// The peer proved a key that is not trusted here.
-    #[error("refused the peer {0}: its key is not trusted here; if you know it, run `steadfast trust add {0}`")]
+    #[error(
+        "refused the peer {0}: its key is not trusted here; if you know it, run `steadfast trust add {0}`"
+    )]
     Stranger(Fingerprint),
     /// The peer proved another key than the one that was asked for.
     #[error(

@@ -88,7 +88,9 @@ pub enum TrustError {
     #[error("cannot name a peer `{0}`: a name is one word of at most 64 bytes without `#`, `@` or `,`")]
     Name(String),
     /// Another peer has the name.
-    #[error("cannot name {wanted} `{name}`: {holder} has that name; choose another, or remove that peer first")]
+    #[error(
+        "cannot name {wanted} `{name}`: {holder} has that name; choose another, or remove that peer first"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -170,8 +172,10 @@ impl TrustFile {
                 return Err(TrustError::NameTaken { name: name.into(), wanted: fingerprint, holder });
             }
         }
-        let known =
-            self.lines.iter_mut().find(|line| line.peer.as_ref().is_some_and(|p| p.fingerprint == fingerprint));
+        let known = self
+            .lines
+            .iter_mut()
+            .find(|line| line.peer.as_ref().is_some_and(|p| p.fingerprint == fingerprint));
         match known {
             Some(line) => {
                 let peer = line.peer.as_ref().and_then(|peer| peer.name.as_deref());

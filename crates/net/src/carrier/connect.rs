@@ -91,7 +91,10 @@ fn prepare(options: &ConnectOptions) -> io::Result<(TcpSocket, SocketAddr)> {
         match socket.bind_device(Some(device.as_bytes())) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && options.source.is_some() => {
-                tracing::debug!(device, "binding to the interface is not permitted; the source address steers");
+                tracing::debug!(
+                    device,
+                    "binding to the interface is not permitted; the source address steers"
+                );
             }
             Err(error) => return Err(error),
         }

@@ -83,10 +83,9 @@ pub async fn handshake(
     side: Side,
     limit: Duration,
 ) -> Result<Carrier, HandshakeError> {
-    let remote = stream.peer_addr().map_err(|source| HandshakeError::Io {
-        remote: SocketAddr::from(([0, 0, 0, 0], 0)),
-        source,
-    })?;
+    let remote = stream
+        .peer_addr()
+        .map_err(|source| HandshakeError::Io { remote: SocketAddr::from(([0, 0, 0, 0], 0)), source })?;
     match tokio::time::timeout(limit, shake(stream, tls, side)).await {
         Ok(Ok(carrier)) => Ok(carrier),
         Ok(Err(Failure::Tls(source))) => Err(HandshakeError::Tls { remote, source }),

@@ -69,7 +69,9 @@ impl Listener {
         loop {
             match Self::bind_once(addresses) {
                 // The port that was free for the first address is taken for a later one: another may be free for all.
-                Err((error, true)) if error.source.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+                Err((error, true)) if error.source.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
+                    tries -= 1
+                }
                 Err((error, _)) => return Err(error),
                 Ok(listener) => return Ok(listener),
             }
