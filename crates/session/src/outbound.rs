@@ -357,7 +357,10 @@ impl Outbound {
         let untouched = message.charged.is_empty();
         self.release_payload(id);
         self.dequeue(id);
-        if cx.record(self.session, Record::Cancelled(MessageId(id)), Effect::Reset(MessageId(id))).is_some() {
+        if cx
+            .record(self.session, Record::Cancelled(MessageId(id), reason), Effect::Reset(MessageId(id)))
+            .is_some()
+        {
             self.resets.insert(id);
         }
         if untouched {
@@ -377,6 +380,9 @@ impl Outbound {
     pub(crate) fn send_confirmed(&mut self, id: MessageId) {
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.held = false;
+            if message.labels != message.head.labels {
+                self.relabels.insert(id.0);
+            }
             self.enqueue(id.0);
         }
     }
@@ -403,7 +409,10 @@ impl Outbound {
         };
         let urgent = labels.urgency == Urgency::Foreground;
         message.labels = labels;
-        self.relabels.insert(id.0);
+        // Nothing is said of a message that a restart might take back.
+        if !message.held {
+            self.relabels.insert(id.0);
+        }
         self.dequeue(id.0);
         if urgent {
             self.raise_predecessors(id.0);
@@ -782,9 +791,9 @@ impl Outbound {
         }
     }
 
-    pub(crate) fn restore_cancelled(&mut self, id: MessageId) {
+    pub(crate) fn restore_cancelled(&mut self, id: MessageId, reason: DropReason) {
         if let Some(message) = self.messages.get_mut(&id.0) {
-            message.phase = Phase::Dropping(DropReason::Cancelled);
+            message.phase = Phase::Dropping(reason);
             message.pending.clear();
         }
         self.release_payload(id.0);
@@ -820,7 +829,7 @@ impl Outbound {
                 // It may have been sent in part, so only the receiver knows.
                 message.phase = Phase::Dropping(DropReason::Restarted);
             }
-            cx.remember(self.session, Record::Cancelled(MessageId(id)));
+            cx.remember(self.session, Record::Cancelled(MessageId(id), DropReason::Restarted));
             self.resets.insert(id);
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Path {
     pub(crate) report_due: bool,
     pub(crate) last_counted: Instant,
     pub(crate) last_heard: Instant,
+    /// When the peer's HELLO came.
+    pub(crate) up_since: Instant,
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) ping_due: bool,
@@ -114,6 +116,7 @@ impl Path {
             report_due: false,
             last_counted: now,
             last_heard: now,
+            up_since: now,
             last_sent: now,
             ping: None,
             ping_due: false,

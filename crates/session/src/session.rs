@@ -67,6 +67,8 @@ pub(crate) struct Session {
     acks_flying: u32,
     shut_arrived: bool,
     pub(crate) parked_at: Option<Instant>,
+    /// When a claim of the peer was last taken over.
+    resumed_at: Option<Instant>,
     pub(crate) notice_at: Option<Instant>,
     pub(crate) limit_at: Option<Instant>,
     pub(crate) close_at: Option<Instant>,
@@ -87,6 +89,7 @@ impl Session {
             acks_flying: 0,
             shut_arrived: false,
             parked_at: None,
+            resumed_at: None,
             notice_at: None,
             limit_at: None,
             close_at: None,
@@ -328,7 +331,12 @@ impl Session {
     }
 
     /// Takes over what the peer says of the conversation. `Err` is the reason to end it.
-    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &Resume) -> Result<(), EndReason> {
+    pub(crate) fn handle_resume(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        view: &Resume,
+    ) -> Result<(), EndReason> {
         self.epoch.check(view).map_err(|()| EndReason::RolledBack)?;
         if self.join == Join::Active && self.epoch.knows(view) {
             // The same claim, said again because its path was in doubt.
@@ -356,7 +364,15 @@ impl Session {
             _ => self.claim(cx),
         }
         self.joined(cx);
+        self.resumed_at = Some(now);
         Ok(())
+    }
+
+    /// Whether a claim comes late: over a path that is older than the last claim, and with a token that is older or
+    /// the same. It was overtaken by a newer path, perhaps of a newer process, and says nothing.
+    pub(crate) fn is_late(&self, view: &Resume, path_up: Instant) -> bool {
+        let overtaken = self.resumed_at.is_some_and(|at| path_up < at);
+        overtaken && (self.epoch.check(view).is_err() || self.epoch.knows(view))
     }
 
     /// The peer shut its direction; if it closes, ours ends too.

@@ -27,6 +27,7 @@ impl Association {
         path.remote_number = hello.path;
         path.remote = Some(hello.network);
         path.last_heard = now;
+        path.up_since = now;
         path.last_progress = now;
         path.ping_due = true;
         let (opener, address) = (path.opener, path.address);
@@ -162,9 +163,14 @@ impl Association {
     }
 
     /// A claim of a session that is here. `fresh` openings of unknown sessions are the endpoint's.
-    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &steadfast_wire::frame::Resume) {
+    pub(crate) fn handle_resume(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        view: &steadfast_wire::frame::Resume,
+    ) {
         let Some(session) = self.sessions.get_mut(&view.session) else { return };
-        if let Err(reason) = session.handle_resume(cx, view) {
+        if let Err(reason) = session.handle_resume(cx, now, view) {
             let common = view_common(view);
             self.end(cx, view.session, reason, true, Some(common));
         }
