@@ -73,7 +73,7 @@ pub(crate) struct Inbound {
     /// What the next ACK frame says.
     pub(crate) ack: Ack,
     /// Acknowledgements that wait for the journal.
-    ack_held: u64,
+    ack_held: BTreeSet<u64>,
     pub(crate) shut: Option<(MessageId, ShutKind)>,
     /// The application takes no more.
     closed: bool,
@@ -98,7 +98,7 @@ impl Inbound {
             windows,
             credit_due: [false; 2],
             ack: Ack::default(),
-            ack_held: 0,
+            ack_held: BTreeSet::new(),
             shut: None,
             closed: false,
         }
@@ -128,7 +128,7 @@ impl Inbound {
 
     /// Whether everything is resolved and no acknowledgement waits to be said.
     pub(crate) fn is_drained(&self) -> bool {
-        self.is_finished() && !self.has_ack() && self.ack_held == 0
+        self.is_finished() && !self.has_ack() && self.ack_held.is_empty()
     }
 
     /// A piece of a message. `Ok(true)` if it was new.
@@ -386,7 +386,7 @@ impl Inbound {
         let record = Record::Resolved { id: MessageId(id), delivered, place };
         match cx.record(self.session, record, Effect::Ack(MessageId(id), delivered)) {
             Some(_) => self.acknowledge(MessageId(id), delivered),
-            None => self.ack_held += 1,
+            None => drop(self.ack_held.insert(id)),
         }
         self.release(cx, id, place.0);
     }
@@ -410,7 +410,7 @@ impl Inbound {
 
     /// The journal has the outcome.
     pub(crate) fn ack_confirmed(&mut self, id: MessageId, delivered: bool) {
-        self.ack_held = self.ack_held.saturating_sub(1);
+        self.ack_held.remove(&id.0);
         self.acknowledge(id, delivered);
     }
 
@@ -445,7 +445,7 @@ impl Inbound {
             self.messages.remove(&id);
             self.settle(cx, id, false, (place.0.index(), place.1));
             cx.event(Event::Readable { session: self.session });
-        } else if !known {
+        } else if !known && !self.ack_held.contains(&id) {
             // The sender asks again because our answer was lost.
             self.acknowledge(MessageId(id), !self.dropped.contains(id));
         }

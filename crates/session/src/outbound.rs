@@ -70,12 +70,19 @@ struct Message {
     reported: bool,
     /// A journal record has to be confirmed first.
     held: bool,
+    /// It comes from a journal: an earlier process may have sent it.
+    restored: bool,
     phase: Phase,
 }
 
 impl Message {
     fn place(&self) -> (Urgency, u64) {
         (self.head.labels.urgency, self.head.order.sequence())
+    }
+
+    /// Whether surely nothing of it was ever sent.
+    fn is_untouched(&self) -> bool {
+        self.charged.is_empty() && !self.restored
     }
 
     fn whole(&self) -> Option<Range<u64>> {
@@ -242,6 +249,7 @@ impl Outbound {
             raised: false,
             reported: false,
             held,
+            restored: false,
             phase: Phase::Live,
         };
         if let Some(bytes) = payload {
@@ -354,7 +362,7 @@ impl Outbound {
         message.phase = Phase::Dropping(reason);
         message.held = false;
         message.pending.clear();
-        let untouched = message.charged.is_empty();
+        let untouched = message.is_untouched();
         self.release_payload(id);
         self.dequeue(id);
         if cx
@@ -770,8 +778,7 @@ impl Outbound {
 
     /// The conversation is over: what has no outcome is unknown, except what never left.
     pub(crate) fn end(&mut self, cx: &mut Context) {
-        let open: Vec<(u64, bool)> =
-            self.messages.iter().map(|(id, m)| (*id, m.charged.is_empty())).collect();
+        let open: Vec<(u64, bool)> = self.messages.iter().map(|(id, m)| (*id, m.is_untouched())).collect();
         for (id, untouched) in open {
             let outcome = if untouched { Outcome::Dropped(DropReason::Cancelled) } else { Outcome::Unknown };
             self.report(cx, id, outcome);
@@ -788,6 +795,7 @@ impl Outbound {
         // It may have been sent before the restart: its outcome is the receiver's to say.
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.class = Some(head.labels.urgency);
+            message.restored = true;
         }
     }
 

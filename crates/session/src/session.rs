@@ -66,6 +66,8 @@ pub(crate) struct Session {
     /// ACK frames on their way.
     acks_flying: u32,
     shut_arrived: bool,
+    /// Our claim may not have arrived: anything else could overtake it on another path.
+    claiming: bool,
     pub(crate) parked_at: Option<Instant>,
     /// When a claim of the peer was last taken over.
     resumed_at: Option<Instant>,
@@ -88,6 +90,7 @@ impl Session {
             accepted: opener,
             acks_flying: 0,
             shut_arrived: false,
+            claiming: false,
             parked_at: None,
             resumed_at: None,
             notice_at: None,
@@ -124,6 +127,7 @@ impl Session {
     /// There is a path again: claim the conversation under a new token.
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         self.join = Join::ExpectResume;
+        self.claiming = true;
         self.due.resume = false;
         let token = self.epoch.offer(cx);
         if cx.record(self.id, Record::Offered(token), Effect::Claim).is_some() {
@@ -146,9 +150,17 @@ impl Session {
         self.join = Join::Active;
     }
 
+    /// The peer holds this token of ours.
+    pub(crate) fn confirmed(&mut self, cx: &mut Context, token: steadfast_wire::Token) {
+        if self.epoch.confirm(token) {
+            cx.remember(self.id, Record::Confirmed(token));
+        }
+        self.claiming &= self.epoch.is_offering();
+    }
+
     /// Whether DATA and its like may be said now.
     pub(crate) const fn may_send(&self) -> bool {
-        matches!(self.join, Join::Opening | Join::Active)
+        matches!(self.join, Join::Opening | Join::Active) && !self.claiming
     }
 
     /// Something said on a path that is now in doubt.
@@ -181,6 +193,7 @@ impl Session {
             Item::Ack(_) => self.acks_flying -= 1,
             Item::Reset(id, known) => self.out.reset_arrived(cx, id, known),
             Item::Shut => self.shut_arrived = true,
+            Item::Resume => self.claiming = false,
             _ => {}
         }
     }

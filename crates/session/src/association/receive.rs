@@ -42,9 +42,7 @@ impl Association {
             self.dials.remember(core::net::SocketAddr::new(address.ip(), port));
         }
         for session in self.sessions.values_mut() {
-            if session.join == Join::Opening {
-                session.out.peer_says(hello.windows, hello.max_message, hello.durable);
-            }
+            session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
         self.hello = Some(hello);
         self.dials.came_up(self.paths.get(&number));
@@ -405,17 +403,12 @@ fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, 
             } else {
                 session.due.confirm = true;
             }
-            session.epoch.confirm(holds);
-            cx.remember(session.id, Record::Confirmed(holds));
+            session.confirmed(cx, holds);
             if session.join == Join::Opening {
                 session.joined(cx);
             }
         }
-        Frame::Confirm { holds, .. } => {
-            if session.epoch.confirm(holds) {
-                cx.remember(session.id, Record::Confirmed(holds));
-            }
-        }
+        Frame::Confirm { holds, .. } => session.confirmed(cx, holds),
         Frame::End { reason, common, .. } => return Ok(Some((reason, Some(common)))),
         _ => {}
     }
