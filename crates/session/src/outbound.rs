@@ -70,8 +70,8 @@ struct Message {
     reported: bool,
     /// A journal record has to be confirmed first.
     held: bool,
-    /// It comes from a journal: an earlier process may have sent it.
-    restored: bool,
+    /// Something of it may be with the peer: it was sent once, here or by an earlier process.
+    exposed: bool,
     phase: Phase,
 }
 
@@ -82,7 +82,7 @@ impl Message {
 
     /// Whether surely nothing of it was ever sent.
     fn is_untouched(&self) -> bool {
-        self.charged.is_empty() && !self.restored
+        !self.exposed
     }
 
     fn whole(&self) -> Option<Range<u64>> {
@@ -249,7 +249,7 @@ impl Outbound {
             raised: false,
             reported: false,
             held,
-            restored: false,
+            exposed: false,
             phase: Phase::Live,
         };
         if let Some(bytes) = payload {
@@ -577,6 +577,7 @@ impl Outbound {
         let Some(message) = self.messages.get_mut(&id) else { return };
         let before = cost(&message.charged, message.length);
         message.class = Some(class);
+        message.exposed = true;
         message.charged.insert(units.clone());
         message.pending.remove(units.clone());
         let paid = cost(&message.charged, message.length).saturating_sub(before);
@@ -795,7 +796,7 @@ impl Outbound {
         // It may have been sent before the restart: its outcome is the receiver's to say.
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.class = Some(head.labels.urgency);
-            message.restored = true;
+            message.exposed = true;
         }
     }
 

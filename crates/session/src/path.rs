@@ -56,6 +56,8 @@ pub(crate) struct Path {
     /// When an opening must have come to an end.
     pub(crate) deadline: Instant,
     pub(crate) hello_due: bool,
+    /// Our networks are said once on every path: the peer may know us only by it.
+    pub(crate) networks_due: bool,
     pub(crate) suspect: Option<Instant>,
     /// The socket takes nothing since then.
     pub(crate) blocked: Option<Instant>,
@@ -102,6 +104,7 @@ impl Path {
             address,
             deadline,
             hello_due: true,
+            networks_due: true,
             suspect: None,
             blocked: None,
             flights: VecDeque::new(),

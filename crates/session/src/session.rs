@@ -327,6 +327,7 @@ impl Session {
             session: self.id,
             fresh: self.opener && self.epoch.is_fresh(),
             per_urgency: self.per_urgency(),
+            expects: self.join == Join::ExpectResume,
             confirmed: self.epoch.confirmed(),
             offered: self.epoch.offered().to_vec(),
             holds: self.epoch.holds(),
@@ -350,7 +351,7 @@ impl Session {
         now: Instant,
         view: &Resume,
     ) -> Result<(), EndReason> {
-        self.epoch.check(view).map_err(|()| EndReason::RolledBack)?;
+        self.epoch.check(view, self.join == Join::ExpectResume).map_err(|()| EndReason::RolledBack)?;
         if self.join == Join::Active && self.epoch.knows(view) {
             // The same claim, said again because its path was in doubt.
             self.due.confirm = true;
@@ -359,6 +360,7 @@ impl Session {
         if view.next.0 <= self.inb.highest() || self.out.contradicts(view).is_err() {
             return Err(EndReason::RolledBack);
         }
+        let answers_late = view.holds.is_some() && view.holds == self.epoch.current();
         let held = self.epoch.take_over(cx, self.id, view);
         if held {
             self.due.confirm = true;
@@ -371,10 +373,9 @@ impl Session {
             self.inb.handle_shut(cx, last, kind).map_err(|_| EndReason::RolledBack)?;
             self.peer_shut(cx, kind);
         }
-        match self.join {
-            Join::ExpectResume => {}
-            // The peer lost its paths and we did not notice: our side of the claim is still to be said.
-            _ => self.claim(cx),
+        // A claim that is made after ours was taken over, or without our having made one, wants an answer.
+        if view.expects && (self.join != Join::ExpectResume || answers_late) {
+            self.claim(cx);
         }
         self.joined(cx);
         self.resumed_at = Some(now);
@@ -385,7 +386,8 @@ impl Session {
     /// the same. It was overtaken by a newer path, perhaps of a newer process, and says nothing.
     pub(crate) fn is_late(&self, view: &Resume, path_up: Instant) -> bool {
         let overtaken = self.resumed_at.is_some_and(|at| path_up < at);
-        overtaken && (self.epoch.check(view).is_err() || self.epoch.knows(view))
+        overtaken
+            && (self.epoch.check(view, self.join == Join::ExpectResume).is_err() || self.epoch.knows(view))
     }
 
     /// The peer shut its direction; if it closes, ours ends too.

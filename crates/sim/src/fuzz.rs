@@ -151,6 +151,7 @@ pub fn plausible(rng: &mut Rng) -> Vec<u8> {
                 session,
                 fresh: rng.chance(50),
                 per_urgency: true,
+                expects: rng.chance(50),
                 confirmed: rng.chance(50).then_some(Token([1; 16])),
                 offered: vec![Token([rng.next() as u8; 16])],
                 holds: None,

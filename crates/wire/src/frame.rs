@@ -190,6 +190,8 @@ pub struct Resume {
     pub fresh: bool,
     /// Whether a new session orders by urgency.
     pub per_urgency: bool,
+    /// The sender goes on only after a RESUME of the recipient.
+    pub expects: bool,
     /// The sender's token that the recipient is known to hold; `None` where none was confirmed yet.
     pub confirmed: Option<Token>,
     /// Tokens that were offered and never confirmed, oldest first; the last one is the token from now on.

@@ -56,7 +56,6 @@ impl Association {
         let path = &self.paths[&number];
         cx.event(Event::PathUp(self.info(cx, path)));
         if !was_up {
-            self.networks_due = true;
             self.claim_parked(cx);
         }
         self.routes_changed();

@@ -310,6 +310,7 @@ fn encode_resume(resume: &Resume, out: &mut Vec<u8>) {
     varint::put(out, resume.session.0);
     put_flag(out, resume.fresh);
     put_flag(out, resume.per_urgency);
+    put_flag(out, resume.expects);
     put_token(out, resume.confirmed);
     varint::put(out, resume.offered.len() as u64);
     resume.offered.iter().for_each(|token| out.put_slice(&token.0));
@@ -335,6 +336,7 @@ fn encode_resume(resume: &Resume, out: &mut Vec<u8>) {
 
 fn decode_resume(reader: &mut Reader) -> Result<Resume, DecodeError> {
     let (session, fresh, per_urgency) = (session(reader)?, flag(reader)?, flag(reader)?);
+    let expects = flag(reader)?;
     let confirmed = token(reader)?;
     let mut offered = Vec::new();
     for _ in 0..reader.bounded(MAX_PENDING_TOKENS as u64)? {
@@ -364,6 +366,7 @@ fn decode_resume(reader: &mut Reader) -> Result<Resume, DecodeError> {
         session,
         fresh,
         per_urgency,
+        expects,
         confirmed,
         offered,
         holds,

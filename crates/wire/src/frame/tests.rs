@@ -69,6 +69,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 session: SessionId(1),
                 fresh: false,
                 per_urgency: true,
+                expects: true,
                 confirmed: Some(Token([4; 16])),
                 offered: vec![Token([5; 16])],
                 holds: None,
@@ -81,7 +82,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 charged: [1, 2],
                 limits: [3, 4],
             }),
-            "0b3c010001010404040404040404040404040404040401050505050505050505050505050505050009010801010401010102010301010601000a01020304",
+            "0b3d01000101010404040404040404040404040404040401050505050505050505050505050505050009010801010401010102010301010601000a01020304",
         ),
         (
             Frame::Data(Data {
