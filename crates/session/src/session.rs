@@ -128,6 +128,7 @@ impl Session {
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         self.join = Join::ExpectResume;
         self.claiming = true;
+        self.due.accept = false;
         self.due.resume = false;
         let token = self.epoch.offer(cx);
         if cx.record(self.id, Record::Offered(token), Effect::Claim).is_some() {
@@ -179,7 +180,8 @@ impl Session {
                 }
             }
             Item::Shut => self.due.shut = !self.shut_arrived,
-            Item::Accept => self.due.accept = true,
+            // A claim made meanwhile says more.
+            Item::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
             Item::Confirm => self.due.confirm = true,
             Item::Resume => self.due.resume = self.join == Join::ExpectResume || self.epoch.is_offering(),
             Item::Open => self.due.open = self.join == Join::Opening,
@@ -351,12 +353,12 @@ impl Session {
         now: Instant,
         view: &Resume,
     ) -> Result<(), EndReason> {
-        self.epoch.check(view, self.join == Join::ExpectResume).map_err(|()| EndReason::RolledBack)?;
         if self.join == Join::Active && self.epoch.knows(view) {
             // The same claim, said again because its path was in doubt.
             self.due.confirm = true;
             return Ok(());
         }
+        self.epoch.check(view, self.join == Join::ExpectResume).map_err(|()| EndReason::RolledBack)?;
         if view.next.0 <= self.inb.highest() || self.out.contradicts(view).is_err() {
             return Err(EndReason::RolledBack);
         }
