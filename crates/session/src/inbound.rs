@@ -212,6 +212,17 @@ impl Inbound {
         Ok(())
     }
 
+    /// Takes back part of what the windows paid for a message, as if it had not come.
+    fn uncharge(&mut self, id: u64, mut excess: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        for (paid, charged) in message.paid.iter_mut().zip(&mut self.charged) {
+            let part = excess.min(*paid);
+            *paid -= part;
+            *charged -= part;
+            excess -= part;
+        }
+    }
+
     /// Gives back what the windows paid for a message.
     fn refund(&mut self, id: u64) {
         let Some(message) = self.messages.get_mut(&id) else { return };
@@ -434,13 +445,15 @@ impl Inbound {
         self.highest = self.highest.max(id);
         let has = self.messages.get(&id).map(|m| cost(&m.units, m.length));
         if has.is_some() || !self.resolved.contains(id) {
-            // What was sent and has not arrived is paid and given back at once.
-            // A sender that restarted may know less of it than is here, and has counted what is here already.
-            let missing = charged.saturating_sub(has.unwrap_or(0));
+            // What was sent and has not arrived is paid and given back at once. What arrived late, after the sender had
+            // counted anew, it did not pay for.
+            let has = has.unwrap_or(0);
+            let missing = charged.saturating_sub(has);
             self.charge(cx, class, missing)?;
             let mut back = [0; 2];
             back[class.index()] = missing;
             self.give_credit(back);
+            self.uncharge(id, has.saturating_sub(charged));
             self.refund(id);
             self.messages.remove(&id);
             self.settle(cx, id, false, (place.0.index(), place.1));
@@ -504,11 +517,15 @@ impl Inbound {
         order.sort_unstable();
         for (_, id) in order {
             let Some(message) = self.messages.get(&id) else { continue };
-            if message.units.is_empty() || self.received.contains(id) {
+            // A complete message is in `received`; only a stream's sender may not know how long it was.
+            let streamed = message.head.as_ref().is_some_and(|head| head.streamed);
+            if message.units.is_empty() || (self.received.contains(id) && !streamed) {
                 continue;
             }
             if ranges + message.units.ranges() > MAX_PARTIAL_RANGES {
-                given_up.push(id);
+                if !self.received.contains(id) {
+                    given_up.push(id);
+                }
                 continue;
             }
             ranges += message.units.ranges();

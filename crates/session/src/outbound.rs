@@ -894,6 +894,10 @@ impl Outbound {
         let whole = view.received.contains(id);
         let has = match (whole, partial, message.whole()) {
             (true, _, Some(whole)) => RangeSet::from_iter([whole]),
+            (true, Some(units), None) => {
+                message.length = units.max();
+                units.clone()
+            }
             (_, Some(units), _) => units.clone(),
             _ => RangeSet::new(),
         };

@@ -47,6 +47,7 @@ pub fn hostile(data: &[u8]) {
         incarnation: Incarnation(9),
         path: PathNumber(1),
         network: NetworkId(1),
+        port: 1,
         features: 0,
         durable: data.len().is_multiple_of(2),
         max_message: 1 << 20,

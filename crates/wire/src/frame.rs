@@ -71,6 +71,8 @@ pub struct Hello {
     pub path: PathNumber,
     /// Which of the sender's networks the path uses.
     pub network: NetworkId,
+    /// Where the sender listens on that network, 0 if it does not: a peer that moved is found at its new address.
+    pub port: u16,
     /// Optional features, one bit each; none are defined yet. Unknown bits are ignored.
     pub features: u64,
     /// Whether the sender keeps its sessions in a store that survives it.

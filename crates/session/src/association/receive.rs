@@ -32,14 +32,11 @@ impl Association {
         path.ping_due = true;
         let (opener, address) = (path.opener, path.address);
         let was_up = self.paths.values().filter(|p| p.is_up()).count() > 1;
-        let network = hello.network;
         if opener {
             self.dials.remember(address);
-        } else if let Some(port) =
-            self.remote_network(Some(network)).map(|n| n.port).filter(|port| *port != 0)
-        {
+        } else if hello.port != 0 {
             // The peer came from an address that it may not have announced yet.
-            self.dials.remember(core::net::SocketAddr::new(address.ip(), port));
+            self.dials.remember(core::net::SocketAddr::new(address.ip(), hello.port));
         }
         for session in self.sessions.values_mut() {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);

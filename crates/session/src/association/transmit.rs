@@ -94,6 +94,7 @@ impl Association {
                 incarnation: cx.incarnation,
                 path: path.number,
                 network: path.local,
+                port: cx.network(path.local).map_or(0, |network| network.port),
                 features: 0,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,

@@ -227,6 +227,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
     out.put_u64(hello.incarnation.0);
     varint::put(out, hello.path.0.into());
     varint::put(out, hello.network.0.into());
+    out.put_u16(hello.port);
     varint::put(out, hello.features);
     put_flag(out, hello.durable);
     varint::put(out, hello.max_message);
@@ -243,6 +244,7 @@ fn decode_hello(reader: &mut Reader) -> Result<Hello, DecodeError> {
         incarnation: Incarnation(u64::from_be_bytes(reader.array()?)),
         path: path(reader)?,
         network: NetworkId(reader.bounded(u32::MAX.into())? as u32),
+        port: u16::from_be_bytes(reader.array()?),
         features: reader.varint()?,
         durable: flag(reader)?,
         max_message: reader.varint()?,

@@ -29,13 +29,14 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 incarnation: Incarnation(0x0102_0304_0506_0708),
                 path: PathNumber(5),
                 network: NetworkId(2),
+                port: 0x1234,
                 features: 0,
                 durable: true,
                 max_message: 1 << 20,
                 windows: [1 << 22, 1 << 24],
                 process: Process { pid: 77, start: 9, namespace: 4_026_531_836 },
             }),
-            "01240101020304050607080502000180100000804000008100000 0404d09c0000000effffffc",
+            "012601010203040506070805021234000180100000804000008100000 0404d09c0000000effffffc",
         ),
         (
             Frame::Networks {
