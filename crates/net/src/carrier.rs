@@ -1,0 +1,419 @@
+//! Reliable, ordered, authenticated byte streams over TCP and TLS.
+
+mod acceptor;
+mod connect;
+mod handshake;
+mod listener;
+mod tcp_info;
+
+pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, Incoming};
+pub use connect::{ConnectError, ConnectOptions, congestion, connect};
+pub use handshake::{DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Side, handshake};
+pub use listener::{BindError, Listener};
+pub use tcp_info::TcpInfo;
+
+use crate::tls::{self, TlsError};
+use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::Connection;
+use std::fmt;
+use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use steadfast_wire::Fingerprint;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// The least and the most plaintext bytes that are asked for at once.
+pub const RECORD_SIZES: std::ops::RangeInclusive<usize> = 1400..=256 * 1024;
+/// The record size of a new carrier, in bytes.
+pub const DEFAULT_RECORD_SIZE: usize = 16 * 1024;
+/// The unsent limit of a new connection, in bytes.
+pub const DEFAULT_UNSENT_LIMIT: u32 = 128 * 1024;
+/// What is read from the socket at once; TLS records of 16 KiB one by one would cost a system call each.
+const INPUT: usize = 128 * 1024;
+/// Plaintext written in one call before the caller gets its turn, whatever the peer can take.
+const WRITE_TURN: usize = 1024 * 1024;
+
+/// A byte stream to one peer whose key is proved, over one TCP connection.
+///
+/// Nothing runs inside: whoever owns it calls [`try_write`](Self::try_write) and [`try_read`](Self::try_read), which
+/// never block, and awaits [`socket`](Self::socket)`.writable()` or `.readable()` between them, without a lock.
+///
+/// Holds up to 128 KiB of input and two records of output (see [`set_record_size`](Self::set_record_size)).
+/// Dropping it ends the connection without a farewell: the peer sees [`ReadState::Truncated`] or
+/// [`ReadState::Reset`].
+pub struct Carrier {
+    socket: Arc<TcpStream>,
+    tls: Connection,
+    own: Fingerprint,
+    peer: Fingerprint,
+    local: SocketAddr,
+    remote: SocketAddr,
+    record_size: usize,
+    plain: Vec<u8>,
+    /// Allocated at the first read; what lies in `input_start..input_end` is not yet with TLS.
+    input: Vec<u8>,
+    input_start: usize,
+    input_end: usize,
+    input_ended: bool,
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Open,
+    ExpectFlush,
+    Closed,
+}
+
+/// Where writing stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteState {
+    /// The socket takes no more for now: await `writable()`, then call again.
+    Blocked,
+    /// Everything that `fill` gave is with the kernel; call again when there is more.
+    Idle,
+    /// A turn's worth was written: let others run, then call again. There may be no wake-up.
+    More,
+}
+
+/// Where reading stands. Bytes may have been appended in each of these states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadState {
+    /// Everything that had arrived was given: await `readable()`, then call again.
+    Blocked,
+    /// `max` bytes were given or a turn's work was done: call again. There may be no wake-up.
+    More,
+    /// The peer said that it sends no more (`close_notify`): nothing is missing.
+    Closed,
+    /// The connection ended without that word: the peer crashed, or somebody cut it.
+    Truncated,
+    /// The connection was reset: the peer, or its kernel, threw it away.
+    Reset,
+}
+
+impl Carrier {
+    fn new(socket: TcpStream, tls: Connection, own: Fingerprint, peer: Fingerprint) -> io::Result<Self> {
+        Ok(Self {
+            local: socket.local_addr()?,
+            remote: socket.peer_addr()?,
+            socket: Arc::new(socket),
+            tls,
+            own,
+            peer,
+            record_size: DEFAULT_RECORD_SIZE,
+            plain: Vec::new(),
+            input: Vec::new(),
+            input_start: 0,
+            input_end: 0,
+            input_ended: false,
+            output: Output::Open,
+        })
+    }
+
+    /// The key that the peer proved.
+    pub fn peer(&self) -> Fingerprint {
+        self.peer
+    }
+
+    /// This end's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The peer's address.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The connection, to await `readable()` and `writable()` on without holding the carrier.
+    ///
+    /// It must not be read from or written to. The descriptor stays open until the last of these is dropped.
+    pub fn socket(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.socket)
+    }
+
+    /// How many plaintext bytes are asked for at once; brought into [`RECORD_SIZES`].
+    ///
+    /// What was asked for cannot be taken back, so this and the unsent limit bound how long something more urgent
+    /// waits here.
+    pub fn set_record_size(&mut self, bytes: usize) {
+        self.record_size = bytes.clamp(*RECORD_SIZES.start(), *RECORD_SIZES.end());
+    }
+
+    /// The present record size in bytes.
+    pub fn record_size(&self) -> usize {
+        self.record_size
+    }
+
+    /// How many bytes the kernel may hold that it has not sent yet (`TCP_NOTSENT_LOWAT`).
+    ///
+    /// The kernel calls the socket writable, and so more is asked for, once less than half of this is unsent.
+    pub fn set_unsent_limit(&self, bytes: u32) -> io::Result<()> {
+        connect::set_unsent_limit(&self.socket, bytes)
+    }
+
+    /// Writes what the kernel can send now.
+    ///
+    /// Encrypted bytes that are left from before go first. Then, while the socket is writable, `fill` is asked to
+    /// append at most the given number of plaintext bytes to the (empty) buffer and to return how many it appended;
+    /// 0 means that there is nothing to send. At most 1 MiB a call.
+    ///
+    /// Errors are final: the connection was reset or timed out. After [`try_close`](Self::try_close) nothing is
+    /// asked for.
+    pub fn try_write(
+        &mut self,
+        fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> usize,
+    ) -> io::Result<WriteState> {
+        let mut written = 0;
+        loop {
+            if !self.flush()? {
+                return Ok(WriteState::Blocked);
+            }
+            if self.output != Output::Open {
+                return Ok(WriteState::Idle);
+            }
+            if written >= WRITE_TURN {
+                return Ok(WriteState::More);
+            }
+            if !self.kernel_wants_more()? {
+                return Ok(WriteState::Blocked);
+            }
+            self.plain.clear();
+            let appended = fill(&mut self.plain, self.record_size);
+            debug_assert_eq!(appended, self.plain.len(), "fill must return what it appended");
+            debug_assert!(appended <= self.record_size, "fill must not exceed what was asked for");
+            if self.plain.is_empty() {
+                return Ok(WriteState::Idle);
+            }
+            written += self.plain.len();
+            self.tls.writer().write_all(&self.plain)?;
+        }
+    }
+
+    /// Reads and decrypts what has arrived, appending at most `max` bytes to `out`.
+    ///
+    /// After the states [`ReadState::Closed`], [`ReadState::Truncated`] and [`ReadState::Reset`] nothing more comes.
+    /// An error is one of the network (`TimedOut`, `HostUnreachable`, ..) or a [`TlsError`] inside an `io::Error`:
+    /// of kind `PermissionDenied` if the peer does not trust our key, which it can say only after our side of the
+    /// handshake is done, else `InvalidData`.
+    pub fn try_read(&mut self, out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
+        let end = out.len().saturating_add(max);
+        // Bounds the work for a peer that sends nothing but empty records.
+        let mut reads = 4 + max / (INPUT / 2);
+        let state = loop {
+            match self.take_plaintext(out, end)? {
+                Some(state) => break state,
+                None if out.len() >= end => break ReadState::More,
+                None => {}
+            }
+            if self.input_start < self.input_end {
+                self.decrypt_some()?;
+                continue;
+            }
+            if reads == 0 {
+                break ReadState::More;
+            }
+            reads -= 1;
+            match self.receive() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ReadState::Blocked,
+                Err(error) if is_reset(&error) => break ReadState::Reset,
+                Err(error) => return Err(error),
+            }
+        };
+        // An answer that TLS owes, such as to a change of keys, must not wait for the caller's next message.
+        if self.tls.wants_write() && self.output == Output::Open {
+            let _ = self.flush();
+        }
+        Ok(state)
+    }
+
+    /// Whether encrypted bytes wait for the socket.
+    pub fn wants_write(&self) -> bool {
+        self.tls.wants_write() || self.output == Output::ExpectFlush
+    }
+
+    /// Says `close_notify` and ends the sending direction; receiving goes on.
+    ///
+    /// On [`WriteState::Blocked`] await `writable()` and call again; [`WriteState::Idle`] means done. Drop the carrier
+    /// only after the peer's end was read, or what is unread makes the kernel reset the connection and the peer may
+    /// lose the last bytes.
+    pub fn try_close(&mut self) -> io::Result<WriteState> {
+        if self.output == Output::Open {
+            self.tls.send_close_notify();
+            self.output = Output::ExpectFlush;
+        }
+        if !self.flush()? {
+            return Ok(WriteState::Blocked);
+        }
+        if self.output == Output::ExpectFlush {
+            self.output = Output::Closed;
+            socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write)?;
+        }
+        Ok(WriteState::Idle)
+    }
+
+    /// Says `close_notify`, waits for the peer's end and drops the connection; gives up after `limit`.
+    ///
+    /// What still arrives is thrown away. Cancel safe: cancelling drops the connection.
+    pub async fn close(mut self, limit: Duration) -> io::Result<()> {
+        let closing = async {
+            while self.try_close()? == WriteState::Blocked {
+                self.socket.writable().await?;
+            }
+            let mut rest = BytesMut::new();
+            loop {
+                rest.clear();
+                match self.try_read(&mut rest, INPUT)? {
+                    ReadState::Blocked => self.socket.readable().await?,
+                    ReadState::More => tokio::task::yield_now().await,
+                    ReadState::Closed | ReadState::Truncated | ReadState::Reset => return Ok(()),
+                }
+            }
+        };
+        tokio::time::timeout(limit, closing).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Throws the connection away at once: what the kernel has not sent is discarded, and the peer sees a reset.
+    ///
+    /// Works also while others hold the [`socket`](Self::socket); whoever awaits it is woken.
+    pub fn reset(&mut self) {
+        self.output = Output::Closed;
+        // Both, since only disconnecting works while the descriptor is shared, and only lingering where the
+        // connection is already half closed.
+        let _ = self.socket.set_zero_linger();
+        let _ = rustix::net::connect_unspec(&*self.socket);
+    }
+
+    /// What the kernel knows of the connection.
+    ///
+    /// Asks through a netlink socket, some ten microseconds: for estimates now and then, not for every message.
+    /// Fails with `Unsupported` or `NotFound` where the kernel cannot tell.
+    pub fn tcp_info(&self) -> io::Result<TcpInfo> {
+        tcp_info::query(&self.socket, self.local, self.remote)
+    }
+
+    /// Pushes what is encrypted into the socket; `false` if the socket is full.
+    fn flush(&mut self) -> io::Result<bool> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Socket(&self.socket)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the kernel has less unsent than half of the limit.
+    ///
+    /// The runtime's readiness does not say so: it stays set until a write fails, and by then the kernel holds a
+    /// whole limit. A poll answers by the low-water mark, and arms the wake-up if the answer is no.
+    fn kernel_wants_more(&self) -> io::Result<bool> {
+        let polled = self.socket.try_io(Interest::WRITABLE, || {
+            let mut sockets = [PollFd::new(&*self.socket, PollFlags::OUT)];
+            poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+            // An error counts as writable, so that the write reports it.
+            let ready = PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
+            if sockets[0].revents().intersects(ready) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        match polled {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves decrypted bytes to `out` until it is `end` long; the state, if the stream is over.
+    fn take_plaintext(&mut self, out: &mut BytesMut, end: usize) -> io::Result<Option<ReadState>> {
+        let mut reader = self.tls.reader();
+        while out.len() < end {
+            match reader.fill_buf() {
+                Ok([]) => return Ok(Some(ReadState::Closed)),
+                Ok(chunk) => {
+                    let taken = chunk.len().min(end - out.len());
+                    out.extend_from_slice(&chunk[..taken]);
+                    reader.consume(taken);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(self.input_ended.then_some(ReadState::Truncated));
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Some(ReadState::Truncated));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn decrypt_some(&mut self) -> io::Result<()> {
+        let taken = self.tls.read_tls(&mut &self.input[self.input_start..self.input_end])?;
+        self.input_start += taken;
+        self.process()
+    }
+
+    fn process(&mut self) -> io::Result<()> {
+        let Err(error) = self.tls.process_new_packets() else { return Ok(()) };
+        // The alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
+        let _ = self.flush();
+        let error = tls::explain(self.own, error);
+        let kind = match error {
+            TlsError::RefusedByPeer(_) => io::ErrorKind::PermissionDenied,
+            _ => io::ErrorKind::InvalidData,
+        };
+        Err(io::Error::new(kind, error))
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        if self.input.is_empty() {
+            self.input = vec![0; INPUT];
+        }
+        let length = self.socket.try_read(&mut self.input)?;
+        (self.input_start, self.input_end) = (0, length);
+        self.input_ended = length == 0;
+        Ok(())
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+impl fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Carrier({} to {} at {})", self.local, self.peer, self.remote)
+    }
+}
+
+/// The socket as rustls wants to see it.
+struct Socket<'a>(&'a TcpStream);
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Socket<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(bytes)
+    }
+}
