@@ -1,0 +1,54 @@
+//! Pairs of endpoints, and guards.
+
+use bytes::Bytes;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
+
+/// Nothing that works takes this long, on however slow a machine.
+const GUARD: Duration = Duration::from_secs(60);
+
+/// Awaits what must happen.
+pub async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
+    match tokio::time::timeout(GUARD, future).await {
+        Ok(result) => result,
+        Err(_) => panic!("{what}: did not happen within {GUARD:?}"),
+    }
+}
+
+/// An endpoint on the loopback alone.
+pub fn local() -> Builder {
+    let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
+    Endpoint::builder().scout(scout).addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)])
+}
+
+/// Two endpoints that trust each other.
+pub async fn pair() -> (Endpoint, Endpoint) {
+    let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (a_key, b_key) = (a.fingerprint(), b.fingerprint());
+    let a = local().identity(a).trust(b_key).bind().await.unwrap();
+    let b = local().identity(b).trust(a_key).bind().await.unwrap();
+    (a, b)
+}
+
+/// Two endpoints and a conversation that the first opened.
+pub async fn talking() -> (Endpoint, Endpoint, MultiSocket, MultiSocket) {
+    let (a, b) = pair().await;
+    let (at_a, at_b) = meet(&a, &b).await;
+    (a, b, at_a, at_b)
+}
+
+/// A conversation between two endpoints.
+pub async fn meet(a: &Endpoint, b: &Endpoint) -> (MultiSocket, MultiSocket) {
+    let at_a = soon("connect", a.connect(b.contact())).await.unwrap();
+    let at_b = soon("accept", b.accept()).await.unwrap();
+    assert_eq!(at_a.session_id(), at_b.session_id());
+    (at_a, at_b)
+}
+
+/// The next message as bytes; `None` at the end.
+pub async fn next(socket: &MultiSocket) -> Option<Bytes> {
+    let message = soon("recv", socket.recv()).await.unwrap()?;
+    Some(soon("the rest of a message", message.into_bytes()).await.unwrap())
+}
