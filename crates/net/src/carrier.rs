@@ -46,7 +46,8 @@ const WRITE_TURN: usize = 1024 * 1024;
 /// [`ReadState::Reset`].
 pub struct Carrier {
     socket: Arc<TcpStream>,
-    tls: Connection,
+    /// Boxed, since it is a kilobyte and carriers travel through channels and futures.
+    tls: Box<Connection>,
     own: Fingerprint,
     peer: Fingerprint,
     local: SocketAddr,
@@ -95,7 +96,7 @@ pub enum ReadState {
 }
 
 impl Carrier {
-    fn new(socket: TcpStream, tls: Connection, own: Fingerprint, peer: Fingerprint) -> io::Result<Self> {
+    fn new(socket: TcpStream, tls: Box<Connection>, own: Fingerprint, peer: Fingerprint) -> io::Result<Self> {
         Ok(Self {
             local: socket.local_addr()?,
             remote: socket.peer_addr()?,

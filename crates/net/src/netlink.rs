@@ -126,7 +126,7 @@ pub(crate) fn request(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<
 
 /// What an [`ERROR`] message says; `None` for the zero that acknowledges.
 pub(crate) fn error_of(body: &[u8]) -> Option<io::Error> {
-    match number32(body, 0)? as i32 {
+    match number32(body, 0)?.cast_signed() {
         0 => None,
         code => Some(io::Error::from_raw_os_error(code.wrapping_neg())),
     }

@@ -41,7 +41,7 @@ pub enum Expect {
 pub struct Tls {
     fingerprint: Fingerprint,
     trust: Trust,
-    client: ClientConfig,
+    client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
 
@@ -104,7 +104,12 @@ impl Tls {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        Self { fingerprint: identity.fingerprint(), trust, client, server: Arc::new(server) }
+        Self {
+            fingerprint: identity.fingerprint(),
+            trust,
+            client: Arc::new(client),
+            server: Arc::new(server),
+        }
     }
 
     /// This side's key.
@@ -118,13 +123,14 @@ impl Tls {
     }
 
     pub(crate) fn connecting(&self, expect: Expect) -> Result<Connection, TlsError> {
-        let mut config = self.client.clone();
+        let mut config = Arc::clone(&self.client);
         if let Expect::Key(expected) = expect {
+            let config = Arc::make_mut(&mut config);
             config.dangerous().set_certificate_verifier(Arc::new(Verifier::pinning(expected)));
         }
         // Never sent (no SNI) and never compared: a raw key has no name.
         let name = ServerName::IpAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST).into());
-        let connection = ClientConnection::new(Arc::new(config), name);
+        let connection = ClientConnection::new(config, name);
         Ok(connection.map_err(|error| self.explain(error))?.into())
     }
 

@@ -259,7 +259,8 @@ impl TrustFile {
             .mode(0o600)
             .open(self.path.with_file_name(name))
             .map_err(self.failed("lock"))?;
-        file.lock().map_err(self.failed("lock"))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|errno| self.failed("lock")(errno.into()))?;
         Ok(file)
     }
 }

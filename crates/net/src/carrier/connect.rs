@@ -85,7 +85,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<TcpStream, ConnectError
 fn prepare(options: &ConnectOptions) -> io::Result<(TcpSocket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(options.remote), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    tune(SockRef::from(&socket))?;
+    tune(&SockRef::from(&socket))?;
     let mut scope = 0;
     if let Some(device) = &options.device {
         match socket.bind_device(Some(device.as_bytes())) {
@@ -117,7 +117,7 @@ fn scoped(address: SocketAddr, scope: u32) -> SocketAddr {
 }
 
 /// Sets what every connection has, whoever opened it.
-pub(super) fn tune(socket: SockRef<'_>) -> io::Result<()> {
+pub(super) fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(DEFAULT_UNSENT_LIMIT)?;
     if let Err(error) = socket.set_tcp_congestion(CONGESTION.as_bytes()) {

@@ -112,10 +112,10 @@ impl From<TlsError> for Failure {
 }
 
 async fn shake(stream: TcpStream, tls: &Tls, side: Side) -> Result<Carrier, Failure> {
-    let mut connection = match side {
+    let mut connection = Box::new(match side {
         Side::Connecting(expect) => tls.connecting(expect)?,
         Side::Accepting => tls.accepting()?,
-    };
+    });
     loop {
         push(&stream, &mut connection).await?;
         if !connection.is_handshaking() {
@@ -164,7 +164,8 @@ async fn pull(stream: &TcpStream, tls: &Tls, connection: &mut Connection) -> Res
 async fn farewell(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
     push(stream, connection).await?;
     socket2::SockRef::from(stream).shutdown(Shutdown::Write)?;
-    let mut ignored = [0; 4096];
+    // Not on the stack: this future is one of hundreds.
+    let mut ignored = vec![0; 4096];
     let mut left = FAREWELL_BYTES;
     while left > 0 {
         match stream.try_read(&mut ignored) {

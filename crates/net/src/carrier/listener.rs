@@ -70,7 +70,7 @@ impl Listener {
             match Self::bind_once(addresses) {
                 // The port that was free for the first address is taken for a later one: another may be free for all.
                 Err((error, true)) if error.source.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
-                    tries -= 1
+                    tries -= 1;
                 }
                 Err((error, _)) => return Err(error),
                 Ok(listener) => return Ok(listener),
@@ -123,7 +123,7 @@ impl Listener {
             match self.accept_one().await {
                 Ok((stream, peer)) => {
                     let local = stream.local_addr();
-                    if let (Ok(()), Ok(local)) = (tune(SockRef::from(&stream)), local) {
+                    if let (Ok(()), Ok(local)) = (tune(&SockRef::from(&stream)), local) {
                         return (stream, peer, local);
                     }
                     self.errors += 1;

@@ -79,7 +79,7 @@ pub(crate) async fn send(carrier: &mut Carrier, bytes: &[u8]) -> std::io::Result
         match state {
             WriteState::Idle => return Ok(()),
             WriteState::Blocked => socket.writable().await?,
-            _ => tokio::task::yield_now().await,
+            WriteState::More => tokio::task::yield_now().await,
         }
     }
 }
