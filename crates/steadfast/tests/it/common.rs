@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
 
@@ -10,7 +12,7 @@ use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
 const GUARD: Duration = Duration::from_secs(60);
 
 /// Awaits what must happen.
-pub async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
+pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
     match tokio::time::timeout(GUARD, future).await {
         Ok(result) => result,
         Err(_) => panic!("{what}: did not happen within {GUARD:?}"),
@@ -18,13 +20,13 @@ pub async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
 }
 
 /// An endpoint on the loopback alone.
-pub fn local() -> Builder {
+pub(crate) fn local() -> Builder {
     let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
     Endpoint::builder().scout(scout).addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)])
 }
 
 /// Two endpoints that trust each other.
-pub async fn pair() -> (Endpoint, Endpoint) {
+pub(crate) async fn pair() -> (Endpoint, Endpoint) {
     let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let (a_key, b_key) = (a.fingerprint(), b.fingerprint());
     let a = local().identity(a).trust(b_key).bind().await.unwrap();
@@ -33,14 +35,14 @@ pub async fn pair() -> (Endpoint, Endpoint) {
 }
 
 /// Two endpoints and a conversation that the first opened.
-pub async fn talking() -> (Endpoint, Endpoint, MultiSocket, MultiSocket) {
+pub(crate) async fn talking() -> (Endpoint, Endpoint, MultiSocket, MultiSocket) {
     let (a, b) = pair().await;
     let (at_a, at_b) = meet(&a, &b).await;
     (a, b, at_a, at_b)
 }
 
 /// A conversation between two endpoints.
-pub async fn meet(a: &Endpoint, b: &Endpoint) -> (MultiSocket, MultiSocket) {
+pub(crate) async fn meet(a: &Endpoint, b: &Endpoint) -> (MultiSocket, MultiSocket) {
     let at_a = soon("connect", a.connect(b.contact())).await.unwrap();
     let at_b = soon("accept", b.accept()).await.unwrap();
     assert_eq!(at_a.session_id(), at_b.session_id());
@@ -48,7 +50,26 @@ pub async fn meet(a: &Endpoint, b: &Endpoint) -> (MultiSocket, MultiSocket) {
 }
 
 /// The next message as bytes; `None` at the end.
-pub async fn next(socket: &MultiSocket) -> Option<Bytes> {
+pub(crate) async fn next(socket: &MultiSocket) -> Option<Bytes> {
     let message = soon("recv", socket.recv()).await.unwrap()?;
     Some(soon("the rest of a message", message.into_bytes()).await.unwrap())
+}
+
+/// A directory of this test's own.
+pub(crate) struct Directory(pub(crate) PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("steadfast-it-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
 }

@@ -2,3 +2,8 @@
 
 mod common;
 mod conversation;
+mod ending;
+mod endpoint;
+mod faults;
+mod streams;
+mod trust;
