@@ -9,7 +9,7 @@ use std::time::Duration;
 use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
 
 /// Nothing that works takes this long, on however slow a machine.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_secs(10);
 
 /// Awaits what must happen.
 pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
@@ -19,8 +19,15 @@ pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
     }
 }
 
+/// Shows what STEADFAST_LOG asks for, such as `steadfast=debug`.
+pub(crate) fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_env("STEADFAST_LOG");
+    let _set_already = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+}
+
 /// An endpoint on the loopback alone.
 pub(crate) fn local() -> Builder {
+    log();
     let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
     Endpoint::builder().scout(scout).addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)])
 }
