@@ -74,7 +74,11 @@ pub(crate) struct Association {
 }
 
 impl Association {
-    pub(crate) fn new(peer: Fingerprint, incarnation: Option<Incarnation>, addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(
+        peer: Fingerprint,
+        incarnation: Option<Incarnation>,
+        addresses: Vec<SocketAddr>,
+    ) -> Self {
         Self {
             peer,
             incarnation,
@@ -169,7 +173,8 @@ impl Association {
         self.touch(id);
         for path in self.paths.values_mut() {
             for flight in &mut path.flights {
-                if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id) {
+                if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id)
+                {
                     flight.cargo = Cargo::Nothing;
                 }
             }
@@ -178,7 +183,14 @@ impl Association {
     }
 
     /// The session is over on this side.
-    pub(crate) fn end(&mut self, cx: &mut Context, id: SessionId, reason: EndReason, tell: bool, common: Option<MessageId>) {
+    pub(crate) fn end(
+        &mut self,
+        cx: &mut Context,
+        id: SessionId,
+        reason: EndReason,
+        tell: bool,
+        common: Option<MessageId>,
+    ) {
         let Some(mut session) = self.remove(id) else { return };
         session.out.end(cx);
         let here = session.inb.common();
@@ -274,7 +286,9 @@ impl Association {
             .values()
             .filter(|path| match cx.network(path.local) {
                 None => true,
-                Some(network) => path.local_ip.is_some_and(|ip| !network.addresses.iter().any(|a| a.ip == ip)),
+                Some(network) => {
+                    path.local_ip.is_some_and(|ip| !network.addresses.iter().any(|a| a.ip == ip))
+                }
             })
             .map(|path| path.number)
             .collect();
@@ -297,7 +311,13 @@ impl Association {
     }
 
     /// A path is gone: what was on it is said again elsewhere; without any path the sessions are parked.
-    pub(crate) fn path_down(&mut self, cx: &mut Context, now: Instant, number: PathNumber, reason: DownReason) {
+    pub(crate) fn path_down(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        reason: DownReason,
+    ) {
         let Some(mut path) = self.paths.remove(&number) else { return };
         self.dial_dirty = true;
         let was_up = path.is_up();
@@ -377,8 +397,11 @@ impl Association {
             session.out.check_invariants();
             session.inb.check_invariants(cx.config.max_message);
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
-            assert_eq!(self.is_up(), session.join != Join::Parked || !self.is_up() && session.join == Join::Opening, "join");
+            let parked = matches!(session.join, Join::Parked | Join::Opening);
+            assert!(self.is_up() || parked, "{} goes on without a path", session.id);
+            assert!(!self.is_up() || session.join != Join::Parked, "{} is parked beside a path", session.id);
         }
-        assert!(self.paths.len() <= cx.config.max_paths + 8, "too many paths");
+        let up = self.paths.values().filter(|path| path.is_up()).count();
+        assert!(up <= cx.config.max_paths && self.paths.len() <= 2 * cx.config.max_paths, "too many paths");
     }
 }

@@ -82,7 +82,9 @@ impl Context {
     /// The store has every record up to `number`: the next effect that may be applied.
     pub(crate) fn confirmed(&mut self, number: u64) -> Option<(SessionId, Effect)> {
         match self.waiting.front() {
-            Some((first, ..)) if *first <= number => self.waiting.pop_front().map(|(_, session, effect)| (session, effect)),
+            Some((first, ..)) if *first <= number => {
+                self.waiting.pop_front().map(|(_, session, effect)| (session, effect))
+            }
             _ => None,
         }
     }

@@ -120,12 +120,18 @@ impl Endpoint {
     }
 
     fn by_process(&self, peer: Fingerprint, incarnation: Incarnation) -> Option<AssociationId> {
-        let mut found = self.associations.iter().filter(|(_, a)| a.peer == peer && a.incarnation == Some(incarnation));
+        let mut found =
+            self.associations.iter().filter(|(_, a)| a.peer == peer && a.incarnation == Some(incarnation));
         found.next().map(|(id, _)| *id)
     }
 
     /// Runs `f` on the association of a path.
-    fn on_path<R>(&mut self, now: Instant, path: PathNumber, f: impl FnOnce(&mut Association, &mut Context) -> R) -> Option<R> {
+    fn on_path<R>(
+        &mut self,
+        now: Instant,
+        path: PathNumber,
+        f: impl FnOnce(&mut Association, &mut Context) -> R,
+    ) -> Option<R> {
         let id = *self.homes.get(&path)?;
         let result = f(self.associations.get_mut(&id)?, &mut self.cx);
         self.after(now, id);
@@ -149,7 +155,7 @@ impl Endpoint {
         association.refresh(&self.cx, now);
         for (number, path) in &association.paths {
             self.homes.insert(*number, id);
-            if association.has_output(path) {
+            if path.blocked.is_none() && association.has_output(path) {
                 self.ready.insert(*number);
             }
         }
@@ -186,7 +192,9 @@ impl Endpoint {
     /// The carrier that [`Action::Connect`] asked for is there, from this local address.
     pub fn handle_connected(&mut self, now: Instant, path: PathNumber, local: IpAddr) {
         self.on_path(now, path, |association, cx| {
-            if let Some(path) = association.paths.get_mut(&path).filter(|path| path.state == State::Connecting) {
+            if let Some(path) =
+                association.paths.get_mut(&path).filter(|path| path.state == State::Connecting)
+            {
                 path.state = State::ExpectHello;
                 path.local_ip = Some(local);
                 path.deadline = now + cx.config.connect_timeout;
@@ -274,10 +282,18 @@ impl Endpoint {
         if self.greetings.remove(&path).is_some() {
             self.cx.actions.push_back(Action::Reset { path });
         }
-        self.on_path(now, path, |association, cx| association.path_down(cx, now, path, DownReason::Violation));
+        self.on_path(now, path, |association, cx| {
+            association.path_down(cx, now, path, DownReason::Violation)
+        });
     }
 
-    fn handle_frame(&mut self, now: Instant, path: PathNumber, frame: Frame, size: u64) -> Result<(), Violation> {
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        path: PathNumber,
+        frame: Frame,
+        size: u64,
+    ) -> Result<(), Violation> {
         if let Frame::Hello(hello) = frame {
             return self.handle_hello(now, path, hello);
         }
@@ -306,7 +322,14 @@ impl Endpoint {
                 self.handle_resume(now, id, &view);
                 Ok(())
             }
-            frame => association.handle_frame(&mut self.cx, now, path, frame),
+            frame => {
+                let announces = matches!(frame, Frame::Networks { .. });
+                let result = association.handle_frame(&mut self.cx, now, path, frame);
+                if announces {
+                    self.share_addresses(now, id);
+                }
+                result
+            }
         };
         self.after(now, id);
         result
@@ -318,7 +341,8 @@ impl Endpoint {
         if self.sessions.contains_key(&session) {
             return None;
         }
-        if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer) {
+        if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer)
+        {
             association.tell_end(*ending);
             return None;
         }
@@ -366,6 +390,24 @@ impl Endpoint {
         }
     }
 
+    /// An association that has not reached its peer yet tries where the same peer, on the same port, says that it is.
+    fn share_addresses(&mut self, now: Instant, id: AssociationId) {
+        let Some(source) = self.associations.get(&id) else { return };
+        let (peer, announced) = (source.peer, source.announced());
+        let seeking: Vec<AssociationId> = self
+            .associations
+            .iter()
+            .filter(|(_, a)| a.peer == peer && a.incarnation.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in seeking {
+            if let Some(association) = self.associations.get_mut(&id) {
+                association.also_at(&announced);
+            }
+            self.after(now, id);
+        }
+    }
+
     fn tell_unknown(&mut self, id: AssociationId, session: SessionId) {
         if let Some(association) = self.associations.get_mut(&id) {
             association.tell_end((session, EndReason::Unknown, MessageId(0)));
@@ -373,7 +415,9 @@ impl Endpoint {
     }
 
     fn move_session(&mut self, now: Instant, session: SessionId, from: AssociationId, to: AssociationId) {
-        let Some(mut moved) = self.associations.get_mut(&from).and_then(|a| a.remove(session)) else { return };
+        let Some(mut moved) = self.associations.get_mut(&from).and_then(|a| a.remove(session)) else {
+            return;
+        };
         moved.park(&mut self.cx, now);
         if let Some(association) = self.associations.get_mut(&to) {
             association.insert(&mut self.cx, moved);
@@ -388,7 +432,14 @@ impl Endpoint {
         }
         let incarnation = hello.incarnation;
         let id = if let Some(greeting) = self.greetings.remove(&number) {
-            self.adopt(now, greeting, incarnation)?
+            match self.adopt(now, greeting, incarnation) {
+                Some(id) => id,
+                None => {
+                    self.cx.stats.refused_greetings += 1;
+                    self.cx.actions.push_back(Action::Reset { path: number });
+                    return Ok(());
+                }
+            }
         } else {
             let Some(old) = self.homes.get(&number).copied() else { return Ok(()) };
             self.place(now, number, old, incarnation)
@@ -399,12 +450,12 @@ impl Endpoint {
         result
     }
 
-    /// A path that came in joins the association of the process it came from.
-    fn adopt(&mut self, now: Instant, greeting: Greeting, incarnation: Incarnation) -> Result<AssociationId, Violation> {
+    /// A path that came in joins the association of the process it came from; `None` if there are too many.
+    fn adopt(&mut self, now: Instant, greeting: Greeting, incarnation: Incarnation) -> Option<AssociationId> {
         let Greeting { path, peer } = greeting;
         let id = match self.by_process(peer, incarnation) {
             Some(id) => id,
-            None if self.associations.len() >= self.cx.config.max_associations => return Err(Violation::Limit),
+            None if self.associations.len() >= self.cx.config.max_associations => return None,
             None => {
                 let mut association = Association::new(peer, Some(incarnation), Vec::new());
                 // The side that opened the first path opens the others; we help if it does not.
@@ -412,18 +463,24 @@ impl Endpoint {
                 self.create(association)
             }
         };
-        let Some(association) = self.associations.get_mut(&id) else { return Err(Violation::Limit) };
+        let association = self.associations.get_mut(&id)?;
         // Twins are settled at HELLO, so a few more than the limit may be there for a moment.
-        if association.paths.len() >= self.cx.config.max_paths + 8 {
-            return Err(Violation::Limit);
+        if association.paths.len() >= 2 * self.cx.config.max_paths {
+            return None;
         }
         self.homes.insert(path.number, id);
         association.paths.insert(path.number, path);
-        Ok(id)
+        Some(id)
     }
 
     /// A path that we opened reached a process: it may be another one than the association was with.
-    fn place(&mut self, now: Instant, number: PathNumber, old: AssociationId, incarnation: Incarnation) -> AssociationId {
+    fn place(
+        &mut self,
+        now: Instant,
+        number: PathNumber,
+        old: AssociationId,
+        incarnation: Incarnation,
+    ) -> AssociationId {
         let Some(association) = self.associations.get_mut(&old) else { return old };
         let peer = association.peer;
         if association.incarnation == Some(incarnation) {
@@ -467,10 +524,16 @@ impl Endpoint {
                 break;
             }
         }
-        let late: Vec<PathNumber> =
-            self.greetings.iter().filter(|(_, g)| g.path.deadline <= now).map(|(number, _)| *number).collect();
+        let late: Vec<PathNumber> = self
+            .greetings
+            .iter()
+            .filter(|(_, g)| g.path.deadline <= now)
+            .map(|(number, _)| *number)
+            .collect();
         for number in late {
-            self.violated(now, number, Violation::Hello);
+            self.greetings.remove(&number);
+            self.cx.stats.refused_greetings += 1;
+            self.cx.actions.push_back(Action::Reset { path: number });
         }
     }
 
@@ -531,7 +594,8 @@ impl Endpoint {
     /// How many bytes a driver should ask for at once on a path: about 5 ms of its rate, 1,400 bytes to 256 KiB.
     #[must_use]
     pub fn record_size(&self, path: PathNumber) -> usize {
-        let path = self.homes.get(&path).and_then(|id| self.associations.get(id)).and_then(|a| a.paths.get(&path));
+        let path =
+            self.homes.get(&path).and_then(|id| self.associations.get(id)).and_then(|a| a.paths.get(&path));
         let rate = path.map_or(0, |path| path.estimate.rate().unwrap_or(4_000_000));
         crate::estimate::bytes_in(rate, RECORD_TIME).clamp(RECORD[0], RECORD[1]) as usize
     }

@@ -96,8 +96,9 @@ impl Estimate {
         if elapsed < self.rtt_or_guess().clamp(ROUND[0], ROUND[1]) {
             return;
         }
-        let rate = u64::try_from(u128::from(self.delivered - before) * 1_000_000_000 / u128::from(nanos(elapsed)))
-            .unwrap_or(u64::MAX);
+        let rate =
+            u64::try_from(u128::from(self.delivered - before) * 1_000_000_000 / u128::from(nanos(elapsed)))
+                .unwrap_or(u64::MAX);
         self.end_round(rate);
         self.round = Some((clock, self.delivered));
     }

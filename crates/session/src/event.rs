@@ -254,7 +254,9 @@ pub enum SendError {
     #[error("the peer is closing the conversation")]
     PeerShut,
     /// Larger than the peer takes as one whole message.
-    #[error("a whole message of {size} bytes is larger than the peer's limit of {limit}: stream it with `begin`")]
+    #[error(
+        "a whole message of {size} bytes is larger than the peer's limit of {limit}: stream it with `begin`"
+    )]
     TooLarge {
         /// Bytes of the message.
         size: u64,

@@ -270,7 +270,8 @@ impl Inbound {
                 free
             }
             Order::After { dependencies, .. } => {
-                let open: Vec<u64> = dependencies.iter().map(|d| d.0).filter(|d| !self.resolved.contains(*d)).collect();
+                let open: Vec<u64> =
+                    dependencies.iter().map(|d| d.0).filter(|d| !self.resolved.contains(*d)).collect();
                 if dependencies.iter().any(|d| self.dropped.contains(d.0)) {
                     self.resolve_dropped(cx, id);
                     return;
@@ -311,7 +312,9 @@ impl Inbound {
 
     /// Reads on in a streamed message that was taken.
     pub(crate) fn read(&mut self, cx: &mut Context, id: MessageId) -> Read {
-        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.taken && !m.ghost) else { return Read::Dropped };
+        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.taken && !m.ghost) else {
+            return Read::Dropped;
+        };
         if let Some(bytes) = message.bytes.read() {
             let mut back = [0; 2];
             let mut left = bytes.len() as u64;
@@ -341,7 +344,8 @@ impl Inbound {
     /// The application takes nothing any more.
     pub(crate) fn close(&mut self, cx: &mut Context) {
         self.closed = true;
-        let open: Vec<u64> = self.messages.iter().filter(|(_, m)| !m.ghost && m.head.is_some()).map(|(id, _)| *id).collect();
+        let open: Vec<u64> =
+            self.messages.iter().filter(|(_, m)| !m.ghost && m.head.is_some()).map(|(id, _)| *id).collect();
         for id in open {
             self.resolve_dropped(cx, id);
         }
@@ -467,7 +471,12 @@ impl Inbound {
         Ok(())
     }
 
-    pub(crate) fn handle_shut(&mut self, cx: &mut Context, last: MessageId, kind: ShutKind) -> Result<(), Violation> {
+    pub(crate) fn handle_shut(
+        &mut self,
+        cx: &mut Context,
+        last: MessageId,
+        kind: ShutKind,
+    ) -> Result<(), Violation> {
         match self.shut {
             Some((known, _)) if known != last => return Err(Violation::Contradiction),
             Some((_, ShutKind::Close)) => return Ok(()),
@@ -548,8 +557,15 @@ impl Inbound {
         }
         for class in 0..2 {
             // What was paid and not given back is what the messages hold: no credit leaks.
-            assert_eq!(self.limits[class] + paid[class], self.windows[class] + self.charged[class], "credit leaks");
-            assert!(paid[class] <= self.windows[class] + config_max + MESSAGE_COST, "holds more than the window");
+            assert_eq!(
+                self.limits[class] + paid[class],
+                self.windows[class] + self.charged[class],
+                "credit leaks"
+            );
+            assert!(
+                paid[class] <= self.windows[class] + config_max + MESSAGE_COST,
+                "holds more than the window"
+            );
         }
         for (_, id) in &self.ready {
             assert!(self.messages.contains_key(id), "{id} is ready and gone");
@@ -563,11 +579,17 @@ fn check_lengths(message: &Message, data: &Data, end: u64, max_message: u64) -> 
     if let Some(head) = &data.head {
         let too_large = !head.streamed && head.length.is_none_or(|length| length > max_message);
         let known_end = message.units.max().map_or(0, |last| last + u64::from(message.length.is_none()));
-        let other = |length: u64| length < end || length < known_end || message.length.is_some_and(|known| known != length);
+        let other = |length: u64| {
+            length < end || length < known_end || message.length.is_some_and(|known| known != length)
+        };
         if too_large || head.length.is_some_and(other) {
             return Err(Violation::FlowControl);
         }
-        if message.head.as_ref().is_some_and(|known| known.order != head.order || known.streamed != head.streamed) {
+        if message
+            .head
+            .as_ref()
+            .is_some_and(|known| known.order != head.order || known.streamed != head.streamed)
+        {
             return Err(Violation::Contradiction);
         }
     }
@@ -577,7 +599,9 @@ fn check_lengths(message: &Message, data: &Data, end: u64, max_message: u64) -> 
     }
     match message.length {
         Some(length) if end > length || (data.fin && end != length) => Err(Violation::Contradiction),
-        None if data.fin && message.units.max().is_some_and(|last| last >= end) => Err(Violation::Contradiction),
+        None if data.fin && message.units.max().is_some_and(|last| last >= end) => {
+            Err(Violation::Contradiction)
+        }
         _ => Ok(()),
     }
 }

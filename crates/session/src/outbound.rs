@@ -6,8 +6,8 @@
 
 use crate::config::Ordering;
 use crate::context::Context;
-use crate::inbound::MAX_AWAITED;
 use crate::event::{DropReason, Event, Outcome, SendError};
+use crate::inbound::MAX_AWAITED;
 use crate::journal::{Effect, Record};
 use crate::payload::Payload;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -207,7 +207,8 @@ impl Outbound {
             return Err(SendError::TooLarge { size, limit: self.max_message });
         }
         let class = labels.urgency.index();
-        let full = self.buffered[class] > 0 && self.buffered[class] + size.unwrap_or(0) > cx.config.send_buffers[class];
+        let full = self.buffered[class] > 0
+            && self.buffered[class] + size.unwrap_or(0) > cx.config.send_buffers[class];
         let waits = if let OrderRequest::After(list) = &order { list.len() } else { 0 };
         if full || self.messages.len() >= MAX_OUTSTANDING || self.waits + waits > MAX_AWAITED / 2 {
             self.refused = true;
@@ -291,7 +292,9 @@ impl Outbound {
         let Some(message) = self.messages.get_mut(&id.0) else { return Err(SendError::NotOpen(id)) };
         let urgency = message.head.labels.urgency;
         let class = urgency.index();
-        if self.buffered[class] > 0 && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class] {
+        if self.buffered[class] > 0
+            && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class]
+        {
             self.refused = true;
             return Err(SendError::Full(urgency));
         }
@@ -395,7 +398,9 @@ impl Outbound {
         if !labels.rule.fits() {
             return Err(SendError::BadRule);
         }
-        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.phase == Phase::Live) else { return Ok(false) };
+        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.phase == Phase::Live) else {
+            return Ok(false);
+        };
         let urgent = labels.urgency == Urgency::Foreground;
         message.labels = labels;
         self.relabels.insert(id.0);
@@ -419,7 +424,9 @@ impl Outbound {
             let Some(message) = self.messages.get(&at) else { continue };
             match &message.head.order {
                 Order::Total => self.raise_below(at),
-                Order::PerUrgency { .. } if message.head.labels.urgency == Urgency::Background => self.raise_below(at),
+                Order::PerUrgency { .. } if message.head.labels.urgency == Urgency::Background => {
+                    self.raise_below(at)
+                }
                 Order::After { dependencies, .. } => {
                     for dependency in dependencies.clone() {
                         let Some(awaited) = self.messages.get_mut(&dependency.0) else { continue };
@@ -496,7 +503,8 @@ impl Outbound {
     /// What the window of `class` still pays for message `id`. The oldest message without an outcome may go over it
     /// by one whole message, so that it can always finish (DESIGN, Semantics 6).
     fn credit(&self, id: u64, class: Urgency) -> u64 {
-        let oldest = self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
+        let oldest =
+            self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
         let over = if oldest { self.max_message } else { 0 };
         (self.limit[class.index()] + over).saturating_sub(self.used[class.index()])
     }
@@ -703,7 +711,8 @@ impl Outbound {
 
     /// The journal has the outcome of a dropped message: the receiver may forget it, once nothing waits for it.
     pub(crate) fn known_confirmed(&mut self, id: MessageId) {
-        let waited_for = self.messages.range(id.0 + 1..).any(|(_, m)| m.head.order.dependencies().contains(&id));
+        let waited_for =
+            self.messages.range(id.0 + 1..).any(|(_, m)| m.head.order.dependencies().contains(&id));
         if !waited_for && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
             self.resets.insert(id.0);
         }
@@ -747,7 +756,8 @@ impl Outbound {
 
     /// The conversation is over: what has no outcome is unknown, except what never left.
     pub(crate) fn end(&mut self, cx: &mut Context) {
-        let open: Vec<(u64, bool)> = self.messages.iter().map(|(id, m)| (*id, m.charged.is_empty())).collect();
+        let open: Vec<(u64, bool)> =
+            self.messages.iter().map(|(id, m)| (*id, m.charged.is_empty())).collect();
         for (id, untouched) in open {
             let outcome = if untouched { Outcome::Dropped(DropReason::Cancelled) } else { Outcome::Unknown };
             self.report(cx, id, outcome);
@@ -794,8 +804,12 @@ impl Outbound {
 
     /// After a restart nobody can go on writing what was being streamed.
     pub(crate) fn restored(&mut self, cx: &mut Context) {
-        let streams: Vec<u64> =
-            self.messages.iter().filter(|(_, m)| m.head.streamed && m.phase == Phase::Live).map(|(id, _)| *id).collect();
+        let streams: Vec<u64> = self
+            .messages
+            .iter()
+            .filter(|(_, m)| m.head.streamed && m.phase == Phase::Live)
+            .map(|(id, _)| *id)
+            .collect();
         for id in streams {
             if let Some(message) = self.messages.get_mut(&id) {
                 // It may have been sent in part, so only the receiver knows.
@@ -823,7 +837,9 @@ impl Outbound {
                 match self.messages.get(&id) {
                     None => return Err(true),
                     // Its bytes are gone here, because the peer had them.
-                    Some(m) if m.acked && !self.peer_durable && !view.received.contains(id) => return Err(true),
+                    Some(m) if m.acked && !self.peer_durable && !view.received.contains(id) => {
+                        return Err(true);
+                    }
                     Some(m) if m.phase == Phase::Known => return Err(true),
                     Some(_) => {}
                 }
@@ -836,7 +852,8 @@ impl Outbound {
     pub(crate) fn resume(&mut self, cx: &mut Context, view: &Resume) {
         self.used = view.charged;
         self.limit = view.limits;
-        let partial: BTreeMap<u64, &RangeSet> = view.partial.iter().map(|(id, units)| (id.0, units)).collect();
+        let partial: BTreeMap<u64, &RangeSet> =
+            view.partial.iter().map(|(id, units)| (id.0, units)).collect();
         for id in self.messages.keys().copied().collect::<Vec<_>>() {
             if view.delivered.contains(id) {
                 self.acked(cx, id);
@@ -869,7 +886,8 @@ impl Outbound {
             }
         }
         // A streamed message keeps only what had not arrived. If the peer lost the beginning, it cannot be told again.
-        let broken = message.phase == Phase::Live && lost_start.is_some_and(|start| start < message.payload.start());
+        let broken =
+            message.phase == Phase::Live && lost_start.is_some_and(|start| start < message.payload.start());
         self.dequeue(id);
         if view.dropped.contains(id) {
             self.settle_dropped(cx, id);
@@ -894,10 +912,14 @@ impl Outbound {
             assert!(*id < self.next, "{id} beyond next");
             for queue in &self.queues {
                 if queue.contains(id) {
-                    assert!(!message.pending.is_empty() && message.phase == Phase::Live, "{id} queued without need");
+                    assert!(
+                        !message.pending.is_empty() && message.phase == Phase::Live,
+                        "{id} queued without need"
+                    );
                 }
             }
-            let queued = self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
+            let queued =
+                self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
             assert!(queued <= 1, "{id} queued twice");
             if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
                 assert_eq!(queued, 1, "{id} has something to send and is not queued");

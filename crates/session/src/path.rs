@@ -81,7 +81,14 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    pub(crate) fn new(number: PathNumber, opener: bool, local: NetworkId, address: SocketAddr, now: Instant, deadline: Instant) -> Self {
+    pub(crate) fn new(
+        number: PathNumber,
+        opener: bool,
+        local: NetworkId,
+        address: SocketAddr,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
         Self {
             number,
             remote_number: PathNumber(0),
@@ -186,7 +193,9 @@ impl Path {
     /// When the path is given up.
     pub(crate) fn down_at(&self, config: &Config) -> Option<Instant> {
         match self.state {
-            State::Up => self.suspect.map(|since| self.last_heard.max(since - config.down_after) + config.down_after),
+            State::Up => {
+                self.suspect.map(|since| self.last_heard.max(since - config.down_after) + config.down_after)
+            }
             _ => Some(self.deadline),
         }
     }

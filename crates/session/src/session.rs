@@ -133,7 +133,10 @@ impl Session {
         if self.join == Join::Opening {
             cx.event(Event::Opened { session: self.id });
         }
-        if self.parked_at.take().is_some() && self.notice_at.take().is_none() && self.config.park_notice.is_some() {
+        if self.parked_at.take().is_some()
+            && self.notice_at.take().is_none()
+            && self.config.park_notice.is_some()
+        {
             cx.event(Event::Resumed { session: self.id });
         }
         self.limit_at = None;
@@ -212,11 +215,18 @@ impl Session {
 
     /// Whether a control frame is due that may be said now.
     pub(crate) fn has_control(&self) -> bool {
-        if self.due.resume || self.due.confirm || self.due.accept || (self.due.open && self.join == Join::Opening) {
+        if self.due.resume
+            || self.due.confirm
+            || self.due.accept
+            || (self.due.open && self.join == Join::Opening)
+        {
             return true;
         }
         self.may_send()
-            && (self.inb.has_ack() || self.inb.credit_due.contains(&true) || self.due.shut || self.out.has_control())
+            && (self.inb.has_ack()
+                || self.inb.credit_due.contains(&true)
+                || self.due.shut
+                || self.out.has_control())
     }
 
     /// Whether anything at all is due.
@@ -261,7 +271,10 @@ impl Session {
         }
         if let Some(id) = self.out.relabels.pop_first() {
             let labels = self.out.labels(id)?.clone();
-            return Some((Frame::Relabel { session: self.id, id: MessageId(id), labels }, Item::Relabel(MessageId(id))));
+            return Some((
+                Frame::Relabel { session: self.id, id: MessageId(id), labels },
+                Item::Relabel(MessageId(id)),
+            ));
         }
         if core::mem::take(&mut self.due.shut)
             && let Some(kind) = self.out.shut

@@ -34,7 +34,7 @@ pub struct Stats {
     pub violations_progress: u64,
     /// Paths closed because a peer went over a bound.
     pub violations_limit: u64,
-    /// Incoming carriers refused because too many had not said HELLO.
+    /// Incoming carriers refused because too many had not said HELLO, or closed because they did not say it in time.
     pub refused_greetings: u64,
     /// Incoming sessions refused.
     pub refused_sessions: u64,

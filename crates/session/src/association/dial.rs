@@ -52,9 +52,14 @@ impl Dials {
     }
 
     pub(crate) fn remember(&mut self, address: SocketAddr) {
-        if !self.addresses.contains(&address) && self.addresses.len() < MAX_ADDRESSES {
-            self.addresses.push(address);
+        if self.addresses.contains(&address) {
+            return;
         }
+        if self.addresses.len() == MAX_ADDRESSES {
+            // The first one is what the user typed; of those learned since, the oldest goes.
+            self.addresses.remove(1);
+        }
+        self.addresses.push(address);
     }
 
     /// Leaves the opening to the peer until `from`.
@@ -75,7 +80,9 @@ impl Dials {
     /// A path came up: its addresses are good, and the next failure is the first again.
     pub(super) fn came_up(&mut self, path: Option<&Path>) {
         let Some(path) = path else { return };
-        for key in [path.remote.map(Remote::Network), Some(Remote::Address(path.address))].into_iter().flatten() {
+        for key in
+            [path.remote.map(Remote::Network), Some(Remote::Address(path.address))].into_iter().flatten()
+        {
             if let Some(attempt) = self.attempts.get_mut(&(path.local, key)) {
                 attempt.failures = 0;
             }
@@ -142,7 +149,9 @@ impl Association {
             .pairs(cx)
             .into_iter()
             .filter(|(local, remote, addresses)| !self.has_path(*local, *remote, addresses))
-            .map(|(local, remote, _)| self.dials.attempts.get(&(local, remote)).map_or(Instant(0), |a| a.next))
+            .map(|(local, remote, _)| {
+                self.dials.attempts.get(&(local, remote)).map_or(Instant(0), |a| a.next)
+            })
             .min()?;
         Some(due.max(from))
     }
@@ -180,7 +189,10 @@ impl Association {
                 continue;
             }
             for remote in &self.remote_networks {
-                if loopback != (remote.class == NetworkClass::Loopback) || (loopback && !same_host) || remote.port == 0 {
+                if loopback != (remote.class == NetworkClass::Loopback)
+                    || (loopback && !same_host)
+                    || remote.port == 0
+                {
                     continue;
                 }
                 let addresses = reachable(local, remote);
@@ -208,9 +220,30 @@ impl Association {
     /// Whether another path already joins the same two networks; then one of the two has to go.
     pub(crate) fn twin(&self, of: &Path) -> Option<&Path> {
         let same = |path: &&Path| {
-            path.number != of.number && path.state == State::Up && path.local == of.local && path.remote == of.remote
+            path.number != of.number
+                && path.state == State::Up
+                && path.local == of.local
+                && path.remote == of.remote
         };
         self.paths.values().find(same)
+    }
+
+    /// Where the peer says that it can be reached.
+    pub(crate) fn announced(&self) -> Vec<SocketAddr> {
+        let of = |network: &Network| -> Vec<SocketAddr> {
+            network.addresses.iter().map(|address| SocketAddr::new(address.ip, network.port)).collect()
+        };
+        self.remote_networks.iter().filter(|network| network.port != 0).flat_map(of).collect()
+    }
+
+    /// Addresses of the same identity; those on a port that was asked for are the same process, as far as one can tell.
+    pub(crate) fn also_at(&mut self, addresses: &[SocketAddr]) {
+        for address in addresses {
+            if self.dials.addresses.iter().any(|known| known.port() == address.port()) {
+                self.dials.remember(*address);
+            }
+        }
+        self.dial_dirty = true;
     }
 
     /// An address was added: look again.
@@ -236,7 +269,8 @@ fn near(network: &Network, ip: IpAddr) -> bool {
 
 /// The remote network's addresses that the local one can speak to, those of its own subnets first.
 fn reachable(local: &Network, remote: &Network) -> Vec<SocketAddr> {
-    let mut addresses: Vec<IpAddr> = remote.addresses.iter().map(|a| a.ip).filter(|ip| speaks(local, *ip)).collect();
+    let mut addresses: Vec<IpAddr> =
+        remote.addresses.iter().map(|a| a.ip).filter(|ip| speaks(local, *ip)).collect();
     addresses.sort_by_key(|ip| (!near(local, *ip), ip.is_ipv6()));
     addresses.into_iter().map(|ip| SocketAddr::new(ip, remote.port)).collect()
 }

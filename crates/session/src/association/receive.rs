@@ -31,8 +31,14 @@ impl Association {
         path.ping_due = true;
         let (opener, address) = (path.opener, path.address);
         let was_up = self.paths.values().filter(|p| p.is_up()).count() > 1;
+        let network = hello.network;
         if opener {
             self.dials.remember(address);
+        } else if let Some(port) =
+            self.remote_network(Some(network)).map(|n| n.port).filter(|port| *port != 0)
+        {
+            // The peer came from an address that it may not have announced yet.
+            self.dials.remember(core::net::SocketAddr::new(address.ip(), port));
         }
         for session in self.sessions.values_mut() {
             if session.join == Join::Opening {
@@ -42,6 +48,10 @@ impl Association {
         self.hello = Some(hello);
         self.dials.came_up(self.paths.get(&number));
         if !self.resolve_twin(cx, now, number) {
+            return Ok(());
+        }
+        if self.paths.values().filter(|p| p.is_up()).count() > cx.config.max_paths {
+            self.path_down(cx, now, number, DownReason::Replaced);
             return Ok(());
         }
         let path = &self.paths[&number];
@@ -60,9 +70,11 @@ impl Association {
         let Some(path) = self.paths.get(&number) else { return false };
         let Some(twin) = self.twin(path) else { return true };
         let older = twin.number;
-        let fresh = now.since(twin.last_heard) < twin.estimate.patience(cx.config.suspicion_margin) + Duration::from_millis(50);
+        let fresh = now.since(twin.last_heard)
+            < twin.estimate.patience(cx.config.suspicion_margin) + Duration::from_millis(50);
         let ours_stays = cx.identity < self.peer;
-        let newer_stays = twin.opener == path.opener || twin.suspect.is_some() || !fresh || path.opener == ours_stays;
+        let newer_stays =
+            twin.opener == path.opener || twin.suspect.is_some() || !fresh || path.opener == ours_stays;
         let loser = if newer_stays { older } else { number };
         self.path_down(cx, now, loser, DownReason::Replaced);
         newer_stays
@@ -80,8 +92,16 @@ impl Association {
     }
 
     /// Notes that a frame of `size` bytes came in on a path that is up.
-    pub(crate) fn note_arrival(&mut self, now: Instant, number: PathNumber, frame: &Frame, size: u64) -> Result<(), Violation> {
-        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else { return Err(Violation::Hello) };
+    pub(crate) fn note_arrival(
+        &mut self,
+        now: Instant,
+        number: PathNumber,
+        frame: &Frame,
+        size: u64,
+    ) -> Result<(), Violation> {
+        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else {
+            return Err(Violation::Hello);
+        };
         path.last_heard = now;
         if frame.is_counted() {
             let urgent = matches!(frame, Frame::Data(data) if data.class == Urgency::Foreground);
@@ -177,7 +197,13 @@ impl Association {
         self.touch(id);
     }
 
-    fn handle_progress(&mut self, cx: &mut Context, now: Instant, on: PathNumber, progress: Progress) -> Result<(), Violation> {
+    fn handle_progress(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        on: PathNumber,
+        progress: Progress,
+    ) -> Result<(), Violation> {
         // A report may travel on another path than the one it is about, and outlive it.
         let Some(path) = self.paths.get_mut(&progress.path) else { return Ok(()) };
         if progress.count > path.sent {
@@ -194,7 +220,8 @@ impl Association {
         path.last_progress = now;
         if on == progress.path {
             let wait = Duration::from_micros(progress.delay);
-            path.estimate.round_trip(now, now.since(newest).saturating_sub(wait).max(Duration::from_micros(1)));
+            path.estimate
+                .round_trip(now, now.since(newest).saturating_sub(wait).max(Duration::from_micros(1)));
             path.estimate.delivered(bytes, progress.clock);
             self.recovered(cx, progress.path);
         }
@@ -253,7 +280,13 @@ impl Association {
     }
 
     /// Everything up to `count` arrived on a path, as the peer says elsewhere: no measure of the path itself.
-    fn land(&mut self, cx: &mut Context, now: Instant, number: PathNumber, count: u64) -> Result<(), Violation> {
+    fn land(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        count: u64,
+    ) -> Result<(), Violation> {
         let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
         if count > path.sent {
             return Err(Violation::Progress);
@@ -279,7 +312,13 @@ impl Association {
         }
     }
 
-    fn handle_networks(&mut self, cx: &mut Context, now: Instant, epoch: u64, networks: alloc::vec::Vec<Network>) {
+    fn handle_networks(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        epoch: u64,
+        networks: alloc::vec::Vec<Network>,
+    ) {
         if epoch < self.remote_epoch {
             return;
         }

@@ -33,7 +33,8 @@ impl Association {
             if ask && self.notices.len() < MAX_NOTICES {
                 self.notices.push_back(Frame::Check { path: remote });
             }
-            let urgent: Vec<bool> = self.paths[&number].flights.iter().map(|f| self.is_urgent(&f.cargo)).collect();
+            let urgent: Vec<bool> =
+                self.paths[&number].flights.iter().map(|f| self.is_urgent(&f.cargo)).collect();
             self.move_flights(number, |index| urgent[index]);
         }
         self.routes_changed();
@@ -94,7 +95,10 @@ impl Association {
             self.session_timeout(cx, now, id);
             self.touch(id);
             // A timer that does not move would be run for ever.
-            debug_assert!(self.timer_of.get(&id).is_none_or(|next| *next > at), "a session timer stands still");
+            debug_assert!(
+                self.timer_of.get(&id).is_none_or(|next| *next > at),
+                "a session timer stands still"
+            );
         }
         self.dial(cx, now);
         if self.idle_at(cx).is_some_and(|at| at <= now) {

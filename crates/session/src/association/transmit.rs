@@ -45,7 +45,14 @@ impl Sheet<'_> {
 
 impl Association {
     /// Fills at most about `max` bytes for a path (a single control frame may go over it); returns how many.
-    pub(crate) fn fill(&mut self, cx: &mut Context, now: Instant, number: PathNumber, max: usize, out: &mut Vec<u8>) -> usize {
+    pub(crate) fn fill(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        max: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
         self.fill_path(cx, now, number, &mut sheet);
         let up = self.paths.get(&number).is_some_and(Path::is_up);
@@ -65,7 +72,9 @@ impl Association {
             if sheet.used() > 0 {
                 path.last_sent = now;
             }
-            if sheet.room() > 0 && path.background_in_flight < path.estimate.background_window(cx.config.background_queue) {
+            if sheet.room() > 0
+                && path.background_in_flight < path.estimate.background_window(cx.config.background_queue)
+            {
                 path.estimate.starved();
             }
         }
@@ -112,13 +121,16 @@ impl Association {
 
     /// The path that carries control frames: the one that answers soonest.
     pub(crate) fn control_path(&self) -> Option<PathNumber> {
-        let key = |path: &&Path| (path.suspect.is_some(), path.blocked.is_some(), path.estimate.rtt_or_guess(), path.number);
+        let key = |path: &&Path| {
+            (path.suspect.is_some(), path.blocked.is_some(), path.estimate.rtt_or_guess(), path.number)
+        };
         self.paths.values().filter(|path| path.is_up()).min_by_key(key).map(|path| path.number)
     }
 
     fn fill_control(&mut self, cx: &mut Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
         // Reports about suspect paths would go into the same hole there.
-        let suspects = self.paths.values_mut().filter(|p| p.is_up() && p.suspect.is_some() && p.number != number);
+        let suspects =
+            self.paths.values_mut().filter(|p| p.is_up() && p.suspect.is_some() && p.number != number);
         for path in suspects.filter(|p| p.unreported > 0) {
             sheet.put(&report(path, now));
         }
@@ -170,7 +182,14 @@ impl Association {
         }
     }
 
-    fn fill_data(&mut self, cx: &mut Context, now: Instant, number: PathNumber, urgency: Urgency, sheet: &mut Sheet<'_>) {
+    fn fill_data(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        urgency: Urgency,
+        sheet: &mut Sheet<'_>,
+    ) {
         // Background shares a path in turns; foreground goes by session, each message as soon as it can.
         let after = if urgency == Urgency::Background { self.turn.0 + 1 } else { 0 };
         let ids: Vec<SessionId> =
@@ -202,7 +221,9 @@ impl Association {
         candidate: Candidate,
         sheet: &mut Sheet<'_>,
     ) -> bool {
-        let Some(rule) = self.sessions.get(&id).and_then(|s| s.out.labels(candidate.id)).map(|l| l.rule.clone()) else {
+        let Some(rule) =
+            self.sessions.get(&id).and_then(|s| s.out.labels(candidate.id)).map(|l| l.rule.clone())
+        else {
             return true;
         };
         let Some(best) = self.choose(cx, now, &rule, candidate) else {
@@ -245,7 +266,9 @@ impl Association {
     /// When the last byte of a message would be at the peer, if it were sent on this path now.
     fn predict(path: &Path, now: Instant, bytes: u64) -> Duration {
         let blocked = path.blocked.map_or(Duration::ZERO, |since| now.since(since));
-        blocked + path.estimate.rtt_or_guess() / 2 + time_of(path.in_flight + bytes, path.estimate.rate_or_guess())
+        blocked
+            + path.estimate.rtt_or_guess() / 2
+            + time_of(path.in_flight + bytes, path.estimate.rate_or_guess())
     }
 
     /// The path that would have the message there first: rules before suspicion, suspicion before preference,
@@ -280,12 +303,24 @@ impl Association {
 
     /// Whether a path takes its share of a background message: all allowed paths do, as long as a piece here is
     /// there no later than the rest would be on the best one.
-    fn shares(&self, cx: &Context, now: Instant, rule: &Rule, number: PathNumber, best: PathNumber, candidate: Candidate) -> bool {
+    fn shares(
+        &self,
+        cx: &Context,
+        now: Instant,
+        rule: &Rule,
+        number: PathNumber,
+        best: PathNumber,
+        candidate: Candidate,
+    ) -> bool {
         if number == best {
             return true;
         }
-        let (Some(path), Some(other)) = (self.paths.get(&number), self.paths.get(&best)) else { return false };
-        let (Some((rank, _)), Some((best_rank, _))) = (self.judge(cx, rule, path), self.judge(cx, rule, other)) else {
+        let (Some(path), Some(other)) = (self.paths.get(&number), self.paths.get(&best)) else {
+            return false;
+        };
+        let (Some((rank, _)), Some((best_rank, _))) =
+            (self.judge(cx, rule, path), self.judge(cx, rule, other))
+        else {
             return false;
         };
         if rank > best_rank || (path.suspect.is_some() && other.suspect.is_none()) {

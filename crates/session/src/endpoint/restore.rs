@@ -39,7 +39,8 @@ impl Endpoint {
             session.join = Join::Parked;
             session.due = crate::session::Due::default();
             session.parked_at = Some(now);
-            let known = self.associations.iter().find(|(_, a)| a.peer == peer && a.incarnation == incarnation);
+            let known =
+                self.associations.iter().find(|(_, a)| a.peer == peer && a.incarnation == incarnation);
             let home = match known {
                 Some((home, _)) => *home,
                 None => self.create(Association::new(peer, incarnation, addresses)),

@@ -19,10 +19,17 @@ impl Endpoint {
     /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
     ///
     /// An association that was reached at one of the addresses, or that no address is needed for, is shared.
-    pub fn connect(&mut self, now: Instant, peer: Fingerprint, addresses: &[SocketAddr], config: SessionConfig) -> SessionId {
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        peer: Fingerprint,
+        addresses: &[SocketAddr],
+        config: SessionConfig,
+    ) -> SessionId {
         let shares = |association: &Association| {
             association.peer == peer
-                && (addresses.is_empty() || addresses.iter().any(|address| association.dials.addresses().contains(address)))
+                && (addresses.is_empty()
+                    || addresses.iter().any(|address| association.dials.addresses().contains(address)))
         };
         let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
@@ -51,7 +58,8 @@ impl Endpoint {
 
     /// Another address at which `peer` may be reached.
     pub fn add_address(&mut self, now: Instant, peer: Fingerprint, address: SocketAddr) {
-        let ids: Vec<AssociationId> = self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
+        let ids: Vec<AssociationId> =
+            self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(association) = self.associations.get_mut(&id) {
                 association.dials.remember(address);
@@ -79,7 +87,10 @@ impl Endpoint {
     /// Who is at the other end of a session.
     #[must_use]
     pub fn peer(&self, session: SessionId) -> Option<Fingerprint> {
-        self.sessions.get(&session).and_then(|id| self.associations.get(id)).map(|association| association.peer)
+        self.sessions
+            .get(&session)
+            .and_then(|id| self.associations.get(id))
+            .map(|association| association.peer)
     }
 
     fn on_session<R>(
@@ -125,12 +136,23 @@ impl Endpoint {
     }
 
     /// Appends to a streamed message: all of `bytes`, or nothing with [`SendError::Full`].
-    pub fn write(&mut self, now: Instant, session: SessionId, id: MessageId, bytes: Bytes) -> Result<(), SendError> {
+    pub fn write(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: MessageId,
+        bytes: Bytes,
+    ) -> Result<(), SendError> {
         self.on_session(now, session, |s, cx| s.out.write(cx, id, bytes)).map_err(|_| SendError::Ended)?
     }
 
     /// Ends a streamed message.
-    pub fn finish_message(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SendError> {
+    pub fn finish_message(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: MessageId,
+    ) -> Result<(), SendError> {
         self.on_session(now, session, |s, _| s.out.finish(id)).map_err(|_| SendError::Ended)?
     }
 
@@ -141,8 +163,16 @@ impl Endpoint {
     }
 
     /// Changes the labels of a message that has no outcome yet. Its place in the order stays.
-    pub fn relabel(&mut self, now: Instant, session: SessionId, id: MessageId, labels: Labels) -> Result<(), SendError> {
-        let relabelled = self.on_session(now, session, |s, _| s.out.relabel(id, labels)).map_err(|_| SendError::Ended)??;
+    pub fn relabel(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: MessageId,
+        labels: Labels,
+    ) -> Result<(), SendError> {
+        let relabelled = self
+            .on_session(now, session, |s, _| s.out.relabel(id, labels))
+            .map_err(|_| SendError::Ended)??;
         if relabelled { Ok(()) } else { Err(SendError::NotOpen(id)) }
     }
 
@@ -199,7 +229,8 @@ impl Endpoint {
 
     /// Ends all associations with a peer that is no longer trusted.
     pub fn forget(&mut self, now: Instant, peer: Fingerprint, reason: &str) {
-        let ids: Vec<AssociationId> = self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
+        let ids: Vec<AssociationId> =
+            self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(association) = self.associations.get_mut(&id) {
                 association.leave(&mut self.cx, reason);

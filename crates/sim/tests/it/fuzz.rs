@@ -1,0 +1,54 @@
+//! The fuzz targets on stable: the committed corpus, then inputs from a seed. `STEADFAST_FUZZ_ROUNDS` sets how many.
+
+use steadfast_sim::fuzz;
+use steadfast_sim::rng::Rng;
+
+fn rounds() -> u64 {
+    std::env::var("STEADFAST_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3000)
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+/// A corpus entry, or well-formed nonsense, with a few bytes changed.
+fn input(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = if rng.chance(30) && !corpus.is_empty() {
+        corpus[rng.range(0, corpus.len() as u64) as usize].clone()
+    } else {
+        fuzz::plausible(rng)
+    };
+    for _ in 0..rng.range(0, 4) {
+        if !bytes.is_empty() {
+            let at = rng.range(0, bytes.len() as u64) as usize;
+            match rng.range(0, 3) {
+                0 => bytes[at] = rng.next() as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, rng.next() as u8),
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn fuzz_frames() {
+    let corpus = corpus("frames");
+    corpus.iter().for_each(|bytes| fuzz::frames(bytes));
+    let mut rng = Rng::new(1);
+    for _ in 0..rounds() {
+        fuzz::frames(&input(&mut rng, &corpus));
+    }
+}
+
+#[test]
+fn fuzz_hostile() {
+    let corpus = corpus("hostile");
+    corpus.iter().for_each(|bytes| fuzz::hostile(bytes));
+    let mut rng = Rng::new(2);
+    for _ in 0..rounds() {
+        fuzz::hostile(&input(&mut rng, &corpus));
+    }
+}

@@ -1,0 +1,4 @@
+//! The simulator's tests: scenarios, the swarm, the fuzz targets.
+
+mod fuzz;
+mod swarm;

@@ -1,0 +1,36 @@
+//! Faults from a seed. `STEADFAST_SEEDS` sets how many seeds run, `STEADFAST_SEED` runs one with a trace.
+
+use std::panic;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn swarm() {
+    if let Some(seed) = number("STEADFAST_SEED") {
+        eprintln!("{:?}", steadfast_sim::swarm::run(seed, true));
+        return;
+    }
+    let seeds = number("STEADFAST_SEEDS").unwrap_or(256);
+    let first = number("STEADFAST_FIRST_SEED").unwrap_or(0);
+    let (mut delivered, mut suspicions, mut rolled_back, mut failed) = (0, 0, 0, Vec::new());
+    for seed in first..first + seeds {
+        match panic::catch_unwind(|| steadfast_sim::swarm::run(seed, false)) {
+            Ok(report) => {
+                delivered += report.delivered;
+                suspicions += report.suspicions;
+                rolled_back += report.rolled_back;
+            }
+            Err(_) => {
+                eprintln!("seed {seed} failed; replay it with: cargo xtask replay {seed}");
+                failed.push(seed);
+            }
+        }
+    }
+    eprintln!(
+        "{seeds} seeds: {delivered} messages delivered, {suspicions} suspicions, {rolled_back} rollbacks refused"
+    );
+    assert!(failed.is_empty(), "failing seeds: {failed:?}");
+    assert!(delivered > 0 && suspicions > 0, "the swarm exercised nothing");
+}
