@@ -71,16 +71,23 @@ async fn nothing_is_asked_for_while_the_kernel_has_enough() {
     }
 }
 
-#[tokio::test]
+/// On two threads, so that the kernel may become writable between any two steps of the writer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_writer_goes_on_when_the_peer_reads() {
-    let (mut carrier, mut peer) = carrier_pair().await;
-    carrier.set_unsent_limit(1).unwrap();
-    carrier.set_record_size(1400);
-    let bytes = pattern(2_000_000);
-    let (sent, got) =
-        guarded(async { tokio::join!(send(&mut carrier, &bytes), receive(&mut peer, bytes.len())) }).await;
-    sent.unwrap();
-    assert!(got.unwrap().0 == bytes);
+    for limit in [1, 20_000, 300_000] {
+        let (mut carrier, mut peer) = carrier_pair().await;
+        carrier.set_unsent_limit(limit).unwrap();
+        carrier.set_record_size(1400);
+        let bytes = pattern(5_000_000);
+        let sent = bytes.clone();
+        let sending = tokio::spawn(async move {
+            send(&mut carrier, &sent).await.unwrap();
+            carrier
+        });
+        let receiving = tokio::spawn(async move { receive(&mut peer, 5_000_000).await.unwrap().0 });
+        assert!(guarded(receiving).await.unwrap() == bytes);
+        guarded(sending).await.unwrap();
+    }
 }
 
 #[tokio::test]
