@@ -9,7 +9,7 @@ use std::time::Duration;
 use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
 
 /// Nothing that works takes this long, on however slow a machine.
-const GUARD: Duration = Duration::from_secs(10);
+const GUARD: Duration = Duration::from_secs(60);
 
 /// Awaits what must happen.
 pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
