@@ -15,7 +15,7 @@ const PIECE: usize = 32 * 1024;
 const URGENT: u32 = 150;
 const PACE: Duration = Duration::from_millis(10);
 /// Nothing that works takes this long.
-const GUARD: Duration = Duration::from_secs(120);
+const GUARD: Duration = Duration::from_secs(15);
 
 /// What the workload tells the scenario.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,8 +62,9 @@ fn round(fault: fn(&World, &Signal)) {
             block_on(async move {
                 let endpoint = endpoint().identity(b_key).trust(a_print).bind().await.unwrap();
                 contact_out.send(endpoint.contact()).unwrap();
-                receive(&endpoint.accept().await.unwrap(), &signals).await;
-                // The sender's close is acknowledged before this leaves.
+                let socket = endpoint.accept().await.unwrap();
+                receive(&socket, &signals).await;
+                socket.close_within(GUARD).await.unwrap();
                 endpoint.close("the test is over").await;
             });
         })
