@@ -493,6 +493,11 @@ impl Outbound {
         }
     }
 
+    /// Whether a message waits for a path that it may use.
+    pub(crate) fn has_unroutable(&self) -> bool {
+        self.unroutable.iter().any(|queue| !queue.is_empty())
+    }
+
     /// The set of paths changed: what no path could carry is looked at again.
     pub(crate) fn routes_changed(&mut self) {
         for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {

@@ -226,6 +226,11 @@ impl Run {
     }
 
     fn fault(&mut self, host: usize, network: usize, kind: u64) {
+        // Who moves before it has heard of a conversation cannot be found by the other side.
+        let known: Vec<SessionId> = self.world.nodes[host].core.sessions().collect();
+        if kind == 5 && self.sessions_of(host).iter().any(|session| !known.contains(session)) {
+            return;
+        }
         let attachment = &mut self.world.nodes[host].attachments[network];
         match kind {
             0 => (attachment.hole_out, attachment.hole_in) = (true, true),

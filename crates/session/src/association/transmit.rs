@@ -229,6 +229,7 @@ impl Association {
         let Some(best) = self.choose(cx, now, &rule, candidate) else {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.set_unroutable(urgency, candidate.id);
+                self.dial_dirty = true;
             }
             return true;
         };

@@ -1,0 +1,65 @@
+//! The programs that tests call, installed where that is possible.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use crate::process;
+
+/// One program that a test starts and that a small Debian may lack.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    reason: &'static str,
+}
+
+/// What cargo itself needs (a C compiler as linker and for `ring`) is not here: without it this program would not run.
+const NEEDS: [Need; 2] = [
+    Need {
+        program: "unshare",
+        package: "util-linux",
+        reason: "the testbed's tests enter a user namespace with it when not run as root",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        reason: "the scout's tests change addresses and links under it, as an administrator would",
+    },
+];
+
+/// Installs what is missing, or says what to install. Never fails: tests that miss a program say so themselves.
+pub(crate) fn run() {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| process::find(need.program).is_none()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    println!("Some tests call programs that are missing here:");
+    for need in &missing {
+        println!("  {} ({}): {}", need.program, need.package, need.reason);
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !is_root() || process::find("apt-get").is_none() {
+        println!("Going on without them. On Debian, install them as root: {by_hand}");
+        return;
+    }
+    println!("Installing: {by_hand}");
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&packages);
+    if !(apt(&["update"]) && apt(&install)) {
+        println!(
+            "Going on without them: apt-get failed, see above. Is there a network, and a mirror that answers?"
+        );
+    }
+}
+
+fn apt(arguments: &[&str]) -> bool {
+    let mut command = Command::new("apt-get");
+    command.args(["--quiet"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    process::succeeds(&mut command).unwrap_or(false)
+}
+
+fn is_root() -> bool {
+    // /proc/self belongs to the effective user, which saves a dependency for one system call.
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}

@@ -1,0 +1,131 @@
+//! The long counts that do not fit the ten minutes of `cargo xtask test`, and one seed again.
+
+use std::env;
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::tally::Tally;
+use crate::test;
+
+/// One test that takes its counts from environment variables.
+struct Soak {
+    name: &'static str,
+    what: &'static str,
+    package: &'static str,
+    /// What the names of the tests to run contain.
+    filter: &'static str,
+    profile: &'static str,
+    counts: &'static [(&'static str, &'static str)],
+}
+
+const SOAKS: [Soak; 3] = [
+    Soak {
+        name: "swarm",
+        what: "10,000 seeds of faults in the simulator against the reference model",
+        package: "steadfast-sim",
+        filter: "swarm",
+        profile: "soak",
+        counts: &[("STEADFAST_SEEDS", "10000")],
+    },
+    Soak {
+        name: "fuzz",
+        what: "1,000,000 mutated inputs for each fuzz target",
+        package: "steadfast-sim",
+        filter: "fuzz",
+        profile: "soak",
+        counts: &[("STEADFAST_FUZZ_ROUNDS", "1000000")],
+    },
+    Soak {
+        name: "faults",
+        what: "20 rounds of faults with real sockets in the testbed",
+        package: "steadfast",
+        filter: "faults",
+        profile: "dev",
+        counts: &[("STEADFAST_ROUNDS", "20")],
+    },
+];
+
+/// One line for each soak.
+pub(crate) fn list() -> String {
+    SOAKS.iter().fold(String::new(), |mut list, soak| {
+        let _infallible = writeln!(list, "  {:<8} {}", soak.name, soak.what);
+        list
+    })
+}
+
+/// `cargo xtask soak [NAME]`.
+pub(crate) fn run(name: Option<&str>) -> Result<bool> {
+    let chosen: Vec<&Soak> = SOAKS.iter().filter(|soak| name.is_none_or(|name| name == soak.name)).collect();
+    if let (Some(name), true) = (name, chosen.is_empty()) {
+        bail!("there is no soak `{name}`; these are known:\n{}", list());
+    }
+    let mut results = String::new();
+    let mut success = true;
+    for soak in chosen {
+        println!("== soak {}: {}", soak.name, soak.what);
+        let started = Instant::now();
+        let mut command = process::cargo(&["test", "--package", soak.package, "--profile", soak.profile]);
+        command.args([soak.filter, "--", "--nocapture"]);
+        for (variable, count) in soak.counts {
+            let count = env::var(variable).unwrap_or_else(|_| (*count).to_owned());
+            println!("{variable}={count}");
+            command.env(variable, count);
+        }
+        let verdict = test::verdict(&mut command, Tally::new(false))?;
+        let nothing_ran = if verdict.ran == 0 { " (no test ran)" } else { "" };
+        success &= verdict.success && verdict.ran > 0;
+        let seconds = started.elapsed().as_secs_f64();
+        writeln!(results, "{:<8} {seconds:>8.1} s  {}{nothing_ran}", soak.name, verdict.summary)?;
+    }
+    print!("\n{results}");
+    Ok(success)
+}
+
+/// `cargo xtask replay SEED`.
+pub(crate) fn replay(seed: &str) -> Result<bool> {
+    let seed = parse_seed(seed)?;
+    let mut command = process::cargo(&["test", "--package", "steadfast-sim", "swarm", "--", "--nocapture"]);
+    command.env("STEADFAST_SEED", seed.to_string());
+    if env::var_os("STEADFAST_LOG").is_none() {
+        command.env("STEADFAST_LOG", "trace");
+    }
+    let verdict = test::verdict(&mut command, Tally::new(false))?;
+    if verdict.ran == 0 {
+        bail!("cannot replay seed {seed}: steadfast-sim ran no test with `swarm` in its name");
+    }
+    println!("seed {seed}: {}", verdict.summary);
+    Ok(verdict.success)
+}
+
+/// A seed as the swarm prints it, in decimal or, with `0x`, in hexadecimal.
+fn parse_seed(seed: &str) -> Result<u64> {
+    let parsed = match seed.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => seed.parse(),
+    };
+    parsed.with_context(|| {
+        format!("cannot replay `{seed}`: give the number that the swarm printed, as in 42 or 0x2a")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_read_in_both_bases() {
+        assert_eq!(parse_seed("42").unwrap(), 42);
+        assert_eq!(parse_seed("0x2a").unwrap(), 42);
+        assert!(parse_seed("2a").unwrap_err().to_string().contains("`2a`"));
+    }
+
+    #[test]
+    fn names_of_soaks_are_distinct() {
+        for (at, soak) in SOAKS.iter().enumerate() {
+            assert!(SOAKS[..at].iter().all(|other| other.name != soak.name), "{}", soak.name);
+        }
+    }
+}
