@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Wall};
+use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
 use steadfast_net::tls::TlsError;
-use steadfast_net::Carrier;
 use steadfast_wire::PathNumber;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -255,14 +255,10 @@ impl Shared {
     /// Reads a carrier until it ends, and writes when its socket takes bytes again.
     async fn run_link(self: Arc<Self>, link: Arc<Link>) {
         let mut input = BytesMut::new();
-        loop {
-            let Some(waits) = link.waits() else { break };
-            match waits {
-                Waits::Turn => {
-                    tokio::task::yield_now().await;
-                    self.resume(&link);
-                }
-                Waits::Nothing | Waits::Socket => {}
+        while let Some(waits) = link.waits() {
+            if waits == Waits::Turn {
+                tokio::task::yield_now().await;
+                self.resume(&link);
             }
             tokio::select! {
                 readable = link.socket.readable() => {
@@ -325,7 +321,9 @@ impl Shared {
                 tracing::debug!(path = %link.path, %error, "a carrier failed");
                 if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
                     let peer = lock(&link.output).carrier.as_ref().map(Carrier::peer);
-                    peer.iter().for_each(|peer| self.note_refusal(*peer, error));
+                    if let Some(peer) = peer {
+                        self.note_refusal(peer, error);
+                    }
                 }
                 false
             }

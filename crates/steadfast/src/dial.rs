@@ -86,11 +86,7 @@ fn known_as(network: &Network, local: IpAddr) -> IpAddr {
     same_family.or(all.first()).map_or(local, |address| address.ip)
 }
 
-async fn open(
-    shared: &Arc<Shared>,
-    options: &ConnectOptions,
-    peer: Fingerprint,
-) -> Result<Carrier, String> {
+async fn open(shared: &Arc<Shared>, options: &ConnectOptions, peer: Fingerprint) -> Result<Carrier, String> {
     let stream = connect(options).await.map_err(|error| error.to_string())?;
     let side = Side::Connecting(Expect::Key(peer));
     handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT).await.map_err(|error| {

@@ -126,7 +126,7 @@ impl Shared {
         }
         while inner.core.poll_journal().is_some() {}
         while let Some(event) = inner.core.poll_event() {
-            self.note(inner, &event, effects);
+            note(inner, &event, effects);
             if is_public(&event) {
                 tracing::debug!(?event, "steadfast");
                 effects.subscribers.append(&mut self.hub.publish(&event));
@@ -137,52 +137,11 @@ impl Shared {
         }
     }
 
-    /// Brings the state of conversations up to date. It has the order of the events, because the core's lock is held.
-    fn note(&self, inner: &mut Inner, event: &Event, effects: &mut Effects) {
-        match event {
-            Event::Incoming { session, peer } => {
-                let state = Arc::new(SessionState::new(*session, *peer, true));
-                inner.sessions.insert(*session, state);
-                effects.incoming = true;
-            }
-            Event::Ended { session, .. } => {
-                if let Some(state) = inner.sessions.remove(session) {
-                    effects.receipts.append(&mut state.note(event));
-                    effects.wakes.push(Wake::All(state));
-                    // It may have been the last one that the driver waited for.
-                    effects.rearm = true;
-                }
-            }
-            Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
-            Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
-            Event::Opened { session }
-            | Event::Parked { session }
-            | Event::Resumed { session }
-            | Event::PeerShut { session, .. } => {
-                if let Some(state) = inner.sessions.get(session) {
-                    state.note(event);
-                    effects.wakes.push(Wake::All(Arc::clone(state)));
-                }
-            }
-            Event::Acked { session, .. } | Event::Outcome { session, .. } => {
-                if let Some(state) = inner.sessions.get(session) {
-                    effects.receipts.append(&mut state.note(event));
-                }
-            }
-            Event::PeerLeft { peer, .. } => {
-                for state in inner.sessions.values().filter(|state| state.peer == *peer) {
-                    state.note(event);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Does what the core asked for until it asks for nothing more.
     fn carry_out(self: &Arc<Self>, mut effects: Effects) {
         loop {
             for action in effects.actions.drain(..) {
-                self.act(action);
+                self.act(&action);
             }
             for path in effects.ready.drain(..) {
                 self.flush_path(path);
@@ -213,8 +172,8 @@ impl Shared {
         }
     }
 
-    fn act(self: &Arc<Self>, action: Action) {
-        match action {
+    fn act(self: &Arc<Self>, action: &Action) {
+        match *action {
             Action::Connect { path, local, remote, peer } => self.dial(path, local, remote, peer),
             Action::Close { path } => self.close_path(path),
             Action::Reset { path } => self.reset_path(path),
@@ -248,6 +207,47 @@ impl Effects {
             && self.receipts.is_empty()
             && self.subscribers.is_empty()
             && !self.incoming
+    }
+}
+
+/// Brings the state of conversations up to date. It has the order of the events, because the core's lock is held.
+fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
+    match event {
+        Event::Incoming { session, peer } => {
+            let state = Arc::new(SessionState::new(*session, *peer, true));
+            inner.sessions.insert(*session, state);
+            effects.incoming = true;
+        }
+        Event::Ended { session, .. } => {
+            if let Some(state) = inner.sessions.remove(session) {
+                effects.receipts.append(&mut state.note(event));
+                effects.wakes.push(Wake::All(state));
+                // It may have been the last one that the driver waited for.
+                effects.rearm = true;
+            }
+        }
+        Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
+        Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
+        Event::Opened { session }
+        | Event::Parked { session }
+        | Event::Resumed { session }
+        | Event::PeerShut { session, .. } => {
+            if let Some(state) = inner.sessions.get(session) {
+                state.note(event);
+                effects.wakes.push(Wake::All(Arc::clone(state)));
+            }
+        }
+        Event::Acked { session, .. } | Event::Outcome { session, .. } => {
+            if let Some(state) = inner.sessions.get(session) {
+                effects.receipts.append(&mut state.note(event));
+            }
+        }
+        Event::PeerLeft { peer, .. } => {
+            for state in inner.sessions.values().filter(|state| state.peer == *peer) {
+                state.note(event);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -15,7 +15,7 @@ const PIECE: usize = 32 * 1024;
 const URGENT: u32 = 150;
 const PACE: Duration = Duration::from_millis(10);
 /// Nothing that works takes this long.
-const GUARD: Duration = Duration::from_secs(15);
+const GUARD: Duration = Duration::from_secs(60);
 
 /// What the workload tells the scenario.
 #[derive(Debug, PartialEq, Eq)]
