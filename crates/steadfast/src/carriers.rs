@@ -262,10 +262,16 @@ impl Shared {
             }
             tokio::select! {
                 readable = link.socket.readable() => {
-                    if readable.is_err() || !self.read(&link, &mut input) {
+                    if readable.is_err() {
                         break;
                     }
+                    let (goes_on, ready) = self.read(&link, &mut input);
+                    // An application that answers at once takes our acknowledgements along.
                     tokio::task::yield_now().await;
+                    self.flush_paths(ready);
+                    if !goes_on {
+                        break;
+                    }
                 }
                 writable = link.socket.writable(), if waits == Waits::Socket => {
                     if writable.is_err() {
@@ -296,22 +302,23 @@ impl Shared {
         self.call(|_, _| ());
     }
 
-    /// One turn of reading; `false` if the carrier is at its end.
-    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> bool {
+    /// One turn of reading: whether the carrier goes on, and the paths that have something to say to that.
+    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> (bool, Vec<PathNumber>) {
         let (state, tune) = {
             let mut output = lock(&link.output);
-            let Some(carrier) = &mut output.carrier else { return false };
+            let Some(carrier) = &mut output.carrier else { return (false, Vec::new()) };
             let state = carrier.try_read(input, READ_TURN);
             let tune = output.tuned.elapsed() > TUNE_EVERY;
             (state, tune)
         };
+        let mut ready = Vec::new();
         if !input.is_empty() {
-            self.call(|inner, now| inner.core.handle_data(now, link.path, input));
+            ready = self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input));
         }
         if tune {
             self.tune(link);
         }
-        match state {
+        let goes_on = match state {
             Ok(ReadState::Blocked | ReadState::More) => true,
             Ok(end) => {
                 tracing::debug!(path = %link.path, ?end, "a carrier ended");
@@ -327,7 +334,8 @@ impl Shared {
                 }
                 false
             }
-        }
+        };
+        (goes_on, ready)
     }
 
     /// Brings record size and unsent limit to what the path's rate asks for.

@@ -103,6 +103,30 @@ impl Shared {
         result
     }
 
+    /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns the paths that have something to
+    /// say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs.
+    pub(crate) fn call_and_hold<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Inner, Instant) -> R,
+    ) -> Vec<PathNumber> {
+        let mut effects = Effects::default();
+        {
+            let mut inner = lock(&self.inner);
+            f(&mut inner, self.clock.now());
+            self.collect(&mut inner, &mut effects);
+        }
+        let ready = std::mem::take(&mut effects.ready);
+        self.carry_out(effects);
+        ready
+    }
+
+    /// Writes what these paths have to say.
+    pub(crate) fn flush_paths(self: &Arc<Self>, ready: Vec<PathNumber>) {
+        if !ready.is_empty() {
+            self.carry_out(Effects { ready, ..Effects::default() });
+        }
+    }
+
     /// Calls into the core and leaves what follows to the next [`Shared::call`]: for those who hold a carrier.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
         let mut inner = lock(&self.inner);
