@@ -115,7 +115,9 @@ impl Shared {
             f(&mut inner, self.clock.now());
             self.collect(&mut inner, &mut effects);
         }
-        let ready = std::mem::take(&mut effects.ready);
+        // A program may end as soon as it hears that its conversation did: our last word has to be out by then.
+        let urgent = effects.wakes.iter().any(|wake| matches!(wake, Wake::All(_)));
+        let ready = if urgent { Vec::new() } else { std::mem::take(&mut effects.ready) };
         self.carry_out(effects);
         ready
     }

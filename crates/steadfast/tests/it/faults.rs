@@ -5,7 +5,10 @@ use crate::common::{log, soon};
 use std::future::Future;
 use std::sync::mpsc;
 use std::time::Duration;
-use steadfast::{Endpoint, Event, Identity, Labels, MultiSocket, Outcome, ScoutConfig, Urgency};
+use steadfast::{
+    CloseError, EndReason, Endpoint, Event, Identity, Labels, MultiSocket, Outcome, ScoutConfig,
+    SessionError, Urgency,
+};
 use steadfast_testbed::{Direction, Host, IpNet, Lab, Link, isolated};
 
 /// The file: so many messages of so many bytes.
@@ -64,7 +67,14 @@ fn round(fault: fn(&World, &Signal)) {
                 contact_out.send(endpoint.contact()).unwrap();
                 let socket = endpoint.accept().await.unwrap();
                 receive(&socket, &signals).await;
-                socket.close_within(GUARD).await.unwrap();
+                // The sender may leave before this hears that both ends agreed.
+                let closed = socket.close_within(GUARD).await;
+                let left = |reason| matches!(reason, SessionError::Ended { reason: EndReason::Left, .. });
+                assert!(
+                    matches!(&closed, Ok(()))
+                        || matches!(&closed, Err(CloseError::Session(e)) if left(e.clone())),
+                    "{closed:?}"
+                );
                 endpoint.close("the test is over").await;
             });
         })
@@ -87,6 +97,7 @@ fn round(fault: fn(&World, &Signal)) {
                 }
             });
             send(&socket).await;
+            endpoint.close("everything was delivered").await;
             signals.send(Signal::Done).unwrap();
         });
     });
