@@ -66,6 +66,8 @@ pub(crate) struct Session {
     /// ACK frames on their way.
     acks_flying: u32,
     shut_arrived: bool,
+    /// The application knows that the peer knows the session.
+    pub(crate) told_opened: bool,
     /// Our claim may not have arrived: anything else could overtake it on another path.
     claiming: bool,
     pub(crate) parked_at: Option<Instant>,
@@ -90,6 +92,7 @@ impl Session {
             accepted: opener,
             acks_flying: 0,
             shut_arrived: false,
+            told_opened: !opener,
             claiming: false,
             parked_at: None,
             resumed_at: None,
@@ -138,7 +141,8 @@ impl Session {
 
     /// Both sides are in it.
     pub(crate) fn joined(&mut self, cx: &mut Context) {
-        if self.join == Join::Opening {
+        // Its first path may have been lost before the peer's answer came.
+        if !core::mem::replace(&mut self.told_opened, true) {
             cx.event(Event::Opened { session: self.id });
         }
         if self.parked_at.take().is_some()

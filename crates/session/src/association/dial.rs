@@ -208,7 +208,9 @@ impl Association {
     /// The pairs of networks that are to have a path: those that may reach each other, the most promising first, at
     /// most as many as there may be paths. Both sides come to the same list once each knows the other's networks.
     fn pairs(&self, cx: &Context) -> Vec<Pair> {
-        let same_host = self.paths.values().any(|path| path.is_up() && path.address.ip().is_loopback());
+        let is_loopback =
+            |path: &Path| cx.network(path.local).is_some_and(|n| n.class == NetworkClass::Loopback);
+        let same_host = self.paths.values().any(|path| path.is_up() && is_loopback(path));
         let unmetered = |path: &Path| path.is_good() && cx.network(path.local).is_some_and(|n| !n.metered);
         // Metered networks are for when no other works, or a message may use no other.
         let metered = cx.config.metered_standby
@@ -249,7 +251,9 @@ impl Association {
                 });
                 let own = cx.networks.iter().any(|n| n.addresses.iter().any(|a| a.ip == address.ip()));
                 let here = address.ip().is_loopback() || own;
-                if !announced && here == loopback && speaks(local, address.ip()) {
+                // Within one host the peer's networks count only once a path has shown that it is here.
+                let covered = announced && (same_host || !loopback);
+                if !covered && here == loopback && speaks(local, address.ip()) {
                     let rank =
                         (!near(local, address.ip()), local.metered, local.cost, tie(local.id, u32::MAX));
                     pairs.push((rank, (local.id, Remote::Address(*address), alloc::vec![*address])));

@@ -37,6 +37,7 @@ impl Endpoint {
             let Record::Opened { peer, incarnation, addresses, .. } = opened else { continue };
             session.out.restored(&mut self.cx);
             session.join = Join::Parked;
+            session.told_opened = true;
             session.due = crate::session::Due::default();
             session.parked_at = Some(now);
             let known =
