@@ -17,6 +17,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello};
 use steadfast_wire::{
     Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
@@ -32,6 +33,9 @@ const CLOSED_PATHS: usize = 32;
 /// The most CHECK and HAVE frames, and the most END frames, that wait to be said.
 const MAX_NOTICES: usize = 64;
 const MAX_ENDS: usize = 1024;
+
+/// How long a farewell waits for what was said before it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// An association, as this endpoint numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,8 +68,8 @@ pub(crate) struct Association {
     timer_of: BTreeMap<SessionId, Instant>,
     /// Sessions that ended here since the endpoint last looked.
     pub(crate) ended: Vec<Ending>,
-    /// The farewell that is due.
-    bye: Option<String>,
+    /// The farewell that is due, and when it is said at the latest: it must not overtake what went another way.
+    bye: Option<(String, Instant)>,
     /// When [`Association::dial`] is next due, as last computed.
     dial_at: Option<Instant>,
     dial_dirty: bool,
@@ -222,24 +226,30 @@ impl Association {
     }
 
     /// Says BYE on every path and ends all sessions.
-    pub(crate) fn leave(&mut self, cx: &mut Context, reason: &str) {
+    pub(crate) fn leave(&mut self, cx: &mut Context, now: Instant, reason: &str) {
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.end(cx, id, EndReason::Left, false, None);
         }
-        self.bye = Some(reason.into());
+        self.bye = Some((reason.into(), now + FAREWELL));
         self.dials.stop();
         self.dial_dirty = true;
     }
 
+    /// Whether the farewell is to be said now: everything else has arrived, or has had its time.
+    pub(crate) fn says_bye(&self, now: Instant) -> bool {
+        let quiet = || self.ends.is_empty() && self.paths.values().all(|path| path.flights.is_empty());
+        self.bye.as_ref().is_some_and(|(_, latest)| *latest <= now || quiet())
+    }
+
     /// The farewell was said on a path (or cannot be, because it is not up): close it.
-    pub(crate) fn close_after_bye(&mut self, cx: &mut Context, number: PathNumber) {
-        if self.bye.is_some() && self.paths.remove(&number).is_some() {
+    pub(crate) fn close_after_bye(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
+        if self.says_bye(now) && self.paths.remove(&number).is_some() {
             cx.actions.push_back(Action::Close { path: number });
         }
     }
 
     /// Whether a path has something to say.
-    pub(crate) fn has_output(&self, path: &Path) -> bool {
+    pub(crate) fn has_output(&self, now: Instant, path: &Path) -> bool {
         match path.state {
             crate::path::State::Connecting => false,
             crate::path::State::ExpectHello => path.hello_due,
@@ -249,7 +259,7 @@ impl Association {
                     || path.report_due
                     || path.ping_due
                     || path.pong_due.is_some()
-                    || self.bye.is_some()
+                    || self.says_bye(now)
                     || self.networks_due
                     || !self.work.is_empty()
                     || !self.notices.is_empty()

@@ -155,7 +155,7 @@ impl Endpoint {
         association.refresh(&self.cx, now);
         for (number, path) in &association.paths {
             self.homes.insert(*number, id);
-            if path.blocked.is_none() && association.has_output(path) {
+            if path.blocked.is_none() && association.has_output(now, path) {
                 self.ready.insert(*number);
             }
         }
@@ -584,7 +584,7 @@ impl Endpoint {
         let Some(id) = self.homes.get(&path).copied() else { return 0 };
         let Some(association) = self.associations.get_mut(&id) else { return 0 };
         let bytes = association.fill(&mut self.cx, now, path, max, out);
-        association.close_after_bye(&mut self.cx, path);
+        association.close_after_bye(&mut self.cx, now, path);
         if bytes > 0 {
             let more = association.has_work();
             self.after(now, id);

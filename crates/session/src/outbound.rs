@@ -120,7 +120,8 @@ pub(crate) struct Outbound {
     dropped: RangeSet,
     memory_floor: u64,
     buffered: [u64; 2],
-    refused: bool,
+    /// A send was refused for want of room, by urgency.
+    refused: [bool; 2],
     /// Declared dependencies of all open messages.
     waits: usize,
     pub(crate) shut: Option<ShutKind>,
@@ -148,7 +149,7 @@ impl Outbound {
             dropped: RangeSet::new(),
             memory_floor: 1,
             buffered: [0; 2],
-            refused: false,
+            refused: [false; 2],
             waits: 0,
             shut: None,
             shut_held: false,
@@ -218,7 +219,7 @@ impl Outbound {
             && self.buffered[class] + size.unwrap_or(0) > cx.config.send_buffers[class];
         let waits = if let OrderRequest::After(list) = &order { list.len() } else { 0 };
         if full || self.messages.len() >= MAX_OUTSTANDING || self.waits + waits > MAX_AWAITED / 2 {
-            self.refused = true;
+            self.refused[class] = true;
             return Err(SendError::Full(labels.urgency));
         }
         let order = self.order(order, labels.urgency)?;
@@ -303,7 +304,7 @@ impl Outbound {
         if self.buffered[class] > 0
             && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class]
         {
-            self.refused = true;
+            self.refused[class] = true;
             return Err(SendError::Full(urgency));
         }
         let end = message.payload.end();
@@ -628,11 +629,15 @@ impl Outbound {
 
     fn give_room(&mut self, cx: &mut Context, class: usize, bytes: u64) {
         self.buffered[class] -= bytes.min(self.buffered[class]);
+        if self.messages.len() >= MAX_OUTSTANDING {
+            return;
+        }
         // Told when half of it is free again, so that a writer does not wake for each byte.
-        let room = self.buffered.iter().zip(cx.config.send_buffers).all(|(held, limit)| *held <= limit / 2);
-        if self.refused && room && self.messages.len() < MAX_OUTSTANDING {
-            self.refused = false;
-            cx.event(Event::Writable { session: self.session });
+        for class in 0..2 {
+            if self.refused[class] && self.buffered[class] <= cx.config.send_buffers[class] / 2 {
+                self.refused[class] = false;
+                cx.event(Event::Writable { session: self.session });
+            }
         }
     }
 

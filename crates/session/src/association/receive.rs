@@ -4,7 +4,7 @@ use super::{Association, MAX_NOTICES};
 use crate::context::Context;
 use crate::event::{DownReason, Event, Violation};
 use crate::journal::{Effect, Record};
-use crate::path::{Cargo, State};
+use crate::path::{Cargo, Path, State};
 use crate::session::{Join, Session};
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello, Progress};
@@ -43,6 +43,8 @@ impl Association {
         }
         self.hello = Some(hello);
         self.dials.came_up(self.paths.get(&number));
+        let path = &self.paths[&number];
+        cx.event(Event::PathUp(self.info(cx, path)));
         if !self.resolve_twin(cx, now, number) {
             return Ok(());
         }
@@ -50,8 +52,6 @@ impl Association {
             self.path_down(cx, now, number, DownReason::Replaced);
             return Ok(());
         }
-        let path = &self.paths[&number];
-        cx.event(Event::PathUp(self.info(cx, path)));
         if !was_up {
             self.claim_parked(cx);
         }
@@ -59,17 +59,22 @@ impl Association {
         Ok(())
     }
 
-    /// Of two paths for one pair the newer stays if the older is in doubt; else that of the lower fingerprint
-    /// (DESIGN, Semantics 7). Whether the path `number` stays.
+    /// Of two paths for one pair the newer stays if the older is in doubt; else that of the lower fingerprint, or the
+    /// one that its side opened first (DESIGN, Semantics 7). Whether the path `number` stays.
     fn resolve_twin(&mut self, cx: &mut Context, now: Instant, number: PathNumber) -> bool {
         let Some(path) = self.paths.get(&number) else { return false };
         let Some(twin) = self.twin(path) else { return true };
         let older = twin.number;
         let fresh = now.since(twin.last_heard)
             < twin.estimate.patience(cx.config.suspicion_margin) + Duration::from_millis(50);
-        let ours_stays = cx.identity < self.peer;
-        let newer_stays =
-            twin.opener == path.opener || twin.suspect.is_some() || !fresh || path.opener == ours_stays;
+        // Both sides have to choose alike: where one side opened both, by its number of the path.
+        let number_of = |path: &Path| if path.opener { path.number } else { path.remote_number };
+        let preferred = match (path.opener, twin.opener) {
+            (true, false) => cx.identity < self.peer,
+            (false, true) => cx.identity > self.peer,
+            _ => number_of(path) < number_of(twin),
+        };
+        let newer_stays = twin.suspect.is_some() || !fresh || preferred;
         let loser = if newer_stays { older } else { number };
         self.path_down(cx, now, loser, DownReason::Replaced);
         newer_stays

@@ -100,10 +100,24 @@ impl Association {
                 "a session timer stands still"
             );
         }
+        // Paths that never said HELLO, or take nothing, hear no farewell.
+        if self.bye.as_ref().is_some_and(|(_, latest)| *latest <= now) {
+            for number in self.deaf_paths() {
+                self.path_down(cx, now, number, DownReason::Ended);
+            }
+        }
         self.dial(cx, now);
         if self.idle_at(cx).is_some_and(|at| at <= now) {
-            self.leave(cx, "nothing to do");
+            self.leave(cx, now, "nothing to do");
         }
+    }
+
+    fn deaf_paths(&self) -> Vec<PathNumber> {
+        self.paths
+            .values()
+            .filter(|path| !path.is_up() || path.blocked.is_some())
+            .map(|path| path.number)
+            .collect()
     }
 
     /// When an association without sessions is closed.
@@ -147,6 +161,9 @@ impl Association {
     pub(crate) fn timeout(&self, cx: &Context) -> Option<Instant> {
         let paths = self.paths.values().filter_map(|path| path.timeout(&cx.config)).min();
         let sessions = self.timers.first().map(|(at, _)| *at);
-        [paths, sessions, self.dial_at, self.idle_at(cx)].into_iter().flatten().min()
+        [paths, sessions, self.dial_at, self.idle_at(cx), self.bye.as_ref().map(|(_, at)| *at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -84,6 +84,7 @@ impl Association {
 
     /// HELLO, PROGRESS, PING, PONG, BYE.
     fn fill_path(&mut self, cx: &Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
+        let says_bye = self.says_bye(now);
         let Some(path) = self.paths.get_mut(&number) else { return };
         if path.state == crate::path::State::Connecting {
             return;
@@ -116,7 +117,7 @@ impl Association {
             path.ping = Some((nonce, now));
             sheet.put(&Frame::Ping { nonce });
         }
-        if let Some(reason) = &self.bye {
+        if says_bye && let Some((reason, _)) = &self.bye {
             sheet.put(&Frame::Bye { reason: reason.clone() });
         }
     }

@@ -221,7 +221,7 @@ impl Endpoint {
     pub fn leave(&mut self, now: Instant, reason: &str) {
         for id in self.associations.keys().copied().collect::<Vec<_>>() {
             if let Some(association) = self.associations.get_mut(&id) {
-                association.leave(&mut self.cx, reason);
+                association.leave(&mut self.cx, now, reason);
             }
             self.after(now, id);
         }
@@ -233,7 +233,7 @@ impl Endpoint {
             self.associations.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(association) = self.associations.get_mut(&id) {
-                association.leave(&mut self.cx, reason);
+                association.leave(&mut self.cx, now, reason);
             }
             self.after(now, id);
         }
