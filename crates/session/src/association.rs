@@ -394,7 +394,7 @@ impl Association {
             }
             Cargo::Networks(_) => self.networks_due = true,
             // A peer that did not hear the end asks when it next claims the session.
-            Cargo::End(_) | Cargo::Moved(..) | Cargo::Nothing => {}
+            Cargo::End | Cargo::Moved(..) | Cargo::Nothing => {}
         }
     }
 

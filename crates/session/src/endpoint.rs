@@ -283,7 +283,7 @@ impl Endpoint {
             self.cx.actions.push_back(Action::Reset { path });
         }
         self.on_path(now, path, |association, cx| {
-            association.path_down(cx, now, path, DownReason::Violation)
+            association.path_down(cx, now, path, DownReason::Violation);
         });
     }
 
@@ -436,14 +436,12 @@ impl Endpoint {
         }
         let incarnation = hello.incarnation;
         let id = if let Some(greeting) = self.greetings.remove(&number) {
-            match self.adopt(now, greeting, incarnation) {
-                Some(id) => id,
-                None => {
-                    self.cx.stats.refused_greetings += 1;
-                    self.cx.actions.push_back(Action::Reset { path: number });
-                    return Ok(());
-                }
-            }
+            let Some(id) = self.adopt(now, greeting, incarnation) else {
+                self.cx.stats.refused_greetings += 1;
+                self.cx.actions.push_back(Action::Reset { path: number });
+                return Ok(());
+            };
+            id
         } else {
             let Some(old) = self.homes.get(&number).copied() else { return Ok(()) };
             self.place(now, number, old, incarnation)

@@ -264,7 +264,7 @@ pub enum SendError {
         limit: u64,
     },
     /// The send buffer is full; [`Event::Writable`] tells when to try again.
-    #[error("the {} send buffer is full: wait until the peer has taken some of it", urgency_name(.0))]
+    #[error("the {} send buffer is full: wait until the peer has taken some of it", urgency_name(*.0))]
     Full(Urgency),
     /// A declared dependency was dropped, so this message could never be delivered.
     #[error("message {0}, which this one waits for, was dropped")]
@@ -280,7 +280,7 @@ pub enum SendError {
     NotOpen(MessageId),
 }
 
-const fn urgency_name(urgency: &Urgency) -> &'static str {
+const fn urgency_name(urgency: Urgency) -> &'static str {
     match urgency {
         Urgency::Foreground => "foreground",
         Urgency::Background => "background",

@@ -134,8 +134,8 @@ impl Inbound {
         self.is_finished() && !self.has_ack() && self.ack_held.is_empty()
     }
 
-    /// A piece of a message. `Ok(true)` if it was new.
-    pub(crate) fn handle_data(&mut self, cx: &mut Context, data: Data) -> Result<bool, Violation> {
+    /// A piece of a message. Duplicates are counted and dropped.
+    pub(crate) fn handle_data(&mut self, cx: &mut Context, data: Data) -> Result<(), Violation> {
         let id = data.id.0;
         if self.shut.is_some_and(|(last, _)| id > last.0) {
             return Err(Violation::Contradiction);
@@ -144,7 +144,7 @@ impl Inbound {
         if self.resolved.contains(id) && !ghost {
             cx.stats.bytes_duplicate += data.payload.len() as u64;
             cx.stats.frames_late += 1;
-            return Ok(false);
+            return Ok(());
         }
         self.check_room(id)?;
         self.highest = self.highest.max(id);
@@ -181,19 +181,19 @@ impl Inbound {
             self.refund(id);
         }
         if fresh.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         if self.closed && !ghost {
             // Nobody will take it: the sender is to know that at once.
             if self.messages.get(&id).is_some_and(|m| m.head.is_some()) {
                 self.resolve_dropped(cx, id);
             }
-            return Ok(true);
+            return Ok(());
         }
         if !ghost {
             self.advanced(cx, id, fresh_head);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// An honest sender has a bounded number of messages open, and so leaves a bounded number of holes.
@@ -582,15 +582,11 @@ impl Inbound {
             paid[0] += message.paid[0];
             paid[1] += message.paid[1];
         }
-        for class in 0..2 {
+        for (class, paid) in paid.into_iter().enumerate() {
             // What was paid and not given back is what the messages hold: no credit leaks.
-            assert_eq!(
-                self.limits[class] + paid[class],
-                self.windows[class] + self.charged[class],
-                "credit leaks"
-            );
+            assert_eq!(self.limits[class] + paid, self.windows[class] + self.charged[class], "credit leaks");
             assert!(
-                paid[class] <= self.windows[class] + config_max + MESSAGE_COST + self.late[class],
+                paid <= self.windows[class] + config_max + MESSAGE_COST + self.late[class],
                 "holds more than the window"
             );
         }

@@ -6,7 +6,7 @@
 
 use crate::config::Ordering;
 use crate::context::Context;
-use crate::event::{DropReason, Event, Outcome, SendError};
+use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::inbound::MAX_AWAITED;
 use crate::journal::{Effect, Record};
 use crate::payload::Payload;
@@ -443,7 +443,7 @@ impl Outbound {
             match &message.head.order {
                 Order::Total => self.raise_below(at),
                 Order::PerUrgency { .. } if message.head.labels.urgency == Urgency::Background => {
-                    self.raise_below(at)
+                    self.raise_below(at);
                 }
                 Order::After { dependencies, .. } => {
                     for dependency in dependencies.clone() {
@@ -651,9 +651,9 @@ impl Outbound {
     }
 
     /// The peer's receipts.
-    pub(crate) fn handle_ack(&mut self, cx: &mut Context, ack: &Ack) -> bool {
+    pub(crate) fn handle_ack(&mut self, cx: &mut Context, ack: &Ack) -> Result<(), Violation> {
         if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
-            return false;
+            return Err(Violation::Contradiction);
         }
         for id in self.known(&ack.received) {
             self.acked(cx, id);
@@ -666,7 +666,7 @@ impl Outbound {
             self.settle_dropped(cx, id);
         }
         self.give_room(cx, 0, 0);
-        true
+        Ok(())
     }
 
     /// The ids of a set that have no outcome yet; linear in those, not in the set.

@@ -26,7 +26,7 @@ pub(crate) enum State {
 pub(crate) enum Cargo {
     Session(SessionId, Item),
     Networks(u64),
-    End(SessionId),
+    End,
     /// Given up as lost and said again elsewhere; kept because it may still arrive.
     Moved(SessionId, Item),
     Nothing,
@@ -178,11 +178,6 @@ impl Path {
         } else if !self.report_due && self.report_at.is_none() {
             self.report_at = Some(now + REPORT_DELAY);
         }
-    }
-
-    /// Whether the peer owes an answer on this path.
-    pub(crate) fn expects_answer(&self) -> bool {
-        !self.flights.is_empty() || self.ping.is_some()
     }
 
     /// When the silence becomes suspicious.

@@ -250,7 +250,7 @@ impl Model {
                 let delivery = direction.delivered.get(id).filter(|delivery| delivery.ended.is_some());
                 match sent.outcome {
                     Some(Outcome::Delivered) => {
-                        assert!(delivery.is_some(), "{session} {sender} #{id}: reported, not delivered")
+                        assert!(delivery.is_some(), "{session} {sender} #{id}: reported, not delivered");
                     }
                     Some(Outcome::Dropped(_)) => {
                         assert!(

@@ -1,6 +1,6 @@
 //! Random numbers that a seed repeats.
 
-/// The generator SplitMix64 (Steele, Lea and Flood, 2014).
+/// The generator `SplitMix64` (Steele, Lea and Flood, 2014).
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 

@@ -104,7 +104,7 @@ impl Run {
         for _ in 0..hosts {
             let attachments = (0..networks).map(|network| attachment(&mut rng, network)).collect();
             let host = world.add_host(config.clone(), attachments);
-            world.nodes[host].drift = rng.range(0, 400) as i64 - 200;
+            world.nodes[host].drift = rng.range(0, 400).cast_signed() - 200;
         }
         let mut run = Self {
             rng,
@@ -456,15 +456,11 @@ impl Run {
     fn event(&mut self, host: usize, event: Event) {
         self.say(|| format!("host {host}: {event:?}"));
         match event {
-            Event::Outcome { session, id, outcome } => {
-                if outcome != Outcome::Unknown || !self.model.broken.contains(&session) {
-                    assert_ne!(
-                        outcome,
-                        Outcome::Unknown,
-                        "{session} {id}: unknown while the conversation lasts"
-                    );
-                    self.model.outcome(session, host, id, outcome);
-                }
+            Event::Outcome { session, id, outcome }
+                if (outcome != Outcome::Unknown || !self.model.broken.contains(&session)) =>
+            {
+                assert_ne!(outcome, Outcome::Unknown, "{session} {id}: unknown while the conversation lasts");
+                self.model.outcome(session, host, id, outcome);
             }
             Event::Ended { session, reason, .. } => {
                 let fine = self.model.broken.contains(&session) || reason == EndReason::Closed;
@@ -535,7 +531,9 @@ impl Run {
                     let _ended = self.world.nodes[host].core.finish(clock, session);
                 }
             }
-            members.iter().for_each(|host| self.world.pump(*host));
+            for host in members {
+                self.world.pump(host);
+            }
         }
         let until = self.world.now + Duration::from_secs(90);
         self.play_until(until, |run| {

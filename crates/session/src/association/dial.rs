@@ -260,7 +260,7 @@ impl Association {
                 }
             }
         }
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.sort_by_key(|(rank, _)| *rank);
         pairs.truncate(cx.config.max_paths);
         pairs.into_iter().map(|(_, pair)| pair).collect()
     }

@@ -257,7 +257,7 @@ impl Association {
         if self.notices.len() >= MAX_NOTICES {
             return;
         }
-        if self.paths.get(&asked).is_some_and(|path| path.is_up()) {
+        if self.paths.get(&asked).is_some_and(Path::is_up) {
             self.suspect(cx, now, asked, false);
             let path = &self.paths[&asked];
             let (path, count) = (path.remote_number, path.received);
@@ -375,15 +375,9 @@ type Over = Option<(EndReason, Option<steadfast_wire::MessageId>)>;
 fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, Violation> {
     match frame {
         Frame::Data(data) => {
-            if session.inb.handle_data(cx, data)? {
-                return Ok(None);
-            }
+            session.inb.handle_data(cx, data)?;
         }
-        Frame::Ack(_, ack) => {
-            if !session.out.handle_ack(cx, &ack) {
-                return Err(Violation::Contradiction);
-            }
-        }
+        Frame::Ack(_, ack) => session.out.handle_ack(cx, &ack)?,
         Frame::Credit { class, limit, .. } => {
             let known = &mut session.out.limit[class.index()];
             *known = limit.max(*known);

@@ -154,7 +154,7 @@ impl Association {
             && let Some((session, reason, common)) = self.ends.pop_front()
         {
             let frame = Frame::End { session, reason, common };
-            self.fly(now, number, &frame, Cargo::End(session), sheet);
+            self.fly(now, number, &frame, Cargo::End, sheet);
         }
         for id in self.work.iter().copied().collect::<Vec<_>>() {
             while sheet.room() > 0 {
@@ -349,6 +349,6 @@ fn report(path: &mut Path, now: Instant) -> Frame {
         path: path.remote_number,
         count: path.received,
         delay: nanos(now.since(path.last_counted)) / 1000,
-        clock: path.last_counted.0 / 1000 & steadfast_wire::varint::MAX,
+        clock: (path.last_counted.0 / 1000) & steadfast_wire::varint::MAX,
     })
 }

@@ -8,9 +8,11 @@ fn rounds() -> u64 {
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    let read = |file: std::io::Result<std::fs::DirEntry>| std::fs::read(file?.path());
+    let corpus: std::io::Result<Vec<_>> = files.map(read).collect();
+    corpus.unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
 }
 
 /// A corpus entry, or well-formed nonsense, with a few bytes changed.
@@ -36,7 +38,9 @@ fn input(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn fuzz_frames() {
     let corpus = corpus("frames");
-    corpus.iter().for_each(|bytes| fuzz::frames(bytes));
+    for bytes in &corpus {
+        fuzz::frames(bytes);
+    }
     let mut rng = Rng::new(1);
     for _ in 0..rounds() {
         fuzz::frames(&input(&mut rng, &corpus));
@@ -46,7 +50,9 @@ fn fuzz_frames() {
 #[test]
 fn fuzz_hostile() {
     let corpus = corpus("hostile");
-    corpus.iter().for_each(|bytes| fuzz::hostile(bytes));
+    for bytes in &corpus {
+        fuzz::hostile(bytes);
+    }
     let mut rng = Rng::new(2);
     for _ in 0..rounds() {
         fuzz::hostile(&input(&mut rng, &corpus));

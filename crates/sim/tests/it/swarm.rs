@@ -16,16 +16,13 @@ fn swarm() {
     let first = number("STEADFAST_FIRST_SEED").unwrap_or(0);
     let (mut delivered, mut suspicions, mut rolled_back, mut failed) = (0, 0, 0, Vec::new());
     for seed in first..first + seeds {
-        match panic::catch_unwind(|| steadfast_sim::swarm::run(seed, false)) {
-            Ok(report) => {
-                delivered += report.delivered;
-                suspicions += report.suspicions;
-                rolled_back += report.rolled_back;
-            }
-            Err(_) => {
-                eprintln!("seed {seed} failed; replay it with: cargo xtask replay {seed}");
-                failed.push(seed);
-            }
+        if let Ok(report) = panic::catch_unwind(|| steadfast_sim::swarm::run(seed, false)) {
+            delivered += report.delivered;
+            suspicions += report.suspicions;
+            rolled_back += report.rolled_back;
+        } else {
+            eprintln!("seed {seed} failed; replay it with: cargo xtask replay {seed}");
+            failed.push(seed);
         }
     }
     eprintln!(
