@@ -88,6 +88,11 @@ pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// The README's first program has to compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// Locks; a panic elsewhere while it was held does not spread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
