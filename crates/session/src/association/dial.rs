@@ -175,7 +175,9 @@ impl Association {
 
     /// Every pair of networks that may reach each other, the most promising first.
     fn pairs(&self, cx: &Context) -> Vec<(NetworkId, Remote, Vec<SocketAddr>)> {
-        let same_host = self.paths.values().any(|path| path.is_up() && path.address.ip().is_loopback());
+        let is_loopback =
+            |path: &Path| cx.network(path.local).is_some_and(|n| n.class == NetworkClass::Loopback);
+        let same_host = self.paths.values().any(|path| path.is_up() && is_loopback(path));
         let mut pairs = Vec::new();
         for local in &cx.networks {
             let unmetered_up = || {
@@ -207,7 +209,9 @@ impl Association {
                 });
                 let own = cx.networks.iter().any(|n| n.addresses.iter().any(|a| a.ip == address.ip()));
                 let here = address.ip().is_loopback() || own;
-                if !announced && here == loopback && speaks(local, address.ip()) {
+                // Within one host the peer's networks count only once a path has shown that it is here.
+                let covered = announced && (same_host || !loopback);
+                if !covered && here == loopback && speaks(local, address.ip()) {
                     let rank = (!near(local, address.ip()), local.metered, local.cost);
                     pairs.push((rank, (local.id, Remote::Address(*address), alloc::vec![*address])));
                 }

@@ -1,0 +1,176 @@
+//! Making an endpoint.
+
+use crate::driver::Driver;
+use crate::endpoint::Endpoint;
+use crate::error::BindError;
+use crate::kernel::{Kernel, Plan};
+use crate::process::this_process;
+use crate::shared::Shared;
+use crate::trusted::Trusted;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Tls, TrustFile};
+use steadfast_session::{Config, Endpoint as Core, SessionConfig};
+use steadfast_wire::Fingerprint;
+use tokio::sync::mpsc;
+
+/// How long [`Endpoint::connect`] waits unless told otherwise.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Settings of an [`Endpoint`], each with a default that is good for a first try.
+#[derive(Debug)]
+#[must_use = "a builder makes nothing until `bind` is awaited"]
+pub struct Builder {
+    identity: Source<Identity>,
+    trust: HashSet<Fingerprint>,
+    trust_file: Option<PathBuf>,
+    port: u16,
+    addresses: Vec<IpAddr>,
+    scout: ScoutConfig,
+    session_config: SessionConfig,
+    config: Config,
+    connect_limit: Duration,
+}
+
+#[derive(Debug)]
+enum Source<T> {
+    Default,
+    File(PathBuf),
+    Given(T),
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            identity: Source::Default,
+            trust: HashSet::new(),
+            trust_file: None,
+            port: 0,
+            addresses: Vec::new(),
+            scout: ScoutConfig::default(),
+            session_config: SessionConfig::default(),
+            config: Config::default(),
+            connect_limit: CONNECT_LIMIT,
+        }
+    }
+
+    /// The key pair of this side. Default: the file of [`Places`], which is made at its first use.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Source::Given(identity);
+        self
+    }
+
+    /// The file of this side's key pair, which is made if it is missing.
+    pub fn identity_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.identity = Source::File(path.as_ref().into());
+        self
+    }
+
+    /// Trusts a peer; may be called for several. If neither this nor [`trust_file`](Self::trust_file) is called, the
+    /// trust file of [`Places`] is read.
+    pub fn trust(mut self, peer: Fingerprint) -> Self {
+        self.trust.insert(peer);
+        self
+    }
+
+    /// The file of trusted peers; none is an empty one. It is watched: a key that is added may connect at once, and
+    /// one that is removed loses its conversations.
+    pub fn trust_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.trust_file = Some(path.as_ref().into());
+        self
+    }
+
+    /// The TCP port to listen on; 0, the default, is any that is free.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Listens on the port that peers try where none is named ([`DEFAULT_PORT`]).
+    pub fn listen_default(self) -> Self {
+        self.port(DEFAULT_PORT)
+    }
+
+    /// Listens on these addresses only; by default on all.
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+
+    /// How the networks of this host are watched and named. The port in it is set by the endpoint.
+    pub fn scout(mut self, config: ScoutConfig) -> Self {
+        self.scout = config;
+        self
+    }
+
+    /// Settings of the conversations that are accepted, and of those that [`Endpoint::connect`] opens.
+    pub fn session_config(mut self, config: SessionConfig) -> Self {
+        self.session_config = config;
+        self
+    }
+
+    /// Limits and intervals of the core. Its `process` and `durable` are set by the endpoint.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How long [`Endpoint::connect`] waits for the peer's answer. 10 s.
+    pub fn connect_limit(mut self, limit: Duration) -> Self {
+        self.connect_limit = limit;
+        self
+    }
+
+    /// Makes the endpoint: reads identity and trust, listens, and watches the networks.
+    ///
+    /// Waits for files and at most a second for the network manager. Works on current-thread and multi-thread runtimes,
+    /// whose I/O and time drivers must be enabled. Cancel safe: cancelling closes everything.
+    pub async fn bind(self) -> Result<Endpoint, BindError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(BindError::NoRuntime);
+        }
+        let (identity, trusted, builder) = tokio::task::spawn_blocking(move || self.read_files())
+            .await
+            .map_err(|_| BindError::NoRuntime)??;
+        let fingerprint = identity.fingerprint();
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| BindError::Random)?;
+        let mut config = builder.config;
+        config.process = this_process();
+        // Without a store nothing would ever be confirmed.
+        config.durable = false;
+        let core = Core::new(config, fingerprint, seed);
+
+        let trusted = Arc::new(trusted);
+        let decides = Arc::clone(&trusted);
+        let tls = Tls::new(&identity, Arc::new(move |key| decides.contains(key)));
+        let shared = Arc::new(Shared::new(core, fingerprint, tls, trusted, builder.session_config));
+        let mut plan = Plan { port: builder.port, addresses: builder.addresses, scout: builder.scout };
+        let kernel = Kernel::open(&shared, &mut plan).await?;
+        let addresses = Arc::new(Mutex::new(kernel.local_addresses()));
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let driver = Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver);
+        tokio::spawn(driver.run());
+        Ok(Endpoint::new(shared, addresses, commands, builder.connect_limit))
+    }
+
+    fn read_files(mut self) -> Result<(Identity, Trusted, Self), BindError> {
+        let identity = match std::mem::replace(&mut self.identity, Source::Default) {
+            Source::Given(identity) => identity,
+            Source::File(path) => Identity::load_or_create(&path)?,
+            Source::Default => Identity::load_or_create(&Places::from_env()?.identity)?,
+        };
+        let path = match self.trust_file.take() {
+            Some(path) => Some(path),
+            None if self.trust.is_empty() => Some(Places::from_env()?.trusted),
+            None => None,
+        };
+        let file = path.map(|path| TrustFile::open(&path)).transpose()?;
+        let trusted = Trusted::new(std::mem::take(&mut self.trust), file);
+        Ok((identity, trusted, self))
+    }
+}

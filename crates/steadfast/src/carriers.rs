@@ -1,0 +1,398 @@
+//! The carriers of all paths: a task for each that reads, and whoever has something to say writes.
+
+use crate::lock;
+use crate::shared::Shared;
+use bytes::BytesMut;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant as Wall};
+use steadfast_net::carrier::{ReadState, WriteState};
+use steadfast_net::tls::TlsError;
+use steadfast_net::Carrier;
+use steadfast_wire::PathNumber;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// What is read in one turn before other tasks get theirs, in bytes.
+const READ_TURN: usize = 256 * 1024;
+/// How often record size and unsent limit are brought up to date while there is traffic.
+const TUNE_EVERY: Duration = Duration::from_millis(100);
+/// The least unsent limit, in bytes: below it the kernel would be asked for every packet.
+const LEAST_UNSENT: usize = 8 * 1024;
+/// How long a carrier may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// All paths that have, or will have, a carrier.
+#[derive(Debug, Default)]
+pub(crate) struct Carriers {
+    slots: Mutex<HashMap<PathNumber, Slot>>,
+    /// A slot was emptied.
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Connecting(AbortHandle),
+    Open(Arc<Link>),
+}
+
+/// One carrier and where its writing stands.
+#[derive(Debug)]
+pub(crate) struct Link {
+    path: PathNumber,
+    socket: Arc<TcpStream>,
+    output: Mutex<Output>,
+    /// The task has to look at `output` again.
+    kick: Notify,
+}
+
+#[derive(Debug)]
+struct Output {
+    /// `None` once the path is over.
+    carrier: Option<Carrier>,
+    /// The goodbye is being said, by another task.
+    closing: bool,
+    waits: Waits,
+    /// What the core said beyond the record that was asked for.
+    spill: Vec<u8>,
+    tuned: Wall,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Nothing,
+    /// The socket takes nothing: the task waits until it does.
+    Socket,
+    /// A turn's worth was written: the task goes on after others had their turn.
+    Turn,
+}
+
+impl Carriers {
+    /// Enters a connection that is being made by a task, which `start` starts.
+    pub(crate) fn connecting(&self, path: PathNumber, start: impl FnOnce() -> AbortHandle) {
+        // Under the lock, so that the task cannot be done before it is entered.
+        lock(&self.slots).insert(path, Slot::Connecting(start()));
+    }
+
+    /// Whether nothing is open and nothing being opened.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.slots).is_empty()
+    }
+
+    /// Waits until all carriers are gone. Cancel safe.
+    pub(crate) async fn gone(&self) {
+        crate::receipt::wait_until(&self.emptied, || self.is_empty().then_some(())).await;
+    }
+
+    fn open(&self, path: PathNumber) -> Option<Arc<Link>> {
+        match lock(&self.slots).get(&path) {
+            Some(Slot::Open(link)) => Some(Arc::clone(link)),
+            _ => None,
+        }
+    }
+
+    fn remove(&self, path: PathNumber) -> Option<Slot> {
+        lock(&self.slots).remove(&path)
+    }
+
+    /// What is being connected is given up; what is open is returned.
+    fn take_all(&self) -> Vec<Arc<Link>> {
+        let slots = std::mem::take(&mut *lock(&self.slots));
+        let mut open = Vec::new();
+        for slot in slots.into_values() {
+            match slot {
+                Slot::Connecting(task) => task.abort(),
+                Slot::Open(link) => open.push(link),
+            }
+        }
+        self.emptied.notify_waiters();
+        open
+    }
+
+    fn abort_connecting(&self) {
+        lock(&self.slots).retain(|_, slot| {
+            if let Slot::Connecting(task) = slot {
+                task.abort();
+            }
+            matches!(slot, Slot::Open(_))
+        });
+    }
+}
+
+impl Link {
+    fn take(&self) -> Option<(Carrier, Vec<u8>)> {
+        let mut output = lock(&self.output);
+        let spill = std::mem::take(&mut output.spill);
+        let carrier = output.carrier.take()?;
+        drop(output);
+        self.kick.notify_one();
+        Some((carrier, spill))
+    }
+
+    fn reset(&self) {
+        if let Some((mut carrier, _)) = self.take() {
+            carrier.reset();
+        }
+    }
+}
+
+impl Shared {
+    /// The connection of a path was made; `local` is the address that the core knows it by.
+    pub(crate) fn connected(self: &Arc<Self>, path: PathNumber, carrier: Carrier, local: IpAddr) {
+        let link = Arc::new(Link::new(path, carrier));
+        {
+            let mut slots = lock(&self.carriers.slots);
+            // The core may have given it up meanwhile.
+            let Some(slot @ Slot::Connecting(_)) = slots.get_mut(&path) else { return };
+            *slot = Slot::Open(Arc::clone(&link));
+        }
+        self.spawn(Arc::clone(self).run_link(link));
+        self.call(|inner, now| inner.core.handle_connected(now, path, local));
+    }
+
+    /// A carrier came in and the core gave it a number.
+    pub(crate) fn accepted(self: &Arc<Self>, path: PathNumber, carrier: Carrier) {
+        let link = Arc::new(Link::new(path, carrier));
+        lock(&self.carriers.slots).insert(path, Slot::Open(Arc::clone(&link)));
+        self.spawn(Arc::clone(self).run_link(link));
+    }
+
+    /// The carrier of a path ended, or could not be opened.
+    pub(crate) fn lost(self: &Arc<Self>, path: PathNumber) {
+        if let Some(Slot::Open(link)) = self.carriers.remove(path) {
+            drop(link.take());
+        }
+        self.carriers.emptied.notify_waiters();
+        self.call(|inner, now| inner.core.handle_carrier_lost(now, path));
+    }
+
+    /// Throws a carrier away with what is in its socket.
+    pub(crate) fn reset_path(self: &Arc<Self>, path: PathNumber) {
+        match self.carriers.remove(path) {
+            Some(Slot::Connecting(task)) => task.abort(),
+            Some(Slot::Open(link)) => link.reset(),
+            None => {}
+        }
+        self.carriers.emptied.notify_waiters();
+    }
+
+    /// Throws all carriers away.
+    pub(crate) fn reset_all(&self) {
+        for link in self.carriers.take_all() {
+            link.reset();
+        }
+    }
+
+    /// Gives up every connection that is being made.
+    pub(crate) fn abort_connecting(&self) {
+        self.carriers.abort_connecting();
+        self.carriers.emptied.notify_waiters();
+    }
+
+    /// Closes a carrier after what was said on it; the slot stays until that is done.
+    pub(crate) fn close_path(self: &Arc<Self>, path: PathNumber) {
+        let Some(link) = self.carriers.open(path) else { return self.reset_path(path) };
+        let shared = Arc::clone(self);
+        lock(&link.output).closing = true;
+        let Some((carrier, spill)) = link.take() else { return self.reset_path(path) };
+        self.spawn(async move {
+            if let Err(error) = say_goodbye(carrier, spill).await {
+                tracing::debug!(%path, %error, "a carrier ended without a goodbye");
+            }
+            shared.carriers.remove(path);
+            shared.carriers.emptied.notify_waiters();
+        });
+    }
+
+    /// Writes what a path has to say, if its socket takes it now.
+    pub(crate) fn flush_path(self: &Arc<Self>, path: PathNumber) {
+        if let Some(link) = self.carriers.open(path) {
+            self.flush(&link);
+        }
+    }
+
+    fn flush(self: &Arc<Self>, link: &Link) {
+        let mut output = lock(&link.output);
+        let Output { carrier: Some(carrier), waits, spill, .. } = &mut *output else { return };
+        if *waits != Waits::Nothing {
+            return;
+        }
+        match carrier.try_write(&mut |out, max| self.fill(link.path, spill, out, max)) {
+            Ok(WriteState::Idle) => {}
+            Ok(WriteState::Blocked) => {
+                *waits = Waits::Socket;
+                self.peek(|inner, now| inner.core.handle_blocked(now, link.path));
+                link.kick.notify_one();
+            }
+            Ok(WriteState::More) => {
+                *waits = Waits::Turn;
+                link.kick.notify_one();
+            }
+            Err(error) => {
+                tracing::debug!(path = %link.path, %error, "a carrier failed");
+                // The task tells the core: this may be called from within a call into it.
+                output.carrier = None;
+                link.kick.notify_one();
+            }
+        }
+    }
+
+    fn fill(&self, path: PathNumber, spill: &mut Vec<u8>, out: &mut Vec<u8>, max: usize) -> usize {
+        if spill.is_empty() {
+            self.peek(|inner, now| inner.core.poll_transmit(now, path, max, out));
+            // A single control frame may be longer than what was asked for.
+            if out.len() > max {
+                spill.extend(out.drain(max..));
+            }
+        } else {
+            out.extend(spill.drain(..spill.len().min(max)));
+        }
+        out.len()
+    }
+
+    /// Reads a carrier until it ends, and writes when its socket takes bytes again.
+    async fn run_link(self: Arc<Self>, link: Arc<Link>) {
+        let mut input = BytesMut::new();
+        loop {
+            let Some(waits) = link.waits() else { break };
+            match waits {
+                Waits::Turn => {
+                    tokio::task::yield_now().await;
+                    self.resume(&link);
+                }
+                Waits::Nothing | Waits::Socket => {}
+            }
+            tokio::select! {
+                readable = link.socket.readable() => {
+                    if readable.is_err() || !self.read(&link, &mut input) {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                writable = link.socket.writable(), if waits == Waits::Socket => {
+                    if writable.is_err() {
+                        break;
+                    }
+                    self.resume(&link);
+                }
+                () = link.kick.notified() => {}
+            }
+        }
+        // Whoever took the carrier out of its slot has told the core, or been told by it.
+        let ours = self.carriers.open(link.path).is_some_and(|open| Arc::ptr_eq(&open, &link));
+        if ours && !link.is_closing() {
+            self.lost(link.path);
+        }
+    }
+
+    /// The socket takes bytes again.
+    fn resume(self: &Arc<Self>, link: &Link) {
+        let blocked = {
+            let mut output = lock(&link.output);
+            std::mem::replace(&mut output.waits, Waits::Nothing) == Waits::Socket
+        };
+        if blocked {
+            self.peek(|inner, now| inner.core.handle_writable(now, link.path));
+        }
+        self.flush(link);
+        self.call(|_, _| ());
+    }
+
+    /// One turn of reading; `false` if the carrier is at its end.
+    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> bool {
+        let (state, tune) = {
+            let mut output = lock(&link.output);
+            let Some(carrier) = &mut output.carrier else { return false };
+            let state = carrier.try_read(input, READ_TURN);
+            let tune = output.tuned.elapsed() > TUNE_EVERY;
+            (state, tune)
+        };
+        if !input.is_empty() {
+            self.call(|inner, now| inner.core.handle_data(now, link.path, input));
+        }
+        if tune {
+            self.tune(link);
+        }
+        match state {
+            Ok(ReadState::Blocked | ReadState::More) => true,
+            Ok(end) => {
+                tracing::debug!(path = %link.path, ?end, "a carrier ended");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(path = %link.path, %error, "a carrier failed");
+                if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+                    let peer = lock(&link.output).carrier.as_ref().map(Carrier::peer);
+                    peer.iter().for_each(|peer| self.note_refusal(*peer, error));
+                }
+                false
+            }
+        }
+    }
+
+    /// Brings record size and unsent limit to what the path's rate asks for.
+    fn tune(&self, link: &Link) {
+        let size = self.peek(|inner, _| inner.core.record_size(link.path));
+        let mut output = lock(&link.output);
+        output.tuned = Wall::now();
+        let Some(carrier) = &mut output.carrier else { return };
+        if size.abs_diff(carrier.record_size()) > carrier.record_size() / 4 {
+            carrier.set_record_size(size);
+            // A failure leaves the limit as it was, and a dead connection is noticed elsewhere.
+            let _unchanged = carrier.set_unsent_limit(size.max(LEAST_UNSENT) as u32);
+        }
+    }
+}
+
+impl Link {
+    fn new(path: PathNumber, carrier: Carrier) -> Self {
+        Self {
+            path,
+            socket: carrier.socket(),
+            output: Mutex::new(Output {
+                carrier: Some(carrier),
+                closing: false,
+                waits: Waits::Nothing,
+                spill: Vec::new(),
+                tuned: Wall::now(),
+            }),
+            kick: Notify::new(),
+        }
+    }
+
+    /// What the task waits for; `None` if the carrier is gone.
+    fn waits(&self) -> Option<Waits> {
+        let output = lock(&self.output);
+        output.carrier.as_ref().map(|_| output.waits)
+    }
+
+    fn is_closing(&self) -> bool {
+        lock(&self.output).closing
+    }
+}
+
+/// Writes the rest, says `close_notify`, and waits for the peer's end.
+async fn say_goodbye(mut carrier: Carrier, mut spill: Vec<u8>) -> std::io::Result<()> {
+    let socket = carrier.socket();
+    let rest = async {
+        loop {
+            let mut fill = |out: &mut Vec<u8>, max: usize| {
+                out.extend(spill.drain(..spill.len().min(max)));
+                out.len()
+            };
+            match carrier.try_write(&mut fill)? {
+                WriteState::Idle => return std::io::Result::Ok(()),
+                WriteState::Blocked => socket.writable().await?,
+                WriteState::More => tokio::task::yield_now().await,
+            }
+        }
+    };
+    match tokio::time::timeout(FAREWELL, rest).await {
+        Ok(written) => written?,
+        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+    }
+    drop(socket);
+    carrier.close(FAREWELL).await
+}

@@ -1,0 +1,258 @@
+//! The one task of an endpoint that waits for the clock, the networks, those who connect, and the trust file.
+
+use crate::error::BindError;
+use crate::kernel::{Kernel, News, Plan, tell_networks};
+use crate::lock;
+use crate::shared::Shared;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use steadfast_net::Carrier;
+use steadfast_session::SessionConfig;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant as Wall, sleep_until};
+
+/// How long a carrier may wait for the scout to know the network that it came in on.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How long saying goodbye may take when the endpoint closes.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// When to look again at what is not watched.
+const MEND: Duration = Duration::from_secs(1);
+/// Carriers on networks that are not known yet.
+const MAX_STRANDED: usize = 64;
+
+/// What the handles ask of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Quiesce(oneshot::Sender<()>),
+    Revive(oneshot::Sender<Result<(), BindError>>),
+    Close(String, oneshot::Sender<()>),
+}
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    plan: Plan,
+    /// `None` while quiesced.
+    kernel: Option<Kernel>,
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    stranded: Vec<(Carrier, Wall)>,
+    mend_at: Option<Wall>,
+    /// No handle is left: once the conversations are over so is this.
+    abandoned: bool,
+}
+
+enum Input {
+    Nothing,
+    Command(Option<Command>),
+    Time,
+    News(News),
+    Mend,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        plan: Plan,
+        kernel: Kernel,
+        addresses: Arc<Mutex<Vec<SocketAddr>>>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let kernel = Some(kernel);
+        Self { shared, plan, kernel, addresses, commands, stranded: Vec::new(), mend_at: None, abandoned: false }
+    }
+
+    /// Runs until the endpoint is closed, or all handles are gone and all conversations over.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.abandoned && self.shared.peek(|inner, _| inner.sessions.is_empty()) {
+                return self.close("the program has no further use for this endpoint").await;
+            }
+            let input = self.wait().await;
+            match input {
+                Input::Command(None) => self.abandon(),
+                Input::Command(Some(Command::Close(reason, done))) => {
+                    self.close(&reason).await;
+                    let _nobody_waits = done.send(());
+                    return;
+                }
+                Input::Command(Some(Command::Quiesce(done))) => {
+                    self.quiesce().await;
+                    let _nobody_waits = done.send(());
+                }
+                Input::Command(Some(Command::Revive(done))) => {
+                    let _nobody_waits = done.send(self.revive().await);
+                }
+                Input::Time => self.shared.call(|inner, now| inner.core.handle_timeout(now)),
+                Input::News(news) => self.hear(news).await,
+                Input::Mend => self.mend().await,
+                Input::Nothing => {}
+            }
+        }
+    }
+
+    async fn hear(&mut self, news: News) {
+        match news {
+            News::Incoming(Ok(carrier)) => self.admit(carrier, Wall::now() + MOMENT),
+            News::Incoming(Err(error)) => tracing::debug!(%error, "a connection was refused"),
+            News::Networks(Some(networks)) => {
+                tell_networks(&self.shared, &self.plan, &networks);
+                for (carrier, until) in std::mem::take(&mut self.stranded) {
+                    self.admit(carrier, until);
+                }
+            }
+            News::Networks(None) => {}
+            News::Trust => self.trust_changed().await,
+        }
+        if self.mend_at.is_none() && self.kernel.as_ref().is_some_and(|kernel| kernel.is_blind(&self.shared)) {
+            self.mend_at = Some(Wall::now() + MEND);
+        }
+    }
+
+    async fn wait(&mut self) -> Input {
+        let quiesced = self.kernel.is_none();
+        let timeout = self.shared.arm().filter(|_| !quiesced);
+        let wall = timeout.map(|at| Wall::now() + at.since(self.shared.clock.now()));
+        if wall.is_some_and(|at| at <= Wall::now()) {
+            // Expiry is decided by the clock; others had their turn since the last one.
+            tokio::task::yield_now().await;
+            return Input::Time;
+        }
+        let Self { kernel, commands, shared, mend_at, abandoned, stranded, .. } = self;
+        let news = async {
+            match kernel {
+                Some(kernel) => kernel.next().await,
+                None => pending().await,
+            }
+        };
+        let waits = stranded.iter().map(|(_, until)| *until).chain(*mend_at).min();
+        tokio::select! {
+            command = commands.recv(), if !*abandoned => Input::Command(command),
+            () = shared.timers.notified() => Input::Nothing,
+            () = sleep(wall) => Input::Time,
+            news = news => Input::News(news),
+            () = sleep(waits) => Input::Mend,
+        }
+    }
+
+    /// Gives a carrier that came in to the core, once its network is known.
+    fn admit(&mut self, carrier: Carrier, until: Wall) {
+        let Some((network, local)) = self.shared.network_of(&carrier) else {
+            if Wall::now() < until && self.stranded.len() < MAX_STRANDED {
+                self.stranded.push((carrier, until));
+            } else {
+                tracing::debug!(?carrier, "refused: it came in on no network that is known");
+            }
+            return;
+        };
+        // It may have been removed since the handshake began.
+        if !self.shared.trusted.contains(&carrier.peer()) {
+            return;
+        }
+        let (remote, peer) = (carrier.remote_addr(), carrier.peer());
+        let path = self.shared.call(|inner, now| inner.core.handle_accepted(now, network, local, remote, peer));
+        if let Some(path) = path {
+            self.shared.accepted(path, carrier);
+        }
+    }
+
+    async fn trust_changed(&mut self) {
+        let trusted = Arc::clone(&self.shared.trusted);
+        match tokio::task::spawn_blocking(move || trusted.reload()).await {
+            Ok(Ok(gone)) => {
+                for peer in gone {
+                    tracing::info!(%peer, "no longer trusted");
+                    self.shared.call(|inner, now| inner.core.forget(now, peer, "this peer is no longer trusted"));
+                }
+            }
+            Ok(Err(error)) => tracing::info!(%error, "the trusted peers stay as they were"),
+            Err(_) => {}
+        }
+    }
+
+    async fn mend(&mut self) {
+        for (carrier, until) in std::mem::take(&mut self.stranded) {
+            self.admit(carrier, until);
+        }
+        if self.mend_at.is_some_and(|at| at <= Wall::now()) {
+            self.mend_at = None;
+            let Some(kernel) = &mut self.kernel else { return };
+            kernel.mend(&self.shared, &self.plan).await;
+            if kernel.is_blind(&self.shared) {
+                self.mend_at = Some(Wall::now() + MEND);
+            }
+            // What changed meanwhile was not told.
+            self.trust_changed().await;
+        }
+    }
+
+    /// The last handle is gone: what no one can accept any more is refused.
+    fn abandon(&mut self) {
+        self.abandoned = true;
+        self.shared.call(|inner, now| {
+            while let Some((session, _)) = inner.core.accept(now, SessionConfig::default()) {
+                let _ended_already = inner.core.abort(now, session);
+            }
+        });
+    }
+
+    async fn quiesce(&mut self) {
+        let Some(kernel) = self.kernel.take() else { return };
+        self.stranded.clear();
+        self.mend_at = None;
+        kernel.close(&self.shared).await;
+        // Without networks the core has no paths and opens none.
+        self.shared.call(|inner, now| inner.core.handle_networks(now, Vec::new()));
+        self.shared.reset_all();
+        self.shared.clock.freeze();
+        self.shared.stop_tasks().await;
+        tracing::debug!("quiesced");
+    }
+
+    async fn revive(&mut self) -> Result<(), BindError> {
+        if self.kernel.is_some() {
+            return Ok(());
+        }
+        self.shared.clock.thaw();
+        match Kernel::open(&self.shared, &mut self.plan).await {
+            Ok(kernel) => {
+                *lock(&self.addresses) = kernel.local_addresses();
+                self.kernel = Some(kernel);
+            }
+            Err(error) => {
+                self.shared.clock.freeze();
+                return Err(error);
+            }
+        }
+        // The file may have been edited while nobody looked.
+        self.trust_changed().await;
+        tracing::debug!("revived");
+        Ok(())
+    }
+
+    /// Tells every peer, and closes everything within a limit.
+    async fn close(mut self, reason: &str) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.abort_connecting();
+        self.shared.call(|inner, now| inner.core.leave(now, reason));
+        let _late = tokio::time::timeout(FAREWELL, self.shared.carriers.gone()).await;
+        self.shared.reset_all();
+        self.stranded.clear();
+        if let Some(kernel) = self.kernel.take() {
+            kernel.close(&self.shared).await;
+        }
+        self.shared.stop_tasks().await;
+        self.shared.incoming.notify_waiters();
+        self.shared.hub.close();
+        tracing::debug!("closed");
+    }
+}
+
+async fn sleep(until: Option<Wall>) {
+    match until {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,110 @@
+//! What became of a message that was sent.
+
+use crate::lock;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::future::Future;
+use steadfast_session::Outcome;
+use steadfast_wire::MessageId;
+use tokio::sync::Notify;
+
+/// The sender's proof of what became of one message.
+///
+/// Dropping it costs nothing and changes nothing: the message goes its way all the same.
+#[derive(Clone)]
+pub struct Receipt {
+    id: MessageId,
+    cell: Arc<Cell>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    progress: Mutex<Progress>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Progress {
+    acked: bool,
+    outcome: Option<Outcome>,
+}
+
+impl Cell {
+    pub(crate) fn set_acked(&self) {
+        lock(&self.progress).acked = true;
+    }
+
+    /// The first outcome stays.
+    pub(crate) fn set_outcome(&self, outcome: Outcome) {
+        lock(&self.progress).outcome.get_or_insert(outcome);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    async fn wait<R>(&self, mut look: impl FnMut(Progress) -> Option<R>) -> R {
+        wait_until(&self.changed, || look(*lock(&self.progress))).await
+    }
+}
+
+/// Waits until `look` finds something; `changed` is notified after every change.
+pub(crate) async fn wait_until<R>(changed: &Notify, mut look: impl FnMut() -> Option<R>) -> R {
+    if let Some(found) = look() {
+        return found;
+    }
+    let mut notified = pin!(changed.notified());
+    loop {
+        // Enlisted before looking: a change between the two is not missed.
+        notified.as_mut().enable();
+        if let Some(found) = look() {
+            return found;
+        }
+        poll_fn(|context| notified.as_mut().poll(context)).await;
+        notified.set(changed.notified());
+    }
+}
+
+impl Receipt {
+    pub(crate) fn new(id: MessageId, cell: Arc<Cell>) -> Self {
+        Self { id, cell }
+    }
+
+    /// The message's id in this direction of its conversation: for [`cancel`](crate::MultiSocket::cancel),
+    /// [`relabel`](crate::MultiSocket::relabel) and [`OrderRequest::After`](crate::OrderRequest::After).
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// Waits until the peer's library has the whole message. From then on it survives the loss of every network.
+    ///
+    /// Fails with the message's outcome if that is known first and is not [`Outcome::Delivered`]. Cancel safe.
+    pub async fn acked(&self) -> Result<(), Outcome> {
+        self.cell
+            .wait(|progress| match progress.outcome {
+                Some(Outcome::Delivered) => Some(Ok(())),
+                Some(other) => Some(Err(other)),
+                None => progress.acked.then_some(Ok(())),
+            })
+            .await
+    }
+
+    /// Waits for the outcome: the peer's application took the message, it was surely dropped, or, only if the
+    /// conversation ended first, it is unknown. Each message has exactly one. Cancel safe.
+    pub async fn outcome(&self) -> Outcome {
+        self.cell.wait(|progress| progress.outcome).await
+    }
+
+    /// The outcome, if it is known by now.
+    pub fn try_outcome(&self) -> Option<Outcome> {
+        lock(&self.cell.progress).outcome
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receipt({}, {:?})", self.id, *lock(&self.cell.progress))
+    }
+}

@@ -1,0 +1,266 @@
+//! The core behind its lock, and what every call into it is followed by.
+//!
+//! Lock order: a carrier, then the core, then a conversation's state or a queue of events. No lock is held across an
+//! await, and none but a carrier's while the kernel is called.
+
+use crate::carriers::Carriers;
+use crate::clock::Clock;
+use crate::events::{Hub, Wanted};
+use crate::lock;
+use crate::receipt::Cell;
+use crate::state::{SessionState, Wake};
+use crate::trusted::Trusted;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use steadfast_net::{Scout, Tls};
+use steadfast_session::{Action, Endpoint as Core, Event, SessionConfig};
+use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Everything that the handles and the tasks of an endpoint share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    pub(crate) clock: Clock,
+    pub(crate) identity: Fingerprint,
+    pub(crate) tls: Tls,
+    pub(crate) trusted: Arc<Trusted>,
+    pub(crate) carriers: Carriers,
+    pub(crate) hub: Hub,
+    pub(crate) scout: Mutex<Option<Scout>>,
+    /// The driver has to look at the clock again.
+    pub(crate) timers: Notify,
+    /// A peer opened a conversation, or the endpoint was closed.
+    pub(crate) incoming: Notify,
+    pub(crate) session_config: SessionConfig,
+    pub(crate) closed: AtomicBool,
+    runtime: Handle,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What is behind the core's lock.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    pub(crate) sessions: HashMap<SessionId, Arc<SessionState>>,
+    /// When the driver's timer fires.
+    armed: Instant,
+}
+
+/// What is to be done after a call into the core, once its lock is free.
+#[derive(Debug, Default)]
+struct Effects {
+    actions: Vec<Action>,
+    ready: Vec<PathNumber>,
+    wakes: Vec<Wake>,
+    receipts: Vec<Arc<Cell>>,
+    subscribers: Vec<Wanted>,
+    incoming: bool,
+    rearm: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        core: Core,
+        identity: Fingerprint,
+        tls: Tls,
+        trusted: Arc<Trusted>,
+        session_config: SessionConfig,
+    ) -> Self {
+        Self {
+            inner: Mutex::new(Inner { core, sessions: HashMap::new(), armed: Instant::FAR_FUTURE }),
+            clock: Clock::new(),
+            identity,
+            tls,
+            trusted,
+            carriers: Carriers::default(),
+            hub: Hub::default(),
+            scout: Mutex::new(None),
+            timers: Notify::new(),
+            incoming: Notify::new(),
+            session_config,
+            closed: AtomicBool::new(false),
+            runtime: Handle::current(),
+            tasks: Mutex::new(JoinSet::new()),
+        }
+    }
+
+    /// Calls into the core, then does whatever follows from it: carriers opened and closed, bytes given to sockets
+    /// that take them at once, waiting futures woken.
+    pub(crate) fn call<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
+        let mut effects = Effects::default();
+        let result = {
+            let mut inner = lock(&self.inner);
+            let result = f(&mut inner, self.clock.now());
+            self.collect(&mut inner, &mut effects);
+            result
+        };
+        self.carry_out(effects);
+        result
+    }
+
+    /// Calls into the core and leaves what follows to the next [`Shared::call`]: for those who hold a carrier.
+    pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
+        let mut inner = lock(&self.inner);
+        f(&mut inner, self.clock.now())
+    }
+
+    /// When the core next has to be told the time; the driver sleeps until then.
+    pub(crate) fn arm(&self) -> Option<Instant> {
+        let mut inner = lock(&self.inner);
+        let at = inner.core.poll_timeout();
+        inner.armed = at.unwrap_or(Instant::FAR_FUTURE);
+        at
+    }
+
+    fn collect(&self, inner: &mut Inner, effects: &mut Effects) {
+        while let Some(action) = inner.core.poll_action() {
+            effects.actions.push(action);
+        }
+        while let Some(path) = inner.core.poll_ready() {
+            effects.ready.push(path);
+        }
+        while inner.core.poll_journal().is_some() {}
+        while let Some(event) = inner.core.poll_event() {
+            self.note(inner, &event, effects);
+            if is_public(&event) {
+                tracing::debug!(?event, "steadfast");
+                effects.subscribers.append(&mut self.hub.publish(&event));
+            }
+        }
+        if inner.core.poll_timeout().is_some_and(|at| at < inner.armed) {
+            effects.rearm = true;
+        }
+    }
+
+    /// Brings the state of conversations up to date. It has the order of the events, because the core's lock is held.
+    fn note(&self, inner: &mut Inner, event: &Event, effects: &mut Effects) {
+        match event {
+            Event::Incoming { session, peer } => {
+                let state = Arc::new(SessionState::new(*session, *peer, true));
+                inner.sessions.insert(*session, state);
+                effects.incoming = true;
+            }
+            Event::Ended { session, .. } => {
+                if let Some(state) = inner.sessions.remove(session) {
+                    effects.receipts.append(&mut state.note(event));
+                    effects.wakes.push(Wake::All(state));
+                    // It may have been the last one that the driver waited for.
+                    effects.rearm = true;
+                }
+            }
+            Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
+            Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
+            Event::Opened { session }
+            | Event::Parked { session }
+            | Event::Resumed { session }
+            | Event::PeerShut { session, .. } => {
+                if let Some(state) = inner.sessions.get(session) {
+                    state.note(event);
+                    effects.wakes.push(Wake::All(Arc::clone(state)));
+                }
+            }
+            Event::Acked { session, .. } | Event::Outcome { session, .. } => {
+                if let Some(state) = inner.sessions.get(session) {
+                    effects.receipts.append(&mut state.note(event));
+                }
+            }
+            Event::PeerLeft { peer, .. } => {
+                for state in inner.sessions.values().filter(|state| state.peer == *peer) {
+                    state.note(event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what the core asked for until it asks for nothing more.
+    fn carry_out(self: &Arc<Self>, mut effects: Effects) {
+        loop {
+            for action in effects.actions.drain(..) {
+                self.act(action);
+            }
+            for path in effects.ready.drain(..) {
+                self.flush_path(path);
+            }
+            for state in effects.wakes.drain(..) {
+                state.wake();
+            }
+            for cell in effects.receipts.drain(..) {
+                cell.wake();
+            }
+            for subscriber in effects.subscribers.drain(..) {
+                subscriber.wake();
+            }
+            if std::mem::take(&mut effects.incoming) {
+                self.incoming.notify_waiters();
+            }
+            if std::mem::take(&mut effects.rearm) {
+                self.timers.notify_one();
+            }
+            // Sending may have changed something: a farewell that is said closes its carrier.
+            self.collect(&mut lock(&self.inner), &mut effects);
+            if effects.is_empty() {
+                break;
+            }
+        }
+        if std::mem::take(&mut effects.rearm) {
+            self.timers.notify_one();
+        }
+    }
+
+    fn act(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Connect { path, local, remote, peer } => self.dial(path, local, remote, peer),
+            Action::Close { path } => self.close_path(path),
+            Action::Reset { path } => self.reset_path(path),
+            _ => {}
+        }
+    }
+
+    /// Runs a task that ends with the endpoint.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, &self.runtime)
+    }
+
+    /// Stops every task that [`Shared::spawn`] started, and waits until they are gone.
+    pub(crate) async fn stop_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.shutdown().await;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+            && self.ready.is_empty()
+            && self.wakes.is_empty()
+            && self.receipts.is_empty()
+            && self.subscribers.is_empty()
+            && !self.incoming
+    }
+}
+
+fn wake(inner: &Inner, session: SessionId, kind: fn(Arc<SessionState>) -> Wake, effects: &mut Effects) {
+    if let Some(state) = inner.sessions.get(&session) {
+        effects.wakes.push(kind(Arc::clone(state)));
+    }
+}
+
+/// Events of single messages belong to their receipts and readers.
+fn is_public(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::Readable { .. } | Event::Writable { .. } | Event::Acked { .. } | Event::Outcome { .. }
+    )
+}

@@ -1,0 +1,133 @@
+//! What the library knows of one conversation beside the core: who waits for what, and how it ended.
+
+use crate::lock;
+use crate::receipt::{Cell, Receipt};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use steadfast_session::{Event, Outcome};
+use steadfast_wire::frame::EndReason;
+use steadfast_wire::{Fingerprint, MessageId, SessionId};
+use tokio::sync::Notify;
+
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    pub(crate) id: SessionId,
+    pub(crate) peer: Fingerprint,
+    status: Mutex<Status>,
+    pub(crate) readable: Notify,
+    pub(crate) writable: Notify,
+    /// Opened, ended, refused, parked, resumed.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    opened: bool,
+    ended: Option<Ended>,
+    parked: bool,
+    left: Option<String>,
+    refused: Option<String>,
+    receipts: HashMap<MessageId, Arc<Cell>>,
+}
+
+/// How a conversation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) reason: EndReason,
+    pub(crate) common: Option<MessageId>,
+    /// The peer's words, where it left.
+    pub(crate) words: Option<String>,
+}
+
+/// Whom to wake once the core's lock is free.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    Readable(Arc<SessionState>),
+    Writable(Arc<SessionState>),
+    All(Arc<SessionState>),
+}
+
+impl Wake {
+    pub(crate) fn wake(&self) {
+        match self {
+            Self::Readable(state) => state.readable.notify_waiters(),
+            Self::Writable(state) => state.writable.notify_waiters(),
+            Self::All(state) => {
+                state.readable.notify_waiters();
+                state.writable.notify_waiters();
+                state.changed.notify_waiters();
+            }
+        }
+    }
+}
+
+impl SessionState {
+    pub(crate) fn new(id: SessionId, peer: Fingerprint, opened: bool) -> Self {
+        Self {
+            id,
+            peer,
+            status: Mutex::new(Status { opened, ..Status::default() }),
+            readable: Notify::new(),
+            writable: Notify::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A message was given to the core (whose lock is held, so that no event of it comes before).
+    pub(crate) fn sent(&self, id: MessageId) -> Receipt {
+        let cell = Arc::new(Cell::default());
+        lock(&self.status).receipts.insert(id, Arc::clone(&cell));
+        Receipt::new(id, cell)
+    }
+
+    /// Takes in an event of this conversation; returns the receipts to wake.
+    pub(crate) fn note(&self, event: &Event) -> Vec<Arc<Cell>> {
+        let mut status = lock(&self.status);
+        match event {
+            Event::Opened { .. } => status.opened = true,
+            Event::Parked { .. } => status.parked = true,
+            Event::Resumed { .. } => status.parked = false,
+            Event::PeerLeft { reason, .. } => status.left = Some(reason.clone()),
+            Event::Acked { id, .. } => {
+                let cell = status.receipts.get(id);
+                cell.iter().for_each(|cell| cell.set_acked());
+                return cell.cloned().into_iter().collect();
+            }
+            Event::Outcome { id, outcome, .. } => {
+                let cell = status.receipts.remove(id);
+                cell.iter().for_each(|cell| cell.set_outcome(*outcome));
+                return cell.into_iter().collect();
+            }
+            Event::Ended { reason, common, .. } => {
+                let words = status.left.take();
+                status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
+                let rest: Vec<_> = status.receipts.drain().map(|(_, cell)| cell).collect();
+                rest.iter().for_each(|cell| cell.set_outcome(Outcome::Unknown));
+                return rest;
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// The peer refuses us: nothing will come of opening this.
+    pub(crate) fn refuse(&self, why: &str) {
+        lock(&self.status).refused.get_or_insert_with(|| why.into());
+    }
+
+    pub(crate) fn refused(&self) -> Option<String> {
+        lock(&self.status).refused.clone()
+    }
+
+    pub(crate) fn is_opened(&self) -> bool {
+        lock(&self.status).opened
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        lock(&self.status).parked
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        lock(&self.status).ended.clone()
+    }
+}
