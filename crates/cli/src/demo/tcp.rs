@@ -1,0 +1,71 @@
+//! The comparison: the same small messages over one plain TCP connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::host::{Beat, URGENT_BYTES};
+use super::protocol::{Nanos, Sample, now};
+
+/// How long the connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long answers are waited for after the last message.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Sends back whatever comes, on one connection, until the other side closes it.
+pub(crate) async fn echo(listener: TcpListener) -> io::Result<()> {
+    let (mut stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    let mut message = [0; URGENT_BYTES];
+    loop {
+        stream.read_exact(&mut message).await?;
+        stream.write_all(&message).await?;
+    }
+}
+
+/// Connects.
+pub(crate) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT_LIMIT, TcpStream::connect(to)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends a message at each beat, whether or not the earlier ones were answered, and returns all with their answers.
+pub(crate) async fn exchange(stream: TcpStream, mut beat: Beat) -> Vec<Sample> {
+    let (mut input, mut output) = stream.into_split();
+    // Answers come in order, so the Nth belongs to the Nth message.
+    let answers: Arc<Mutex<Vec<Nanos>>> = Arc::default();
+    let noted = Arc::clone(&answers);
+    let reader = tokio::spawn(async move {
+        let mut answer = [0; URGENT_BYTES];
+        while input.read_exact(&mut answer).await.is_ok() {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push(now());
+        }
+    });
+    let mut sent = Vec::new();
+    while beat.next().await {
+        sent.push(now());
+        let mut message = [0; URGENT_BYTES];
+        message[..8].copy_from_slice(&(sent.len() as u64).to_be_bytes());
+        if output.write_all(&message).await.is_err() {
+            break;
+        }
+    }
+    let count = || answers.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let all = async {
+        while count() < sent.len() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Without its answer a message shows as unanswered, which is what is to be shown.
+    let _late = timeout(ANSWER_LIMIT, all).await;
+    reader.abort();
+    let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    sent.iter().enumerate().map(|(n, sent)| Sample { sent: *sent, answered: answers.get(n).copied() }).collect()
+}
