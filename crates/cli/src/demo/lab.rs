@@ -1,7 +1,7 @@
 //! The demo's second process: makes two hosts and two networks, starts a process on each host, cuts and heals.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
-use steadfast_testbed::{Direction, Host, Lab, LabError, Link, enter_user_namespace};
+use steadfast_testbed::{Direction, Host, IpNet, Lab, LabError, Link, enter_user_namespace};
 
 use super::protocol::{Nanos, Order, Report, Role, now, obey, read_lines, tell, write_line};
 
@@ -23,13 +23,19 @@ pub(crate) struct NetworkPlan {
     pub(crate) rate_mbit: f64,
     /// From one host to the other.
     pub(crate) one_way: Duration,
+    /// Those of the two hosts in it.
+    addresses: [Ipv4Addr; 2],
 }
 
 /// The networks, the one that will be cut first.
 pub(crate) const NETWORKS: [NetworkPlan; 2] = [
-    NetworkPlan { name: "wifi", rate_mbit: 50.0, one_way: Duration::from_millis(10) },
-    NetworkPlan { name: "lte", rate_mbit: 10.0, one_way: Duration::from_millis(30) },
+    NetworkPlan { name: "wifi", rate_mbit: 50.0, one_way: Duration::from_millis(10), addresses: addresses(1) },
+    NetworkPlan { name: "lte", rate_mbit: 10.0, one_way: Duration::from_millis(30), addresses: addresses(2) },
 ];
+
+const fn addresses(network: u8) -> [Ipv4Addr; 2] {
+    [Ipv4Addr::new(10, 0, network, 1), Ipv4Addr::new(10, 0, network, 2)]
+}
 
 /// When the first network is cut, from the beginning of the run.
 const CUT: Duration = Duration::from_secs(5);
@@ -102,7 +108,10 @@ impl Stage {
         let lab = Lab::new()?;
         let hosts = [lab.host(Role::Sender.host())?, lab.host(Role::Receiver.host())?];
         let links = NETWORKS.iter().map(|plan| {
-            lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way).connect()
+            let link = lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way);
+            let [a, b] = plan.addresses;
+            // One address each: one path over each network, and one line in the story for what happens to it.
+            link.addresses(&[IpNet::new(a, 24)?], &[IpNet::new(b, 24)?]).connect()
         });
         let links = links.collect::<Result<_, _>>()?;
         Ok(Self::Emulated { _lab: lab, hosts, links })

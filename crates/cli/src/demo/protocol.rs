@@ -111,6 +111,15 @@ pub(crate) enum Report {
     FileDone(Nanos),
     /// The last round trip of an urgent message, in nanoseconds.
     RoundTrip(Nanos),
+    /// The same over plain TCP.
+    TcpRoundTrip(Nanos),
+    /// Plain TCP answers again.
+    TcpAnswers {
+        /// When.
+        at: Nanos,
+        /// After so long without any answer, in nanoseconds.
+        after: Nanos,
+    },
     /// What the sender measured.
     Sent(Sent),
     /// What the receiver counted.

@@ -10,13 +10,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::host::{Beat, URGENT_BYTES};
-use super::protocol::{Nanos, Sample, now};
+use super::protocol::{Nanos, Report, Sample, now, tell};
 
 /// How long the connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long answers are waited for after the last message.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the round trip is told.
+const PROGRESS: Nanos = 100_000_000;
+
+/// A silence that is worth telling.
+const SILENCE: Nanos = 1_000_000_000;
 
 /// Sends back whatever comes, on one connection, until the other side closes it.
 pub(crate) async fn echo(listener: TcpListener) -> io::Result<()> {
@@ -44,15 +50,29 @@ pub(crate) async fn exchange(stream: TcpStream, mut beat: Beat) -> Vec<Sample> {
     let noted = Arc::clone(&answers);
     let reader = tokio::spawn(async move {
         let mut answer = [0; URGENT_BYTES];
+        let (mut last, mut told) = (now(), 0);
         while input.read_exact(&mut answer).await.is_ok() {
-            noted.lock().unwrap_or_else(PoisonError::into_inner).push(now());
+            let time = now();
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push(time);
+            if time - last > SILENCE {
+                tell(&Report::TcpAnswers { at: time, after: time - last });
+            }
+            last = time;
+            if time > told + PROGRESS
+                && let Some(sent) = answer[8..].first_chunk()
+            {
+                told = time;
+                tell(&Report::TcpRoundTrip(time.saturating_sub(u64::from_be_bytes(*sent))));
+            }
         }
     });
     let mut sent = Vec::new();
     while beat.next().await {
-        sent.push(now());
+        let time = now();
         let mut message = [0; URGENT_BYTES];
         message[..8].copy_from_slice(&(sent.len() as u64).to_be_bytes());
+        message[8..16].copy_from_slice(&time.to_be_bytes());
+        sent.push(time);
         if output.write_all(&message).await.is_err() {
             break;
         }

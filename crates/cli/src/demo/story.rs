@@ -1,0 +1,274 @@
+//! The run in words for a person: what is going to happen, what happens, and what came of it.
+
+use std::time::Duration;
+
+use super::lab::NETWORKS;
+use super::picture::{Axis, legend};
+use super::protocol::{Nanos, PathChange, Report, now};
+use super::report::{Figures, RoundTrips, Run};
+use super::screen::{Screen, Style};
+
+/// Without an answer for so long, the changing lines say so.
+const SILENCE: Nanos = 400_000_000;
+
+/// A silence that is marked in the result.
+const LONG_MS: f64 = 1000.0;
+
+/// The characters of the bar that shows the progress of the file.
+const BAR: usize = 24;
+
+/// Tells a run on a screen, report by report.
+pub(crate) struct Story {
+    screen: Screen,
+    urgent: Pulse,
+    tcp: Pulse,
+}
+
+/// The last answer that was told, and its round trip.
+#[derive(Debug, Default)]
+struct Pulse(Option<(Nanos, Nanos)>);
+
+impl Story {
+    pub(crate) fn new(screen: Screen) -> Self {
+        Self { screen, urgent: Pulse::default(), tcp: Pulse::default() }
+    }
+
+    /// What this is.
+    pub(crate) fn title(&mut self) {
+        let title = self.screen.paint(Style::Bold, "Steadfast demo: a conversation that outlives a network");
+        self.screen.line(title);
+        self.screen.line("");
+    }
+
+    /// Tells what has just been told to `run`.
+    pub(crate) fn tell(&mut self, run: &Run, report: &Report) {
+        match report {
+            Report::Began { at, .. } => self.begin(run, *at),
+            Report::Forbidden(reason) => self.forbidden(reason),
+            Report::RoundTrip(time) => self.urgent = Pulse(Some((now(), *time))),
+            Report::TcpRoundTrip(time) => self.tcp = Pulse(Some((now(), *time))),
+            other => {
+                if let Some((at, style, text)) = event(run, other) {
+                    self.happened(run, at, style, &text);
+                }
+            }
+        }
+        if run.began.is_some() && run.sent.is_none() {
+            let lines = self.status(run);
+            self.screen.status(&lines);
+        }
+    }
+
+    fn forbidden(&mut self, reason: &str) {
+        self.screen.paragraph(0, "This machine does not let the demo make two hosts with networks of their own:");
+        self.screen.paragraph(2, reason);
+        self.screen.paragraph(
+            0,
+            "So there is no network to cut and nothing to compare: two processes talk over this machine's loopback.",
+        );
+        self.screen.line("");
+    }
+
+    fn begin(&mut self, run: &Run, at: Nanos) {
+        let size = run.file_bytes >> 20;
+        if run.forbidden.is_none() {
+            self.screen.line("Two processes, each on an emulated host of its own, with two networks between them:");
+            for plan in NETWORKS {
+                let round_trip = plan.one_way.as_millis() * 2;
+                let (name, rate) = (plan.name, plan.rate_mbit);
+                self.screen.line(format!("  {name:5} {rate} Mbit/s, round trip {round_trip} ms"));
+            }
+            self.screen.paragraph(
+                0,
+                &format!(
+                    "Over both of them a sends b a file of {size} MiB and, every 10 ms, an urgent message that b answers. \
+                     For comparison the same urgent messages go over a plain TCP connection, over {}.",
+                    NETWORKS[0].name
+                ),
+            );
+        } else {
+            self.screen.line(format!("A sends b a file of {size} MiB and, every 10 ms, an urgent message that b answers."));
+        }
+        self.screen.line("");
+        self.happened(run, at, None, "the file and the urgent messages start");
+    }
+
+    fn happened(&mut self, run: &Run, at: Nanos, style: Option<Style>, text: &str) {
+        let seconds = run.since(at).as_secs_f64();
+        let text = style.map_or_else(|| text.to_owned(), |style| self.screen.paint(style, text));
+        self.screen.line(format!("{seconds:6.2} s  {text}"));
+    }
+
+    fn status(&self, run: &Run) -> [String; 3] {
+        let time = now();
+        let part = run.file_arrived as f64 / run.file_bytes.max(1) as f64;
+        let full = (part * BAR as f64) as usize;
+        let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR.saturating_sub(full)));
+        let seconds = run.since(time).as_secs_f64();
+        let mut urgent = format!("          urgent  Steadfast {:>12}", self.urgent.words(time));
+        if run.forbidden.is_none() {
+            urgent.push_str(&format!("     plain TCP {}", self.tcp.words(time)));
+        }
+        [
+            String::new(),
+            format!("{seconds:6.1} s  file    {bar} {:3.0} %   {}", part * 100.0, shares(run)),
+            urgent,
+        ]
+    }
+
+    /// Leaves the screen as it is.
+    pub(crate) fn stop(&mut self) {
+        self.screen.end_status();
+    }
+
+    /// What came of it.
+    pub(crate) fn end(&mut self, run: &Run, figures: &Figures) {
+        self.screen.end_status();
+        self.screen.line("");
+        self.picture(run);
+        self.table(figures);
+        self.verdict(figures);
+    }
+
+    fn picture(&mut self, run: &Run) {
+        let (Some(began), Some(sent), Some((cut, healed))) = (run.began, &run.sent, run.cut.zip(run.healed)) else {
+            return;
+        };
+        let end = sent.urgent.last().map_or(began, |sample| sample.sent);
+        let axis = Axis::new(began, end);
+        let head = format!(
+            "The longest round trip among the urgent messages sent in each {} ms",
+            axis.column().as_millis()
+        );
+        let head = self.screen.paint(Style::Bold, head);
+        self.screen.line(head);
+        let steadfast = self.screen.paint(Style::Green, axis.row(&sent.urgent));
+        let tcp = self.screen.paint(Style::Red, axis.row(&sent.tcp));
+        self.screen.line(format!("  Steadfast  {steadfast}"));
+        self.screen.line(format!("  plain TCP  {tcp}"));
+        let mark = axis.mark(cut, healed, &format!("{} is cut", NETWORKS[0].name));
+        self.screen.line(format!("             {mark}"));
+        self.screen.line(format!("             {}", axis.seconds()));
+        let legend = self.screen.paint(Style::Dim, legend());
+        self.screen.line(format!("             {legend}"));
+        self.screen.line("");
+    }
+
+    fn table(&mut self, figures: &Figures) {
+        let Some((tcp, tcp_gap)) = figures.tcp.as_ref().zip(figures.tcp_longest_gap_ms) else { return };
+        let head = self.screen.paint(Style::Bold, format!("{:46}{:>12}{:>12}", "Urgent messages", "Steadfast", "plain TCP"));
+        self.screen.line(head);
+        let own = &figures.foreground;
+        let mut row = |name: &str, values: [f64; 2]| {
+            let [own, tcp] = values.map(words);
+            let paint = |text: &str, value: f64| {
+                let padded = format!("{text:>12}");
+                if value > LONG_MS { self.screen.paint(Style::Red, padded) } else { padded }
+            };
+            let line = format!("  {name:44}{}{}", paint(&own, values[0]), paint(&tcp, values[1]));
+            self.screen.line(line);
+        };
+        let name = NETWORKS[0].name;
+        row("longest time without any answer", [figures.longest_gap_ms, tcp_gap]);
+        row("longest round trip", [own.worst_ms, tcp.worst_ms]);
+        row(&format!("round trip while {name} works: half are within"), [own.p50_ms, tcp.p50_ms]);
+        row(&format!("{:width$}99 of 100 within", "", width = 19 + name.len()), [own.p99_ms, tcp.p99_ms]);
+        let answered = |trips: &RoundTrips| format!("{} of {}", trips.answered, trips.count);
+        self.screen.line(format!("  {:40}{:>16}{:>12}", "answered", answered(own), format_args!("{}", tcp.answered)));
+        self.screen.line("");
+    }
+
+    fn verdict(&mut self, figures: &Figures) {
+        let size = figures.file_bytes as f64 / f64::from(1 << 20);
+        let prefix = figures.sha256.get(..12).unwrap_or("none");
+        let file = if figures.sha256_match {
+            format!("whole: {size:.0} MiB, SHA-256 {prefix}… on both sides")
+        } else {
+            "NOT whole: the two sides have different SHA-256 sums".to_owned()
+        };
+        let carried: u64 = figures.networks.iter().map(|network| network.bytes_carried).sum();
+        let shares = figures.networks.iter().map(|network| {
+            format!("{:.0} % over {}", 100.0 * network.bytes_carried as f64 / carried.max(1) as f64, network.name)
+        });
+        let mut lines = vec![("The file", file)];
+        if !figures.networks.is_empty() {
+            lines.push(("Its way", shares.collect::<Vec<_>>().join(", ")));
+        }
+        let urgent = &figures.foreground;
+        lines.push(("Lost", format!("{} of {} urgent messages and 1 file", figures.lost, urgent.count)));
+        lines.push(("Twice", figures.duplicated.to_string()));
+        for (name, text) in lines {
+            self.screen.line(format!("{name:10}{text}"));
+        }
+    }
+}
+
+impl Pulse {
+    fn words(&self, time: Nanos) -> String {
+        match self.0 {
+            None => "-".into(),
+            Some((at, _)) if time > at + SILENCE => {
+                format!("no answer for {:.1} s", (time - at) as f64 / 1e9)
+            }
+            Some((_, round_trip)) => words(round_trip as f64 / 1e6),
+        }
+    }
+}
+
+/// What happened, when, and how it looks; `None` for what is no event to a person.
+fn event(run: &Run, report: &Report) -> Option<(Nanos, Option<Style>, String)> {
+    let cut_name = NETWORKS[0].name;
+    let (at, style, text) = match report {
+        Report::Cut(at) => {
+            let text = format!("{cut_name} is cut, silently: no packet passes, no error is reported");
+            (*at, Some(Style::Red), text)
+        }
+        Report::Healed(at) => (*at, Some(Style::Green), format!("{cut_name} lets packets pass again, as silently")),
+        Report::FileDone(at) => (*at, Some(Style::Bold), "the file has arrived".into()),
+        Report::TcpAnswers { at, after } => {
+            let after = Duration::from_nanos(*after).as_secs_f64();
+            (*at, None, format!("plain TCP has its first answer after {after:.1} s"))
+        }
+        Report::Path { at, network, change } => (*at, Some(Style::Cyan), path(run, *at, network, *change)?),
+        _ => return None,
+    };
+    Some((at, style, text))
+}
+
+fn path(run: &Run, at: Nanos, network: &str, change: PathChange) -> Option<String> {
+    let is_cut = network == NETWORKS[0].name && run.cut.is_some();
+    let after = |since: Option<Nanos>| (at.saturating_sub(since.unwrap_or(at))) / 1_000_000;
+    let others: Vec<_> = NETWORKS.iter().map(|plan| plan.name).filter(|name| *name != network).collect();
+    let others = others.join(", ");
+    Some(match change {
+        PathChange::Suspect if is_cut && run.healed.is_none() => {
+            format!("{network} is suspect {} ms after the cut: everything goes over {others}", after(run.cut))
+        }
+        PathChange::Suspect => format!("{network} is suspect, an answer is late: everything goes over {others}"),
+        PathChange::Recovered => format!("{network} answers: it is used again"),
+        PathChange::Silent => format!("{network} is given up for now; it is tried again and again"),
+        PathChange::Up if run.healed.is_some() && run.back == Some(at) => {
+            format!("{network} is used again, {} ms after it came back", after(run.healed))
+        }
+        PathChange::Up => format!("{network} is used"),
+        // Another path over the same network may take its place; the network is what is told about.
+        PathChange::Down => return None,
+    })
+}
+
+/// The share of each network in what was carried so far.
+fn shares(run: &Run) -> String {
+    let total: u64 = run.carried.iter().sum();
+    let share = |bytes: &u64| 100.0 * *bytes as f64 / total.max(1) as f64;
+    let each = NETWORKS.iter().zip(&run.carried).map(|(plan, bytes)| format!("{} {:.0} %", plan.name, share(bytes)));
+    each.collect::<Vec<_>>().join("  ")
+}
+
+/// A time for people.
+fn words(milliseconds: f64) -> String {
+    match milliseconds {
+        ..10.0 => format!("{milliseconds:.1} ms"),
+        ..LONG_MS => format!("{milliseconds:.0} ms"),
+        _ => format!("{:.2} s", milliseconds / 1e3),
+    }
+}
