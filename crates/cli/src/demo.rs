@@ -34,7 +34,11 @@ enum Heard {
 }
 
 /// Runs the demo; the result says whether everything arrived.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the result and the reason of a failure are its output")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the result and the reason of a failure are its output"
+)]
 pub(crate) fn run(json: bool) -> ExitCode {
     let screen = if json { Screen::aside() } else { Screen::stdout() };
     let mut story = Story::new(screen);

@@ -87,23 +87,30 @@ fn endpoint(identity: Identity, loopback: bool) -> Builder {
 /// When urgent messages are sent: each [`PERIOD`] from the beginning, until the time is over and the file is there.
 pub(crate) struct Beat {
     ticks: Interval,
+    begin: Instant,
+    at: Nanos,
     until: Nanos,
     file_done: Arc<AtomicBool>,
 }
 
 impl Beat {
-    fn new(begin: Instant, until: Nanos, file_done: Arc<AtomicBool>) -> Self {
+    fn new(at: Nanos, until: Nanos, file_done: Arc<AtomicBool>) -> Self {
+        let begin = instant(at);
         let mut ticks = interval_at(begin, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        Self { ticks, until, file_done }
+        Self { ticks, begin, at, until, file_done }
     }
 
-    /// Waits for the next message's time; false when there is none any more.
-    pub(crate) async fn next(&mut self) -> bool {
-        self.ticks.tick().await;
-        let time = now();
+    /// Waits for the next message; `None` when there is none any more.
+    ///
+    /// Returns the time from which its round trip counts: now, but when the message before could not be sent in time, the
+    /// time at which this one was due, since that is when whoever sends it began to wait.
+    pub(crate) async fn next(&mut self) -> Option<Nanos> {
+        let due = self.ticks.tick().await;
+        let (due, time) = (self.at + due.duration_since(self.begin).as_nanos() as Nanos, now());
         let whole = self.file_done.load(Ordering::Acquire);
-        time < self.until || (!whole && time < self.until + OVERTIME)
+        let goes_on = due < self.until || (!whole && due < self.until + OVERTIME);
+        goes_on.then_some(if time > due + PERIOD.as_nanos() as Nanos { due } else { time })
     }
 }
 

@@ -29,7 +29,12 @@ pub(crate) struct NetworkPlan {
 
 /// The networks, the one that will be cut first.
 pub(crate) const NETWORKS: [NetworkPlan; 2] = [
-    NetworkPlan { name: "wifi", rate_mbit: 50.0, one_way: Duration::from_millis(10), addresses: addresses(1) },
+    NetworkPlan {
+        name: "wifi",
+        rate_mbit: 50.0,
+        one_way: Duration::from_millis(10),
+        addresses: addresses(1),
+    },
     NetworkPlan { name: "lte", rate_mbit: 10.0, one_way: Duration::from_millis(30), addresses: addresses(2) },
 ];
 
@@ -107,8 +112,12 @@ impl Stage {
         }
         let lab = Lab::new()?;
         let hosts = [lab.host(Role::Sender.host())?, lab.host(Role::Receiver.host())?];
+        for host in &hosts {
+            separate_networks(host);
+        }
         let links = NETWORKS.iter().map(|plan| {
-            let link = lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way);
+            let link =
+                lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way);
             let [a, b] = plan.addresses;
             // One address each: one path over each network, and one line in the story for what happens to it.
             link.addresses(&[IpNet::new(a, 24)?], &[IpNet::new(b, 24)?]).connect()
@@ -139,7 +148,9 @@ impl Stage {
     /// Starts the process of a host, with pipes to and from it.
     fn start(&self, role: Role) -> anyhow::Result<Child> {
         let mut command = this_program();
-        command.arg("demo-host").arg(role.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned()));
+        command
+            .arg("demo-host")
+            .arg(role.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = match self {
             Self::Emulated { hosts, .. } => hosts[role as usize].spawn(&mut command),
@@ -147,6 +158,13 @@ impl Stage {
         };
         child.with_context(|| format!("cannot start the process of host {}", role.host()))
     }
+}
+
+/// Makes a host answer for an address only on the network that has it; Linux would answer on any, and each network would be
+/// a way to the addresses of both.
+fn separate_networks(host: &Host) {
+    // Where the setting is out of reach, as in some containers, there are more paths and the same networks.
+    let _read_only = host.run(|| fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1"));
 }
 
 /// This program, even if its file was replaced meanwhile.
@@ -191,7 +209,8 @@ impl Troupe {
         let deadline = Instant::now() + GUARD;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (role, report) = self.reports.recv_timeout(left).with_context(|| format!("{what}: took too long"))?;
+            let (role, report) =
+                self.reports.recv_timeout(left).with_context(|| format!("{what}: took too long"))?;
             match report {
                 Some(Report::Failed(message)) => bail!(message),
                 Some(report) => {

@@ -60,7 +60,8 @@ impl Axis {
     pub(crate) fn mark(&self, from: Nanos, to: Nanos, text: &str) -> String {
         let (first, last) = (self.index(from), self.index(to.saturating_sub(1)));
         let inner = (last - first).saturating_sub(1);
-        let text: String = if text.chars().count() + 2 <= inner { format!(" {text} ") } else { String::new() };
+        let text: String =
+            if text.chars().count() + 2 <= inner { format!(" {text} ") } else { String::new() };
         format!("{}╰{text:─^inner$}╯", " ".repeat(first))
     }
 
@@ -105,8 +106,13 @@ mod tests {
             Sample { sent, answered: round_trip.map(|time| sent + time * MS) }
         };
         let axis = Axis::new(1000 * MS, 2250 * MS);
-        let samples =
-            [sample(0, Some(20)), sample(10, Some(60)), sample(250, Some(9000)), sample(500, None), sample(501, Some(1))];
+        let samples = [
+            sample(0, Some(20)),
+            sample(10, Some(60)),
+            sample(250, Some(9000)),
+            sample(500, None),
+            sample(501, Some(1)),
+        ];
         assert_eq!(axis.row(&samples), "▃█×  ");
         assert_eq!(axis.row(&[]), "     ");
     }

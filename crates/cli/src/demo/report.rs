@@ -264,7 +264,12 @@ mod tests {
 
     #[test]
     fn percentiles_leave_out_what_the_cut_touched() {
-        let samples = [sample(0, 1_000_000), sample(90, 9_000_000), sample(150, 8_000_000), sample(2_000_000, 4_000_000)];
+        let samples = [
+            sample(0, 1_000_000),
+            sample(90, 9_000_000),
+            sample(150, 8_000_000),
+            sample(2_000_000, 4_000_000),
+        ];
         let trips = RoundTrips::of(&samples, Some((1_500_000, 2_000_000)));
         assert_eq!((trips.count, trips.answered), (4, 4));
         assert_eq!((trips.p50_ms, trips.p99_ms, trips.worst_ms), (1.0, 2.0, 9.0));
@@ -276,20 +281,28 @@ mod tests {
     fn a_run_is_good_only_if_all_arrived_once() {
         let mut run = Run { began: Some(0), file_bytes: 10, ..Run::default() };
         assert!(Figures::of(&run).is_none());
-        let sent = Sent { urgent: vec![sample(0, 5)], sha256: "ab".into(), receipts_delivered: 2, ..Sent::default() };
+        let sent = Sent {
+            urgent: vec![sample(0, 5)],
+            sha256: "ab".into(),
+            receipts_delivered: 2,
+            ..Sent::default()
+        };
         let arrived = Arrived { file_bytes: 10, sha256: "ab".into(), ..Arrived::default() };
         run.sent = Some(sent.clone());
         run.arrived = Some(arrived.clone());
         assert!(Figures::of(&run).unwrap().is_good());
 
         let short = Arrived { file_bytes: 7, ..arrived.clone() };
-        let figures = Figures::of(&Run { arrived: Some(short), sent: Some(sent.clone()), ..copy(&run) }).unwrap();
+        let figures =
+            Figures::of(&Run { arrived: Some(short), sent: Some(sent.clone()), ..copy(&run) }).unwrap();
         assert_eq!((figures.lost, figures.is_good()), (3, false));
         let silent = Sent { urgent: vec![sample(0, None)], ..sent.clone() };
-        let figures = Figures::of(&Run { sent: Some(silent), arrived: Some(arrived.clone()), ..copy(&run) }).unwrap();
+        let figures =
+            Figures::of(&Run { sent: Some(silent), arrived: Some(arrived.clone()), ..copy(&run) }).unwrap();
         assert_eq!((figures.lost, figures.is_good()), (1, false));
         let twice = Arrived { urgent_twice: 1, ..arrived.clone() };
-        let figures = Figures::of(&Run { arrived: Some(twice), sent: Some(sent.clone()), ..copy(&run) }).unwrap();
+        let figures =
+            Figures::of(&Run { arrived: Some(twice), sent: Some(sent.clone()), ..copy(&run) }).unwrap();
         assert_eq!((figures.duplicated, figures.is_good()), (1, false));
         let other = Arrived { sha256: "cd".into(), ..arrived };
         let figures = Figures::of(&Run { arrived: Some(other), sent: Some(sent), ..copy(&run) }).unwrap();

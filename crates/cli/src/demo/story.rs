@@ -11,6 +11,9 @@ use super::screen::{Screen, Style};
 /// Without an answer for so long, the changing lines say so.
 const SILENCE: Nanos = 400_000_000;
 
+/// How long a suspicion that nothing explains may last before it is told; most are over much sooner.
+const HESITATION: Nanos = 200_000_000;
+
 /// A silence that is marked in the result.
 const LONG_MS: f64 = 1000.0;
 
@@ -22,6 +25,8 @@ pub(crate) struct Story {
     screen: Screen,
     urgent: Pulse,
     tcp: Pulse,
+    /// Networks that are suspect, since when, and whether that was told.
+    suspects: Vec<(String, Nanos, bool)>,
 }
 
 /// The last answer that was told, and its round trip.
@@ -30,7 +35,7 @@ struct Pulse(Option<(Nanos, Nanos)>);
 
 impl Story {
     pub(crate) fn new(screen: Screen) -> Self {
-        Self { screen, urgent: Pulse::default(), tcp: Pulse::default() }
+        Self { screen, urgent: Pulse::default(), tcp: Pulse::default(), suspects: Vec::new() }
     }
 
     /// What this is.
@@ -47,12 +52,14 @@ impl Story {
             Report::Forbidden(reason) => self.forbidden(reason),
             Report::RoundTrip(time) => self.urgent = Pulse(Some((now(), *time))),
             Report::TcpRoundTrip(time) => self.tcp = Pulse(Some((now(), *time))),
+            Report::Path { at, network, change } => self.path(run, *at, network, *change),
             other => {
                 if let Some((at, style, text)) = event(run, other) {
                     self.happened(run, at, style, &text);
                 }
             }
         }
+        self.tell_suspects(run);
         if run.began.is_some() && run.sent.is_none() {
             let lines = self.status(run);
             self.screen.status(&lines);
@@ -60,7 +67,8 @@ impl Story {
     }
 
     fn forbidden(&mut self, reason: &str) {
-        self.screen.paragraph(0, "This machine does not let the demo make two hosts with networks of their own:");
+        self.screen
+            .paragraph(0, "This machine does not let the demo make two hosts with networks of their own:");
         self.screen.paragraph(2, reason);
         self.screen.paragraph(
             0,
@@ -72,22 +80,25 @@ impl Story {
     fn begin(&mut self, run: &Run, at: Nanos) {
         let size = run.file_bytes >> 20;
         if run.forbidden.is_none() {
-            self.screen.line("Two processes, each on an emulated host of its own, with two networks between them:");
+            self.screen
+                .line("Two processes, each on an emulated host of its own, with two networks between them:");
             for plan in NETWORKS {
                 let round_trip = plan.one_way.as_millis() * 2;
                 let (name, rate) = (plan.name, plan.rate_mbit);
                 self.screen.line(format!("  {name:5} {rate} Mbit/s, round trip {round_trip} ms"));
             }
-            self.screen.paragraph(
-                0,
-                &format!(
-                    "Over both of them a sends b a file of {size} MiB and, every 10 ms, an urgent message that b answers. \
-                     For comparison the same urgent messages go over a plain TCP connection, over {}.",
-                    NETWORKS[0].name
-                ),
+            let text = format!(
+                "Host a sends host b a file of {size} MiB in the background and, every 10 ms, an urgent message that b \
+                 answers. Steadfast uses both networks. For comparison, a plain TCP connection over {} carries the same \
+                 urgent messages.",
+                NETWORKS[0].name
             );
+            self.screen.paragraph(0, &text);
         } else {
-            self.screen.line(format!("A sends b a file of {size} MiB and, every 10 ms, an urgent message that b answers."));
+            let text = format!(
+                "One sends a file of {size} MiB and, every 10 ms, an urgent message that the other answers."
+            );
+            self.screen.line(text);
         }
         self.screen.line("");
         self.happened(run, at, None, "the file and the urgent messages start");
@@ -97,6 +108,70 @@ impl Story {
         let seconds = run.since(at).as_secs_f64();
         let text = style.map_or_else(|| text.to_owned(), |style| self.screen.paint(style, text));
         self.screen.line(format!("{seconds:6.2} s  {text}"));
+    }
+
+    /// Tells what happened to a path. There is one for each network, or several that fare alike.
+    fn path(&mut self, run: &Run, at: Nanos, network: &str, change: PathChange) {
+        if run.began.is_none_or(|began| at < began) {
+            return;
+        }
+        let known = self.suspects.iter().position(|(name, ..)| name == network);
+        let after = |since: Nanos| at.saturating_sub(since) / 1_000_000;
+        let text = match change {
+            PathChange::Suspect => {
+                if known.is_none() {
+                    self.suspects.push((network.to_owned(), at, false));
+                }
+                return;
+            }
+            PathChange::Recovered | PathChange::Up => {
+                let suspect = known.map(|known| self.suspects.remove(known));
+                match (suspect, run.healed) {
+                    (_, Some(healed)) if run.back == Some(at) => {
+                        format!("{network} is used again, {} ms after it came back", after(healed))
+                    }
+                    (Some((_, since, false)), _) => {
+                        format!(
+                            "{network} answered {} ms late: a copy went over {}",
+                            after(since),
+                            others(network)
+                        )
+                    }
+                    (Some(_), _) => format!("{network} is used again"),
+                    (None, _) => return,
+                }
+            }
+            PathChange::Silent => {
+                let told = format!("{network} is given up until it answers; it is tried again and again");
+                if known.is_none() {
+                    return;
+                }
+                told
+            }
+            // Another path over the same network may take its place; the network is what is told about.
+            PathChange::Down => return,
+        };
+        self.happened(run, at, Some(Style::Cyan), &text);
+    }
+
+    /// Tells of suspicions: at once where the cut explains them, of others if they last.
+    fn tell_suspects(&mut self, run: &Run) {
+        let mut due = Vec::new();
+        for (network, at, told) in &mut self.suspects {
+            let cut = run.cut.filter(|cut| network == NETWORKS[0].name && cut <= at && run.healed.is_none());
+            if *told || (cut.is_none() && now() < *at + HESITATION) {
+                continue;
+            }
+            *told = true;
+            let why = match cut {
+                Some(cut) => format!("{} ms after the cut", (*at - cut) / 1_000_000),
+                None => "since an answer is late".to_owned(),
+            };
+            due.push((*at, format!("{network} is suspect, {why}: everything goes over {}", others(network))));
+        }
+        for (at, text) in due {
+            self.happened(run, at, Some(Style::Cyan), &text);
+        }
     }
 
     fn status(&self, run: &Run) -> [String; 3] {
@@ -131,7 +206,8 @@ impl Story {
     }
 
     fn picture(&mut self, run: &Run) {
-        let (Some(began), Some(sent), Some((cut, healed))) = (run.began, &run.sent, run.cut.zip(run.healed)) else {
+        let (Some(began), Some(sent), Some((cut, healed))) = (run.began, &run.sent, run.cut.zip(run.healed))
+        else {
             return;
         };
         let end = sent.urgent.last().map_or(began, |sample| sample.sent);
@@ -156,7 +232,9 @@ impl Story {
 
     fn table(&mut self, figures: &Figures) {
         let Some((tcp, tcp_gap)) = figures.tcp.as_ref().zip(figures.tcp_longest_gap_ms) else { return };
-        let head = self.screen.paint(Style::Bold, format!("{:46}{:>12}{:>12}", "Urgent messages", "Steadfast", "plain TCP"));
+        let head = self
+            .screen
+            .paint(Style::Bold, format!("{:46}{:>12}{:>12}", "Urgent messages", "Steadfast", "plain TCP"));
         self.screen.line(head);
         let own = &figures.foreground;
         let mut row = |name: &str, values: [f64; 2]| {
@@ -173,34 +251,63 @@ impl Story {
         row("longest round trip", [own.worst_ms, tcp.worst_ms]);
         row(&format!("round trip while {name} works: half are within"), [own.p50_ms, tcp.p50_ms]);
         row(&format!("{:width$}99 of 100 within", "", width = 19 + name.len()), [own.p99_ms, tcp.p99_ms]);
-        let answered = |trips: &RoundTrips| format!("{} of {}", trips.answered, trips.count);
-        self.screen.line(format!("  {:40}{:>16}{:>12}", "answered", answered(own), format_args!("{}", tcp.answered)));
+        let answered = [own, tcp].map(|trips| format!("{} of {}", trips.answered, trips.count));
+        self.screen.line(format!("  {:38}{:>18}{:>16}", "messages answered", answered[0], answered[1]));
         self.screen.line("");
     }
 
     fn verdict(&mut self, figures: &Figures) {
-        let size = figures.file_bytes as f64 / f64::from(1 << 20);
+        let size = figures.file_bytes >> 20;
         let prefix = figures.sha256.get(..12).unwrap_or("none");
         let file = if figures.sha256_match {
-            format!("whole: {size:.0} MiB, SHA-256 {prefix}… on both sides")
+            format!("{size} MiB arrived whole, SHA-256 {prefix}… on both sides")
         } else {
-            "NOT whole: the two sides have different SHA-256 sums".to_owned()
+            "did NOT arrive whole: the two sides have different SHA-256 sums".to_owned()
         };
         let carried: u64 = figures.networks.iter().map(|network| network.bytes_carried).sum();
         let shares = figures.networks.iter().map(|network| {
-            format!("{:.0} % over {}", 100.0 * network.bytes_carried as f64 / carried.max(1) as f64, network.name)
+            format!(
+                "{:.0} % over {}",
+                100.0 * network.bytes_carried as f64 / carried.max(1) as f64,
+                network.name
+            )
         });
-        let mut lines = vec![("The file", file)];
-        if !figures.networks.is_empty() {
-            lines.push(("Its way", shares.collect::<Vec<_>>().join(", ")));
+        let good = figures.is_good();
+        let mut row = |name: &str, text: &str| {
+            let name = self.screen.paint(Style::Bold, format!("{name:12}"));
+            self.screen.line(format!("{name}{text}"));
+        };
+        row("The file", &file);
+        if carried > 0 {
+            row("", &format!("on its way {}", shares.collect::<Vec<_>>().join(", ")));
         }
-        let urgent = &figures.foreground;
-        lines.push(("Lost", format!("{} of {} urgent messages and 1 file", figures.lost, urgent.count)));
-        lines.push(("Twice", figures.duplicated.to_string()));
-        for (name, text) in lines {
-            self.screen.line(format!("{name:10}{text}"));
+        row("Lost", &count(figures.lost));
+        row("Duplicated", &count(figures.duplicated));
+        if figures.receipts.other > 0 {
+            row("Unconfirmed", &figures.receipts.other.to_string());
         }
+        let (style, text) = match (good, figures.emulated) {
+            (true, true) => {
+                (Style::Green, "A network vanished and came back, and nobody had to do anything about it.")
+            }
+            (true, false) => (
+                Style::Green,
+                "Everything arrived. To see a network vanish, run the demo where it is allowed to.",
+            ),
+            (false, _) => (
+                Style::Red,
+                "Something did not arrive, or arrived twice. That is a defect: please report it.",
+            ),
+        };
+        let text = self.screen.paint(style, text);
+        self.screen.line("");
+        self.screen.line(text);
     }
+}
+
+/// A number of things of which there should be none.
+fn count(number: u64) -> String {
+    if number == 0 { "nothing".into() } else { number.to_string() }
 }
 
 impl Pulse {
@@ -223,44 +330,31 @@ fn event(run: &Run, report: &Report) -> Option<(Nanos, Option<Style>, String)> {
             let text = format!("{cut_name} is cut, silently: no packet passes, no error is reported");
             (*at, Some(Style::Red), text)
         }
-        Report::Healed(at) => (*at, Some(Style::Green), format!("{cut_name} lets packets pass again, as silently")),
+        Report::Healed(at) => {
+            (*at, Some(Style::Green), format!("{cut_name} lets packets pass again, as silently"))
+        }
         Report::FileDone(at) => (*at, Some(Style::Bold), "the file has arrived".into()),
         Report::TcpAnswers { at, after } => {
             let after = Duration::from_nanos(*after).as_secs_f64();
             (*at, None, format!("plain TCP has its first answer after {after:.1} s"))
         }
-        Report::Path { at, network, change } => (*at, Some(Style::Cyan), path(run, *at, network, *change)?),
         _ => return None,
     };
     Some((at, style, text))
 }
 
-fn path(run: &Run, at: Nanos, network: &str, change: PathChange) -> Option<String> {
-    let is_cut = network == NETWORKS[0].name && run.cut.is_some();
-    let after = |since: Option<Nanos>| (at.saturating_sub(since.unwrap_or(at))) / 1_000_000;
+/// The names of the networks but one.
+fn others(network: &str) -> String {
     let others: Vec<_> = NETWORKS.iter().map(|plan| plan.name).filter(|name| *name != network).collect();
-    let others = others.join(", ");
-    Some(match change {
-        PathChange::Suspect if is_cut && run.healed.is_none() => {
-            format!("{network} is suspect {} ms after the cut: everything goes over {others}", after(run.cut))
-        }
-        PathChange::Suspect => format!("{network} is suspect, an answer is late: everything goes over {others}"),
-        PathChange::Recovered => format!("{network} answers: it is used again"),
-        PathChange::Silent => format!("{network} is given up for now; it is tried again and again"),
-        PathChange::Up if run.healed.is_some() && run.back == Some(at) => {
-            format!("{network} is used again, {} ms after it came back", after(run.healed))
-        }
-        PathChange::Up => format!("{network} is used"),
-        // Another path over the same network may take its place; the network is what is told about.
-        PathChange::Down => return None,
-    })
+    others.join(", ")
 }
 
 /// The share of each network in what was carried so far.
 fn shares(run: &Run) -> String {
     let total: u64 = run.carried.iter().sum();
     let share = |bytes: &u64| 100.0 * *bytes as f64 / total.max(1) as f64;
-    let each = NETWORKS.iter().zip(&run.carried).map(|(plan, bytes)| format!("{} {:.0} %", plan.name, share(bytes)));
+    let each =
+        NETWORKS.iter().zip(&run.carried).map(|(plan, bytes)| format!("{} {:.0} %", plan.name, share(bytes)));
     each.collect::<Vec<_>>().join("  ")
 }
 

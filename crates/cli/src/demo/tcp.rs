@@ -18,6 +18,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long answers are waited for after the last message.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long the kernel may refuse to take a message.
+const WRITE_LIMIT: Duration = Duration::from_secs(20);
+
 /// How often the round trip is told.
 const PROGRESS: Nanos = 100_000_000;
 
@@ -67,13 +70,13 @@ pub(crate) async fn exchange(stream: TcpStream, mut beat: Beat) -> Vec<Sample> {
         }
     });
     let mut sent = Vec::new();
-    while beat.next().await {
-        let time = now();
+    while let Some(time) = beat.next().await {
         let mut message = [0; URGENT_BYTES];
         message[..8].copy_from_slice(&(sent.len() as u64).to_be_bytes());
         message[8..16].copy_from_slice(&time.to_be_bytes());
         sent.push(time);
-        if output.write_all(&message).await.is_err() {
+        // It waits while the kernel holds all that it takes.
+        if !matches!(timeout(WRITE_LIMIT, output.write_all(&message)).await, Ok(Ok(()))) {
             break;
         }
     }
@@ -87,5 +90,8 @@ pub(crate) async fn exchange(stream: TcpStream, mut beat: Beat) -> Vec<Sample> {
     let _late = timeout(ANSWER_LIMIT, all).await;
     reader.abort();
     let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-    sent.iter().enumerate().map(|(n, sent)| Sample { sent: *sent, answered: answers.get(n).copied() }).collect()
+    sent.iter()
+        .enumerate()
+        .map(|(n, sent)| Sample { sent: *sent, answered: answers.get(n).copied() })
+        .collect()
 }

@@ -27,11 +27,14 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) async fn run(orders: &mpsc::Receiver<Order>) -> anyhow::Result<()> {
     let identity = Identity::generate()?;
     tell(&Report::Key(identity.fingerprint().to_string()));
-    let Order::Listen { trust, loopback, tcp } = next(orders)? else { bail!("expected to be told to listen") };
+    let Order::Listen { trust, loopback, tcp } = next(orders)? else {
+        bail!("expected to be told to listen")
+    };
     let endpoint = endpoint(identity, loopback).trust(trust.parse()?).bind().await?;
     let mut tcp_address = None;
     if let Some(address) = tcp {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         tcp_address = Some(listener.local_addr()?);
         // It ends with an error when the other side closes; until then its silence shows in the comparison.
         tokio::spawn(tcp::echo(listener));
@@ -74,7 +77,8 @@ async fn answer(
 
 /// Writes the file as it arrives; returns its length and the SHA-256 of what the disk gives back.
 async fn write_file(mut message: Message) -> anyhow::Result<(u64, String)> {
-    let mut file = BufWriter::new(temporary_file().context("cannot make a temporary file for what is received")?);
+    let mut file =
+        BufWriter::new(temporary_file().context("cannot make a temporary file for what is received")?);
     let (mut bytes, mut told) = (0, Instant::now());
     while let Some(chunk) = message.read_chunk().await? {
         block_in_place(|| file.write_all(&chunk)).context("cannot write what is received to the disk")?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use steadfast::{
-    Bytes, DownReason, Endpoint, Event, Events, Identity, Labels, MultiSocket, OrderRequest, Outcome, PathInfo, Receipt,
-    Target,
+    Bytes, DownReason, Endpoint, Event, Events, Identity, Labels, MultiSocket, OrderRequest, Outcome,
+    PathInfo, Receipt, Target,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -42,20 +42,21 @@ pub(super) async fn run(orders: &mpsc::Receiver<Order>) -> anyhow::Result<()> {
     let key = receiver.fingerprint.context("the receiver did not tell its key")?;
     let endpoint = endpoint(identity, loopback).trust(key).bind().await?;
     let events = endpoint.events();
+    tokio::spawn(tell_paths(events));
     let socket = endpoint.connect(receiver).await?;
     await_paths(&endpoint, &networks).await?;
-    tokio::spawn(tell_paths(events));
     let tcp = match tcp {
-        Some(address) => Some(tcp::connect(address).await.with_context(|| format!("cannot connect to {address}"))?),
+        Some(address) => {
+            Some(tcp::connect(address).await.with_context(|| format!("cannot connect to {address}"))?)
+        }
         None => None,
     };
     tell(&Report::Connected);
     let Order::Begin { at, until, file_bytes } = next(orders)? else { bail!("expected to be told to begin") };
 
-    let begin = instant(at);
-    sleep_until(begin).await;
+    sleep_until(instant(at)).await;
     let file_done = Arc::new(AtomicBool::new(false));
-    let beat = || Beat::new(begin, until, Arc::clone(&file_done));
+    let beat = || Beat::new(at, until, Arc::clone(&file_done));
     let tcp = tcp.map(|stream| tokio::spawn(tcp::exchange(stream, beat())));
     let file = tokio::spawn(send_file(socket.clone(), file_bytes, at, Arc::clone(&file_done)));
     let mut sent = exchange(&socket, beat()).await?;
@@ -149,8 +150,7 @@ async fn exchange(socket: &MultiSocket, mut beat: Beat) -> anyhow::Result<Sent> 
     let twice = Arc::new(AtomicU64::new(0));
     let answers = tokio::spawn(take_answers(socket.clone(), Arc::clone(&samples), Arc::clone(&twice)));
     let mut receipts: Vec<Receipt> = Vec::new();
-    while beat.next().await {
-        let sent = now();
+    while let Some(sent) = beat.next().await {
         let mut message = vec![0; URGENT_BYTES];
         message[..8].copy_from_slice(&(receipts.len() as u64).to_be_bytes());
         message[8..16].copy_from_slice(&sent.to_be_bytes());
