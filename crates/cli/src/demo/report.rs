@@ -172,6 +172,11 @@ impl Figures {
         })
     }
 
+    /// How long the network was cut.
+    pub(crate) fn gone_ms(&self) -> Option<f64> {
+        Some(self.healed_at_ms? - self.cut_at_ms?)
+    }
+
     /// Whether everything arrived, once.
     pub(crate) fn is_good(&self) -> bool {
         self.sha256_match && self.lost == 0 && self.duplicated == 0 && self.receipts.other == 0

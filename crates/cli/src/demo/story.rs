@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lab::NETWORKS;
 use super::picture::{Axis, legend};
 use super::protocol::{Nanos, PathChange, Report, now};
-use super::report::{Figures, RoundTrips, Run};
+use super::report::{Figures, Run};
 use super::screen::{Screen, Style};
 
 /// Without an answer for so long, the changing lines say so.
@@ -54,7 +54,7 @@ impl Story {
             Report::TcpRoundTrip(time) => self.tcp = Pulse(Some((now(), *time))),
             Report::Path { at, network, change } => self.path(run, *at, network, *change),
             other => {
-                if let Some((at, style, text)) = event(run, other) {
+                if let Some((at, style, text)) = event(other) {
                     self.happened(run, at, style, &text);
                 }
             }
@@ -234,16 +234,16 @@ impl Story {
         let Some((tcp, tcp_gap)) = figures.tcp.as_ref().zip(figures.tcp_longest_gap_ms) else { return };
         let head = self
             .screen
-            .paint(Style::Bold, format!("{:46}{:>12}{:>12}", "Urgent messages", "Steadfast", "plain TCP"));
+            .paint(Style::Bold, format!("{:46}{:>14}{:>16}", "Urgent messages", "Steadfast", "plain TCP"));
         self.screen.line(head);
         let own = &figures.foreground;
         let mut row = |name: &str, values: [f64; 2]| {
             let [own, tcp] = values.map(words);
-            let paint = |text: &str, value: f64| {
-                let padded = format!("{text:>12}");
+            let paint = |width: usize, text: &str, value: f64| {
+                let padded = format!("{text:>width$}");
                 if value > LONG_MS { self.screen.paint(Style::Red, padded) } else { padded }
             };
-            let line = format!("  {name:44}{}{}", paint(&own, values[0]), paint(&tcp, values[1]));
+            let line = format!("  {name:44}{}{}", paint(14, &own, values[0]), paint(16, &tcp, values[1]));
             self.screen.line(line);
         };
         let name = NETWORKS[0].name;
@@ -252,7 +252,7 @@ impl Story {
         row(&format!("round trip while {name} works: half are within"), [own.p50_ms, tcp.p50_ms]);
         row(&format!("{:width$}99 of 100 within", "", width = 19 + name.len()), [own.p99_ms, tcp.p99_ms]);
         let answered = [own, tcp].map(|trips| format!("{} of {}", trips.answered, trips.count));
-        self.screen.line(format!("  {:38}{:>18}{:>16}", "messages answered", answered[0], answered[1]));
+        self.screen.line(format!("  {:44}{:>14}{:>16}", "messages answered", answered[0], answered[1]));
         self.screen.line("");
     }
 
@@ -279,25 +279,37 @@ impl Story {
         };
         row("The file", &file);
         if carried > 0 {
-            row("", &format!("on its way {}", shares.collect::<Vec<_>>().join(", ")));
+            row("", &format!("of all bytes, {}", shares.collect::<Vec<_>>().join(", ")));
+        }
+        if !figures.emulated {
+            let trips = &figures.foreground;
+            let half = words(trips.p50_ms);
+            row("Urgent", &format!("{} of {} answered, half within {half}", trips.answered, trips.count));
         }
         row("Lost", &count(figures.lost));
         row("Duplicated", &count(figures.duplicated));
         if figures.receipts.other > 0 {
             row("Unconfirmed", &figures.receipts.other.to_string());
         }
-        let (style, text) = match (good, figures.emulated) {
-            (true, true) => {
-                (Style::Green, "A network vanished and came back, and nobody had to do anything about it.")
+        let gap = words(figures.longest_gap_ms);
+        let (style, text) = match (good, figures.tcp_longest_gap_ms, figures.gone_ms()) {
+            (true, Some(tcp), Some(gone)) => {
+                let (tcp, name) = (words(tcp), NETWORKS[0].name);
+                let gone = words(gone);
+                let text = format!(
+                    "{name} was gone for {gone}. Steadfast was silent for {gap} at most, plain TCP for {tcp}."
+                );
+                (Style::Green, text)
             }
-            (true, false) => (
-                Style::Green,
-                "Everything arrived. To see a network vanish, run the demo where it is allowed to.",
-            ),
-            (false, _) => (
-                Style::Red,
-                "Something did not arrive, or arrived twice. That is a defect: please report it.",
-            ),
+            (true, ..) => {
+                let text =
+                    "Everything arrived. To see a network vanish, run the demo where hosts can be made.";
+                (Style::Green, text.to_owned())
+            }
+            (false, ..) => {
+                let text = "Something did not arrive, or arrived twice. That is a defect: please report it.";
+                (Style::Red, text.to_owned())
+            }
         };
         let text = self.screen.paint(style, text);
         self.screen.line("");
@@ -323,7 +335,7 @@ impl Pulse {
 }
 
 /// What happened, when, and how it looks; `None` for what is no event to a person.
-fn event(run: &Run, report: &Report) -> Option<(Nanos, Option<Style>, String)> {
+fn event(report: &Report) -> Option<(Nanos, Option<Style>, String)> {
     let cut_name = NETWORKS[0].name;
     let (at, style, text) = match report {
         Report::Cut(at) => {

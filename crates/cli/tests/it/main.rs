@@ -1,1 +1,5 @@
-//! Tests
+//! The program as a person runs it.
+
+mod common;
+mod demo;
+mod usage;
