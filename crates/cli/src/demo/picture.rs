@@ -81,11 +81,9 @@ impl Axis {
 
 /// What the characters stand for.
 pub(crate) fn legend() -> String {
-    let upper = LEVELS.iter().filter(|(_, most)| *most < u64::MAX).map(|(character, most)| match most {
-        1000.. => format!("{character} {} s", most / 1000),
-        _ => format!("{character} {most} ms"),
-    });
-    format!("up to  {}  {} more", upper.collect::<Vec<_>>().join("  "), LEVELS[LEVELS.len() - 1].0)
+    let bounded = LEVELS.iter().filter(|(_, most)| *most < u64::MAX);
+    let bounded: Vec<_> = bounded.map(|(character, most)| format!("{character} {most}")).collect();
+    format!("up to  {} ms  {} more", bounded.join("  "), LEVELS[LEVELS.len() - 1].0)
 }
 
 fn level(time: Nanos) -> char {

@@ -297,7 +297,7 @@ impl Story {
                 let (tcp, name) = (words(tcp), NETWORKS[0].name);
                 let gone = words(gone);
                 let text = format!(
-                    "{name} was gone for {gone}. Steadfast was silent for {gap} at most, plain TCP for {tcp}."
+                    "{name} was gone {gone}: Steadfast was silent for {gap}, plain TCP for {tcp}."
                 );
                 (Style::Green, text)
             }
