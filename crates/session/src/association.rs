@@ -93,7 +93,7 @@ impl Association {
             turn: SessionId(0),
             notices: VecDeque::new(),
             ends: VecDeque::new(),
-            networks_due: true,
+            networks_due: false,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             ended: Vec::new(),
@@ -245,6 +245,7 @@ impl Association {
             crate::path::State::ExpectHello => path.hello_due,
             crate::path::State::Up => {
                 path.hello_due
+                    || path.networks_due
                     || path.report_due
                     || path.ping_due
                     || path.pong_due.is_some()

@@ -303,9 +303,7 @@ impl Endpoint {
         // A path that went down a moment ago may still have bytes in its buffer.
         let Some(id) = self.homes.get(&path).copied() else { return Ok(()) };
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
-        if !association.paths.contains_key(&path) {
-            return Ok(());
-        }
+        let Some(up_since) = association.paths.get(&path).map(|path| path.up_since) else { return Ok(()) };
         association.note_arrival(now, path, &frame, size)?;
         let result = match frame {
             Frame::Open { session, per_urgency, token } => {
@@ -319,7 +317,13 @@ impl Endpoint {
                 Ok(())
             }
             Frame::Resume(view) => {
-                self.handle_resume(now, id, &view);
+                let late = |session: &Session| session.is_late(&view, up_since);
+                let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
+                if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(late) {
+                    self.cx.stats.frames_late += 1;
+                } else {
+                    self.handle_resume(now, id, &view);
+                }
                 Ok(())
             }
             frame => {
@@ -362,7 +366,7 @@ impl Endpoint {
         let Some(association) = self.associations.get_mut(&id) else { return };
         let peer = association.peer;
         match self.sessions.get(&view.session).copied() {
-            Some(home) if home == id => association.handle_resume(&mut self.cx, view),
+            Some(home) if home == id => association.handle_resume(&mut self.cx, now, view),
             Some(home) => {
                 // A conversation goes on only under the identity that opened it.
                 if self.associations.get(&home).is_none_or(|other| other.peer != peer) {
@@ -371,7 +375,7 @@ impl Endpoint {
                 }
                 self.move_session(now, view.session, home, id);
                 if let Some(association) = self.associations.get_mut(&id) {
-                    association.handle_resume(&mut self.cx, view);
+                    association.handle_resume(&mut self.cx, now, view);
                 }
                 self.after(now, home);
             }
@@ -380,7 +384,7 @@ impl Endpoint {
                     && let Some(association) = self.associations.get_mut(&id)
                 {
                     association.handle_open(&mut self.cx, new, peer);
-                    association.handle_resume(&mut self.cx, view);
+                    association.handle_resume(&mut self.cx, now, view);
                 }
             }
             None => match self.tombstones.get(&view.session) {

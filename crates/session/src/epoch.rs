@@ -15,6 +15,9 @@ pub(crate) struct Epoch {
     confirmed: Option<Token>,
     offered: Vec<Token>,
     holds: Option<Token>,
+    /// What was confirmed before `confirmed`, until the peer's claim has come: it may have been overtaken by its own
+    /// confirmation, which went another way.
+    previous: Option<Token>,
 }
 
 impl Epoch {
@@ -57,7 +60,7 @@ impl Epoch {
     pub(crate) fn confirm(&mut self, token: Token) -> bool {
         if let Some(index) = self.offered.iter().position(|offered| *offered == token) {
             self.offered.drain(..=index);
-            self.confirmed = Some(token);
+            self.previous = self.confirmed.replace(token);
             return true;
         }
         self.confirmed == Some(token)
@@ -68,8 +71,9 @@ impl Epoch {
         self.holds = Some(token);
     }
 
-    /// Whether a claim and our state can be of the same conversation's latest state.
-    pub(crate) fn check(&self, view: &Resume) -> Result<(), ()> {
+    /// Whether a claim and our state can be of the same conversation's latest state. The claim is `expected` while we
+    /// have made ours and not had the peer's.
+    pub(crate) fn check(&self, view: &Resume, expected: bool) -> Result<(), ()> {
         let theirs = match self.holds {
             None => true,
             Some(held) => view.confirmed == Some(held) || view.offered.contains(&held),
@@ -77,7 +81,10 @@ impl Epoch {
         let ours = match view.holds {
             // A peer that never held our token can only be one that never knew of it.
             None => self.confirmed.is_none(),
-            Some(held) => self.confirmed == Some(held) || self.offered.contains(&held),
+            Some(held) => {
+                let ours = self.confirmed == Some(held) || self.offered.contains(&held);
+                ours || (expected && self.previous == Some(held))
+            }
         };
         if theirs && ours { Ok(()) } else { Err(()) }
     }
@@ -96,6 +103,7 @@ impl Epoch {
         {
             cx.remember(session, Record::Confirmed(ours));
         }
+        self.previous = None;
         let Some(theirs) = view.offered.last().copied().or(view.confirmed) else { return false };
         self.holds = Some(theirs);
         cx.record(session, Record::Held(theirs), Effect::Hold).is_some()

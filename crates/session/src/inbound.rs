@@ -73,7 +73,7 @@ pub(crate) struct Inbound {
     /// What the next ACK frame says.
     pub(crate) ack: Ack,
     /// Acknowledgements that wait for the journal.
-    ack_held: u64,
+    ack_held: BTreeSet<u64>,
     pub(crate) shut: Option<(MessageId, ShutKind)>,
     /// The application takes no more.
     closed: bool,
@@ -98,7 +98,7 @@ impl Inbound {
             windows,
             credit_due: [false; 2],
             ack: Ack::default(),
-            ack_held: 0,
+            ack_held: BTreeSet::new(),
             shut: None,
             closed: false,
         }
@@ -128,7 +128,7 @@ impl Inbound {
 
     /// Whether everything is resolved and no acknowledgement waits to be said.
     pub(crate) fn is_drained(&self) -> bool {
-        self.is_finished() && !self.has_ack() && self.ack_held == 0
+        self.is_finished() && !self.has_ack() && self.ack_held.is_empty()
     }
 
     /// A piece of a message. `Ok(true)` if it was new.
@@ -210,6 +210,17 @@ impl Inbound {
             return Err(Violation::FlowControl);
         }
         Ok(())
+    }
+
+    /// Takes back part of what the windows paid for a message, as if it had not come.
+    fn uncharge(&mut self, id: u64, mut excess: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        for (paid, charged) in message.paid.iter_mut().zip(&mut self.charged) {
+            let part = excess.min(*paid);
+            *paid -= part;
+            *charged -= part;
+            excess -= part;
+        }
     }
 
     /// Gives back what the windows paid for a message.
@@ -386,7 +397,7 @@ impl Inbound {
         let record = Record::Resolved { id: MessageId(id), delivered, place };
         match cx.record(self.session, record, Effect::Ack(MessageId(id), delivered)) {
             Some(_) => self.acknowledge(MessageId(id), delivered),
-            None => self.ack_held += 1,
+            None => drop(self.ack_held.insert(id)),
         }
         self.release(cx, id, place.0);
     }
@@ -410,7 +421,7 @@ impl Inbound {
 
     /// The journal has the outcome.
     pub(crate) fn ack_confirmed(&mut self, id: MessageId, delivered: bool) {
-        self.ack_held = self.ack_held.saturating_sub(1);
+        self.ack_held.remove(&id.0);
         self.acknowledge(id, delivered);
     }
 
@@ -434,17 +445,20 @@ impl Inbound {
         self.highest = self.highest.max(id);
         let has = self.messages.get(&id).map(|m| cost(&m.units, m.length));
         if has.is_some() || !self.resolved.contains(id) {
-            // What was sent and has not arrived is paid and given back at once.
-            let missing = charged.checked_sub(has.unwrap_or(0)).ok_or(Violation::Contradiction)?;
+            // What was sent and has not arrived is paid and given back at once. What arrived late, after the sender had
+            // counted anew, it did not pay for.
+            let has = has.unwrap_or(0);
+            let missing = charged.saturating_sub(has);
             self.charge(cx, class, missing)?;
             let mut back = [0; 2];
             back[class.index()] = missing;
             self.give_credit(back);
+            self.uncharge(id, has.saturating_sub(charged));
             self.refund(id);
             self.messages.remove(&id);
             self.settle(cx, id, false, (place.0.index(), place.1));
             cx.event(Event::Readable { session: self.session });
-        } else if !known {
+        } else if !known && !self.ack_held.contains(&id) {
             // The sender asks again because our answer was lost.
             self.acknowledge(MessageId(id), !self.dropped.contains(id));
         }
@@ -503,11 +517,15 @@ impl Inbound {
         order.sort_unstable();
         for (_, id) in order {
             let Some(message) = self.messages.get(&id) else { continue };
-            if message.units.is_empty() || self.received.contains(id) {
+            // A complete message is in `received`; only a stream's sender may not know how long it was.
+            let streamed = message.head.as_ref().is_some_and(|head| head.streamed);
+            if message.units.is_empty() || (self.received.contains(id) && !streamed) {
                 continue;
             }
             if ranges + message.units.ranges() > MAX_PARTIAL_RANGES {
-                given_up.push(id);
+                if !self.received.contains(id) {
+                    given_up.push(id);
+                }
                 continue;
             }
             ranges += message.units.ranges();

@@ -4,6 +4,7 @@
 //! token, the first byte of a message) waits for the confirmation. Without a store every record counts as confirmed
 //! at once and none is made. After a restart any confirmed prefix restores the sessions.
 
+use crate::event::DropReason;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -42,8 +43,8 @@ pub enum Record {
         /// A whole message's bytes.
         payload: Option<Bytes>,
     },
-    /// The application cancelled a message.
-    Cancelled(MessageId),
+    /// A message is to be dropped, and why.
+    Cancelled(MessageId, DropReason),
     /// A sent message has its outcome; `delivered` or dropped.
     Settled {
         /// Its id.

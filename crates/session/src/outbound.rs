@@ -70,12 +70,19 @@ struct Message {
     reported: bool,
     /// A journal record has to be confirmed first.
     held: bool,
+    /// Something of it may be with the peer: it was sent once, here or by an earlier process.
+    exposed: bool,
     phase: Phase,
 }
 
 impl Message {
     fn place(&self) -> (Urgency, u64) {
         (self.head.labels.urgency, self.head.order.sequence())
+    }
+
+    /// Whether surely nothing of it was ever sent.
+    fn is_untouched(&self) -> bool {
+        !self.exposed
     }
 
     fn whole(&self) -> Option<Range<u64>> {
@@ -242,6 +249,7 @@ impl Outbound {
             raised: false,
             reported: false,
             held,
+            exposed: false,
             phase: Phase::Live,
         };
         if let Some(bytes) = payload {
@@ -354,10 +362,13 @@ impl Outbound {
         message.phase = Phase::Dropping(reason);
         message.held = false;
         message.pending.clear();
-        let untouched = message.charged.is_empty();
+        let untouched = message.is_untouched();
         self.release_payload(id);
         self.dequeue(id);
-        if cx.record(self.session, Record::Cancelled(MessageId(id)), Effect::Reset(MessageId(id))).is_some() {
+        if cx
+            .record(self.session, Record::Cancelled(MessageId(id), reason), Effect::Reset(MessageId(id)))
+            .is_some()
+        {
             self.resets.insert(id);
         }
         if untouched {
@@ -377,6 +388,9 @@ impl Outbound {
     pub(crate) fn send_confirmed(&mut self, id: MessageId) {
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.held = false;
+            if message.labels != message.head.labels {
+                self.relabels.insert(id.0);
+            }
             self.enqueue(id.0);
         }
     }
@@ -403,7 +417,10 @@ impl Outbound {
         };
         let urgent = labels.urgency == Urgency::Foreground;
         message.labels = labels;
-        self.relabels.insert(id.0);
+        // Nothing is said of a message that a restart might take back.
+        if !message.held {
+            self.relabels.insert(id.0);
+        }
         self.dequeue(id.0);
         if urgent {
             self.raise_predecessors(id.0);
@@ -493,6 +510,11 @@ impl Outbound {
         }
     }
 
+    /// Whether a message waits for a path that it may use.
+    pub(crate) fn has_unroutable(&self) -> bool {
+        self.unroutable.iter().any(|queue| !queue.is_empty())
+    }
+
     /// The set of paths changed: what no path could carry is looked at again.
     pub(crate) fn routes_changed(&mut self) {
         for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
@@ -555,6 +577,7 @@ impl Outbound {
         let Some(message) = self.messages.get_mut(&id) else { return };
         let before = cost(&message.charged, message.length);
         message.class = Some(class);
+        message.exposed = true;
         message.charged.insert(units.clone());
         message.pending.remove(units.clone());
         let paid = cost(&message.charged, message.length).saturating_sub(before);
@@ -756,8 +779,7 @@ impl Outbound {
 
     /// The conversation is over: what has no outcome is unknown, except what never left.
     pub(crate) fn end(&mut self, cx: &mut Context) {
-        let open: Vec<(u64, bool)> =
-            self.messages.iter().map(|(id, m)| (*id, m.charged.is_empty())).collect();
+        let open: Vec<(u64, bool)> = self.messages.iter().map(|(id, m)| (*id, m.is_untouched())).collect();
         for (id, untouched) in open {
             let outcome = if untouched { Outcome::Dropped(DropReason::Cancelled) } else { Outcome::Unknown };
             self.report(cx, id, outcome);
@@ -774,12 +796,13 @@ impl Outbound {
         // It may have been sent before the restart: its outcome is the receiver's to say.
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.class = Some(head.labels.urgency);
+            message.exposed = true;
         }
     }
 
-    pub(crate) fn restore_cancelled(&mut self, id: MessageId) {
+    pub(crate) fn restore_cancelled(&mut self, id: MessageId, reason: DropReason) {
         if let Some(message) = self.messages.get_mut(&id.0) {
-            message.phase = Phase::Dropping(DropReason::Cancelled);
+            message.phase = Phase::Dropping(reason);
             message.pending.clear();
         }
         self.release_payload(id.0);
@@ -815,7 +838,7 @@ impl Outbound {
                 // It may have been sent in part, so only the receiver knows.
                 message.phase = Phase::Dropping(DropReason::Restarted);
             }
-            cx.remember(self.session, Record::Cancelled(MessageId(id)));
+            cx.remember(self.session, Record::Cancelled(MessageId(id), DropReason::Restarted));
             self.resets.insert(id);
         }
     }
@@ -871,6 +894,10 @@ impl Outbound {
         let whole = view.received.contains(id);
         let has = match (whole, partial, message.whole()) {
             (true, _, Some(whole)) => RangeSet::from_iter([whole]),
+            (true, Some(units), None) => {
+                message.length = units.max();
+                units.clone()
+            }
             (_, Some(units), _) => units.clone(),
             _ => RangeSet::new(),
         };

@@ -56,6 +56,8 @@ pub(crate) struct Path {
     /// When an opening must have come to an end.
     pub(crate) deadline: Instant,
     pub(crate) hello_due: bool,
+    /// Our networks are said once on every path: the peer may know us only by it.
+    pub(crate) networks_due: bool,
     pub(crate) suspect: Option<Instant>,
     /// The socket takes nothing since then.
     pub(crate) blocked: Option<Instant>,
@@ -71,6 +73,8 @@ pub(crate) struct Path {
     pub(crate) report_due: bool,
     pub(crate) last_counted: Instant,
     pub(crate) last_heard: Instant,
+    /// When the peer's HELLO came.
+    pub(crate) up_since: Instant,
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) ping_due: bool,
@@ -100,6 +104,7 @@ impl Path {
             address,
             deadline,
             hello_due: true,
+            networks_due: true,
             suspect: None,
             blocked: None,
             flights: VecDeque::new(),
@@ -114,6 +119,7 @@ impl Path {
             report_due: false,
             last_counted: now,
             last_heard: now,
+            up_since: now,
             last_sent: now,
             ping: None,
             ping_due: false,

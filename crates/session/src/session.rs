@@ -66,7 +66,13 @@ pub(crate) struct Session {
     /// ACK frames on their way.
     acks_flying: u32,
     shut_arrived: bool,
+    /// The application knows that the peer knows the session.
+    pub(crate) told_opened: bool,
+    /// Our claim may not have arrived: anything else could overtake it on another path.
+    claiming: bool,
     pub(crate) parked_at: Option<Instant>,
+    /// When a claim of the peer was last taken over.
+    resumed_at: Option<Instant>,
     pub(crate) notice_at: Option<Instant>,
     pub(crate) limit_at: Option<Instant>,
     pub(crate) close_at: Option<Instant>,
@@ -86,7 +92,10 @@ impl Session {
             accepted: opener,
             acks_flying: 0,
             shut_arrived: false,
+            told_opened: !opener,
+            claiming: false,
             parked_at: None,
+            resumed_at: None,
             notice_at: None,
             limit_at: None,
             close_at: None,
@@ -121,6 +130,8 @@ impl Session {
     /// There is a path again: claim the conversation under a new token.
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         self.join = Join::ExpectResume;
+        self.claiming = true;
+        self.due.accept = false;
         self.due.resume = false;
         let token = self.epoch.offer(cx);
         if cx.record(self.id, Record::Offered(token), Effect::Claim).is_some() {
@@ -130,7 +141,8 @@ impl Session {
 
     /// Both sides are in it.
     pub(crate) fn joined(&mut self, cx: &mut Context) {
-        if self.join == Join::Opening {
+        // Its first path may have been lost before the peer's answer came.
+        if !core::mem::replace(&mut self.told_opened, true) {
             cx.event(Event::Opened { session: self.id });
         }
         if self.parked_at.take().is_some()
@@ -143,9 +155,17 @@ impl Session {
         self.join = Join::Active;
     }
 
+    /// The peer holds this token of ours.
+    pub(crate) fn confirmed(&mut self, cx: &mut Context, token: steadfast_wire::Token) {
+        if self.epoch.confirm(token) {
+            cx.remember(self.id, Record::Confirmed(token));
+        }
+        self.claiming &= self.epoch.is_offering();
+    }
+
     /// Whether DATA and its like may be said now.
     pub(crate) const fn may_send(&self) -> bool {
-        matches!(self.join, Join::Opening | Join::Active)
+        matches!(self.join, Join::Opening | Join::Active) && !self.claiming
     }
 
     /// Something said on a path that is now in doubt.
@@ -164,7 +184,8 @@ impl Session {
                 }
             }
             Item::Shut => self.due.shut = !self.shut_arrived,
-            Item::Accept => self.due.accept = true,
+            // A claim made meanwhile says more.
+            Item::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
             Item::Confirm => self.due.confirm = true,
             Item::Resume => self.due.resume = self.join == Join::ExpectResume || self.epoch.is_offering(),
             Item::Open => self.due.open = self.join == Join::Opening,
@@ -178,6 +199,7 @@ impl Session {
             Item::Ack(_) => self.acks_flying -= 1,
             Item::Reset(id, known) => self.out.reset_arrived(cx, id, known),
             Item::Shut => self.shut_arrived = true,
+            Item::Resume => self.claiming = false,
             _ => {}
         }
     }
@@ -311,6 +333,7 @@ impl Session {
             session: self.id,
             fresh: self.opener && self.epoch.is_fresh(),
             per_urgency: self.per_urgency(),
+            expects: self.join == Join::ExpectResume,
             confirmed: self.epoch.confirmed(),
             offered: self.epoch.offered().to_vec(),
             holds: self.epoch.holds(),
@@ -328,16 +351,22 @@ impl Session {
     }
 
     /// Takes over what the peer says of the conversation. `Err` is the reason to end it.
-    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &Resume) -> Result<(), EndReason> {
-        self.epoch.check(view).map_err(|()| EndReason::RolledBack)?;
+    pub(crate) fn handle_resume(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        view: &Resume,
+    ) -> Result<(), EndReason> {
         if self.join == Join::Active && self.epoch.knows(view) {
             // The same claim, said again because its path was in doubt.
             self.due.confirm = true;
             return Ok(());
         }
+        self.epoch.check(view, self.join == Join::ExpectResume).map_err(|()| EndReason::RolledBack)?;
         if view.next.0 <= self.inb.highest() || self.out.contradicts(view).is_err() {
             return Err(EndReason::RolledBack);
         }
+        let answers_late = view.holds.is_some() && view.holds == self.epoch.current();
         let held = self.epoch.take_over(cx, self.id, view);
         if held {
             self.due.confirm = true;
@@ -350,13 +379,21 @@ impl Session {
             self.inb.handle_shut(cx, last, kind).map_err(|_| EndReason::RolledBack)?;
             self.peer_shut(cx, kind);
         }
-        match self.join {
-            Join::ExpectResume => {}
-            // The peer lost its paths and we did not notice: our side of the claim is still to be said.
-            _ => self.claim(cx),
+        // A claim that is made after ours was taken over, or without our having made one, wants an answer.
+        if view.expects && (self.join != Join::ExpectResume || answers_late) {
+            self.claim(cx);
         }
         self.joined(cx);
+        self.resumed_at = Some(now);
         Ok(())
+    }
+
+    /// Whether a claim comes late: over a path that is older than the last claim, and with a token that is older or
+    /// the same. It was overtaken by a newer path, perhaps of a newer process, and says nothing.
+    pub(crate) fn is_late(&self, view: &Resume, path_up: Instant) -> bool {
+        let overtaken = self.resumed_at.is_some_and(|at| path_up < at);
+        overtaken
+            && (self.epoch.check(view, self.join == Join::ExpectResume).is_err() || self.epoch.knows(view))
     }
 
     /// The peer shut its direction; if it closes, ours ends too.

@@ -226,6 +226,11 @@ impl Run {
     }
 
     fn fault(&mut self, host: usize, network: usize, kind: u64) {
+        // Who moves before it has heard of a conversation cannot be found by the other side.
+        let known: Vec<SessionId> = self.world.nodes[host].core.sessions().collect();
+        if kind == 5 && self.sessions_of(host).iter().any(|session| !known.contains(session)) {
+            return;
+        }
         let attachment = &mut self.world.nodes[host].attachments[network];
         match kind {
             0 => (attachment.hole_out, attachment.hole_in) = (true, true),
@@ -516,7 +521,13 @@ impl Run {
         for (session, members) in self.members.clone() {
             let host = members[self.rng.range(0, 2) as usize];
             let clock = self.world.clock(host);
-            if self.rng.chance(50) {
+            let known = |host: &usize| self.world.nodes[*host].core.peer(session).is_some();
+            if !members.iter().all(known) {
+                for host in members {
+                    let clock = self.world.clock(host);
+                    let _unknown = self.world.nodes[host].core.close(clock, session, Duration::from_secs(60));
+                }
+            } else if self.rng.chance(50) {
                 let _ended = self.world.nodes[host].core.close(clock, session, Duration::from_secs(60));
             } else {
                 for host in members {

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Wall};
+use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
 use steadfast_net::tls::TlsError;
-use steadfast_net::Carrier;
 use steadfast_wire::PathNumber;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -255,21 +255,23 @@ impl Shared {
     /// Reads a carrier until it ends, and writes when its socket takes bytes again.
     async fn run_link(self: Arc<Self>, link: Arc<Link>) {
         let mut input = BytesMut::new();
-        loop {
-            let Some(waits) = link.waits() else { break };
-            match waits {
-                Waits::Turn => {
-                    tokio::task::yield_now().await;
-                    self.resume(&link);
-                }
-                Waits::Nothing | Waits::Socket => {}
+        while let Some(waits) = link.waits() {
+            if waits == Waits::Turn {
+                tokio::task::yield_now().await;
+                self.resume(&link);
             }
             tokio::select! {
                 readable = link.socket.readable() => {
-                    if readable.is_err() || !self.read(&link, &mut input) {
+                    if readable.is_err() {
                         break;
                     }
+                    let (goes_on, ready) = self.read(&link, &mut input);
+                    // An application that answers at once takes our acknowledgements along.
                     tokio::task::yield_now().await;
+                    self.flush_paths(ready);
+                    if !goes_on {
+                        break;
+                    }
                 }
                 writable = link.socket.writable(), if waits == Waits::Socket => {
                     if writable.is_err() {
@@ -300,22 +302,23 @@ impl Shared {
         self.call(|_, _| ());
     }
 
-    /// One turn of reading; `false` if the carrier is at its end.
-    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> bool {
+    /// One turn of reading: whether the carrier goes on, and the paths that have something to say to that.
+    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> (bool, Vec<PathNumber>) {
         let (state, tune) = {
             let mut output = lock(&link.output);
-            let Some(carrier) = &mut output.carrier else { return false };
+            let Some(carrier) = &mut output.carrier else { return (false, Vec::new()) };
             let state = carrier.try_read(input, READ_TURN);
             let tune = output.tuned.elapsed() > TUNE_EVERY;
             (state, tune)
         };
+        let mut ready = Vec::new();
         if !input.is_empty() {
-            self.call(|inner, now| inner.core.handle_data(now, link.path, input));
+            ready = self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input));
         }
         if tune {
             self.tune(link);
         }
-        match state {
+        let goes_on = match state {
             Ok(ReadState::Blocked | ReadState::More) => true,
             Ok(end) => {
                 tracing::debug!(path = %link.path, ?end, "a carrier ended");
@@ -325,11 +328,14 @@ impl Shared {
                 tracing::debug!(path = %link.path, %error, "a carrier failed");
                 if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
                     let peer = lock(&link.output).carrier.as_ref().map(Carrier::peer);
-                    peer.iter().for_each(|peer| self.note_refusal(*peer, error));
+                    if let Some(peer) = peer {
+                        self.note_refusal(peer, error);
+                    }
                 }
                 false
             }
-        }
+        };
+        (goes_on, ready)
     }
 
     /// Brings record size and unsent limit to what the path's rate asks for.

@@ -19,8 +19,11 @@ impl Shared {
         peer: Fingerprint,
     ) {
         let networks = self.networks();
-        let device = lock(&self.scout).as_ref().and_then(|scout| scout.device_of(local));
         let network = networks.iter().find(|network| network.id == local).cloned();
+        // An address of another interface of this host is reached through the loopback only by a socket that is not
+        // bound to it: the kernel has the route with that interface.
+        let device = network.as_ref().filter(|network| network.class != NetworkClass::Loopback);
+        let device = device.and_then(|_| lock(&self.scout).as_ref().and_then(|scout| scout.device_of(local)));
         let shared = Arc::clone(self);
         self.carriers.connecting(path, || {
             self.spawn(async move {
@@ -86,11 +89,7 @@ fn known_as(network: &Network, local: IpAddr) -> IpAddr {
     same_family.or(all.first()).map_or(local, |address| address.ip)
 }
 
-async fn open(
-    shared: &Arc<Shared>,
-    options: &ConnectOptions,
-    peer: Fingerprint,
-) -> Result<Carrier, String> {
+async fn open(shared: &Arc<Shared>, options: &ConnectOptions, peer: Fingerprint) -> Result<Carrier, String> {
     let stream = connect(options).await.map_err(|error| error.to_string())?;
     let side = Side::Connecting(Expect::Key(peer));
     handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT).await.map_err(|error| {

@@ -61,20 +61,29 @@ impl Driver {
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
         let kernel = Some(kernel);
-        Self { shared, plan, kernel, addresses, commands, stranded: Vec::new(), mend_at: None, abandoned: false }
+        Self {
+            shared,
+            plan,
+            kernel,
+            addresses,
+            commands,
+            stranded: Vec::new(),
+            mend_at: None,
+            abandoned: false,
+        }
     }
 
     /// Runs until the endpoint is closed, or all handles are gone and all conversations over.
     pub(crate) async fn run(mut self) {
         loop {
             if self.abandoned && self.shared.peek(|inner, _| inner.sessions.is_empty()) {
-                return self.close("the program has no further use for this endpoint").await;
+                return Box::pin(self.close("the program has no further use for this endpoint")).await;
             }
             let input = self.wait().await;
             match input {
                 Input::Command(None) => self.abandon(),
                 Input::Command(Some(Command::Close(reason, done))) => {
-                    self.close(&reason).await;
+                    Box::pin(self.close(&reason)).await;
                     let _nobody_waits = done.send(());
                     return;
                 }
@@ -95,8 +104,10 @@ impl Driver {
 
     async fn hear(&mut self, news: News) {
         match news {
-            News::Incoming(Ok(carrier)) => self.admit(carrier, Wall::now() + MOMENT),
-            News::Incoming(Err(error)) => tracing::debug!(%error, "a connection was refused"),
+            News::Incoming(incoming) => match *incoming {
+                Ok(carrier) => self.admit(carrier, Wall::now() + MOMENT),
+                Err(error) => tracing::debug!(%error, "a connection was refused"),
+            },
             News::Networks(Some(networks)) => {
                 tell_networks(&self.shared, &self.plan, &networks);
                 for (carrier, until) in std::mem::take(&mut self.stranded) {
@@ -106,7 +117,8 @@ impl Driver {
             News::Networks(None) => {}
             News::Trust => self.trust_changed().await,
         }
-        if self.mend_at.is_none() && self.kernel.as_ref().is_some_and(|kernel| kernel.is_blind(&self.shared)) {
+        if self.mend_at.is_none() && self.kernel.as_ref().is_some_and(|kernel| kernel.is_blind(&self.shared))
+        {
             self.mend_at = Some(Wall::now() + MEND);
         }
     }
@@ -152,7 +164,8 @@ impl Driver {
             return;
         }
         let (remote, peer) = (carrier.remote_addr(), carrier.peer());
-        let path = self.shared.call(|inner, now| inner.core.handle_accepted(now, network, local, remote, peer));
+        let path =
+            self.shared.call(|inner, now| inner.core.handle_accepted(now, network, local, remote, peer));
         if let Some(path) = path {
             self.shared.accepted(path, carrier);
         }
@@ -164,7 +177,8 @@ impl Driver {
             Ok(Ok(gone)) => {
                 for peer in gone {
                     tracing::info!(%peer, "no longer trusted");
-                    self.shared.call(|inner, now| inner.core.forget(now, peer, "this peer is no longer trusted"));
+                    self.shared
+                        .call(|inner, now| inner.core.forget(now, peer, "this peer is no longer trusted"));
                 }
             }
             Ok(Err(error)) => tracing::info!(%error, "the trusted peers stay as they were"),

@@ -148,14 +148,14 @@ impl Endpoint {
             Destination::Target(target) => target,
         };
         let trusted = &self.shared().trusted;
-        let peer = match target.fingerprint {
-            Some(key) => key,
-            None => {
-                let names = target.addresses.iter().map(|address| host_name(&address.to_string()));
-                let found = names.clone().find_map(|name| trusted.find(&name));
-                let name = names.into_iter().next().unwrap_or_default();
-                found.ok_or_else(|| ConnectError::UnknownPeer { target: target.to_string(), name })?
-            }
+        let peer = if let Some(key) = target.fingerprint {
+            key
+        } else {
+            let names: Vec<_> =
+                target.addresses.iter().map(|address| host_name(&address.to_string())).collect();
+            let found = names.iter().find_map(|name| trusted.find(name));
+            let name = names.into_iter().next().unwrap_or_default();
+            found.ok_or_else(|| ConnectError::UnknownPeer { target: target.to_string(), name })?
         };
         if peer == self.fingerprint() {
             return Err(ConnectError::Itself(peer));
@@ -212,7 +212,9 @@ impl Endpoint {
         let networks = self.networks();
         let of = |loopback: bool| -> Vec<String> {
             let networks = networks.iter().filter(|n| (n.class == NetworkClass::Loopback) == loopback);
-            let all = networks.flat_map(|network| network.addresses.iter().map(|address| address.ip)).filter(usable);
+            let all = networks
+                .flat_map(|network| network.addresses.iter().map(|address| address.ip))
+                .filter(usable);
             all.map(|ip| SocketAddr::new(ip, self.port()).to_string()).take(MAX_TARGET_ADDRESSES).collect()
         };
         let outside = of(false);

@@ -2,8 +2,8 @@
 
 use crate::state::Ended;
 use std::time::Duration;
-use steadfast_net::carrier::BindError as ListenError;
 use steadfast_net::address::{AddressError, ResolveError};
+use steadfast_net::carrier::BindError as ListenError;
 use steadfast_net::identity::IdentityError;
 use steadfast_net::places::PlacesError;
 use steadfast_net::scout::ScoutError;
@@ -34,7 +34,9 @@ pub enum BindError {
     #[error("cannot make an endpoint: the system's random number generator failed")]
     Random,
     /// It was called outside of a tokio runtime.
-    #[error("cannot make an endpoint here: `bind` must be awaited within a tokio runtime with its I/O and time drivers")]
+    #[error(
+        "cannot make an endpoint here: `bind` must be awaited within a tokio runtime with its I/O and time drivers"
+    )]
     NoRuntime,
     /// The endpoint was closed for good.
     #[error("the endpoint is closed: make a new one")]
@@ -129,7 +131,9 @@ pub enum ReadError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// Longer than the caller was ready to hold.
-    #[error("the message is longer than {limit} bytes: read it in pieces with `read_chunk`, or allow more with `into_bytes_within`")]
+    #[error(
+        "the message is longer than {limit} bytes: read it in pieces with `read_chunk`, or allow more with `into_bytes_within`"
+    )]
     TooLong {
         /// Bytes that were allowed.
         limit: usize,
@@ -170,7 +174,9 @@ fn describe(reason: EndReason, words: Option<&str>, common: Option<MessageId>) -
         EndReason::Unknown => "the peer does not know it, it was probably restarted; open a new one".into(),
         EndReason::Forgotten => "no network came back within its limit; open a new one".into(),
         EndReason::Refused => "the peer accepts no more conversations; close some, or try later".into(),
-        EndReason::Violation => "the peer broke the protocol; check that both sides have the same version".into(),
+        EndReason::Violation => {
+            "the peer broke the protocol; check that both sides have the same version".into()
+        }
         EndReason::Left => match words {
             Some(words) if !words.is_empty() => format!("the peer left, saying: {words:?}"),
             _ => "one side left".into(),

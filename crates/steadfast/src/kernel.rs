@@ -31,7 +31,7 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 pub(crate) enum News {
     /// A carrier, or why a connection became none.
-    Incoming(Incoming),
+    Incoming(Box<Incoming>),
     /// The networks now; `None` if they are not watched any more.
     Networks(Option<Arc<[Network]>>),
     /// The file of trusted peers may have changed.
@@ -44,8 +44,7 @@ impl Kernel {
         let listener = if plan.addresses.is_empty() {
             Listener::bind_any(plan.port)
         } else {
-            let addresses: Vec<_> =
-                plan.addresses.iter().map(|ip| SocketAddr::new(*ip, plan.port)).collect();
+            let addresses: Vec<_> = plan.addresses.iter().map(|ip| SocketAddr::new(*ip, plan.port)).collect();
             Listener::bind(&addresses)
         };
         let listener = listener.map_err(BindError::Listen)?;
@@ -112,7 +111,7 @@ impl Kernel {
         };
         tokio::select! {
             incoming = acceptor.next() => match incoming {
-                Some(incoming) => News::Incoming(incoming),
+                Some(incoming) => News::Incoming(Box::new(incoming)),
                 // The runtime is ending, and this task with it.
                 None => pending().await,
             },

@@ -1,4 +1,49 @@
-//! Placeholder docs.
+//! Messages between machines over every network they have.
+//!
+//! An application says what a message is for; the library picks the network, moves the message when that network dies,
+//! and says exactly what became of it. Both sides prove a key; everything is encrypted.
+//!
+//! ```
+//! use steadfast::{Endpoint, Identity, Labels};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let (ann, bob) = (Identity::generate()?, Identity::generate()?);
+//!     let (ann_key, bob_key) = (ann.fingerprint(), bob.fingerprint());
+//!     let ann = Endpoint::builder().identity(ann).trust(bob_key).bind().await?;
+//!     let bob = Endpoint::builder().identity(bob).trust(ann_key).bind().await?;
+//!
+//!     let to_bob = ann.connect(bob.contact()).await?;
+//!     let from_ann = bob.accept().await.ok_or("closed")?;
+//!     let receipt = to_bob.send("hello", Labels::foreground()).await?;
+//!     let message = from_ann.recv().await?.ok_or("nothing was sent")?;
+//!     println!("{:?}: {:?}", message.payload(), receipt.outcome().await);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | be someone, listen, connect | [`Endpoint`], [`Builder`], [`Identity`], [`TrustFile`] |
+//! | converse | [`MultiSocket`] |
+//! | say how urgent a message is and which networks it may use | [`Labels`], [`Rule`] |
+//! | say what a message waits for | [`OrderRequest`], [`Ordering`] |
+//! | know what became of it | [`Receipt`], [`Outcome`] |
+//! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
+//! | watch the networks | [`Events`], [`Endpoint::paths`] |
+//!
+//! Invariants: whoever calls drives, so that a send reaches the socket from the caller's own task; the core's lock is
+//! short, never held across an await nor during a system call; work per turn is bounded; dropping a handle or a future
+//! never loses an acknowledged message; when the last handle is gone so are all tasks and sockets.
+//! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own, `unsafe`.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `events.rs` | what users touch |
+//! | `shared.rs` | the core behind its lock, and what follows a call into it |
+//! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
+//! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
+//! | `state.rs`, `trusted.rs`, `clock.rs`, `process.rs` | what is kept beside the core |
 
 #![forbid(unsafe_code)]
 
@@ -31,12 +76,13 @@ pub use socket::MultiSocket;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, OrderRequest, Ordering, Outcome, PathInfo, SendError, SessionConfig, Stats,
+    Config, DownReason, DropReason, Event, OrderRequest, Ordering, Outcome, PathInfo, SendError,
+    SessionConfig, Stats,
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
-    Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, SessionId, SizeClass,
-    Urgency,
+    Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, SessionId,
+    SizeClass, Urgency,
 };
 pub use writer::MessageWriter;
 

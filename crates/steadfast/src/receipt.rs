@@ -2,10 +2,10 @@
 
 use crate::lock;
 use std::fmt;
+use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::future::Future;
 use steadfast_session::Outcome;
 use steadfast_wire::MessageId;
 use tokio::sync::Notify;

@@ -103,6 +103,32 @@ impl Shared {
         result
     }
 
+    /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns the paths that have something to
+    /// say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs.
+    pub(crate) fn call_and_hold<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Inner, Instant) -> R,
+    ) -> Vec<PathNumber> {
+        let mut effects = Effects::default();
+        {
+            let mut inner = lock(&self.inner);
+            f(&mut inner, self.clock.now());
+            self.collect(&mut inner, &mut effects);
+        }
+        // A program may end as soon as it hears that its conversation did: our last word has to be out by then.
+        let urgent = effects.wakes.iter().any(|wake| matches!(wake, Wake::All(_)));
+        let ready = if urgent { Vec::new() } else { std::mem::take(&mut effects.ready) };
+        self.carry_out(effects);
+        ready
+    }
+
+    /// Writes what these paths have to say.
+    pub(crate) fn flush_paths(self: &Arc<Self>, ready: Vec<PathNumber>) {
+        if !ready.is_empty() {
+            self.carry_out(Effects { ready, ..Effects::default() });
+        }
+    }
+
     /// Calls into the core and leaves what follows to the next [`Shared::call`]: for those who hold a carrier.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
         let mut inner = lock(&self.inner);
@@ -126,7 +152,7 @@ impl Shared {
         }
         while inner.core.poll_journal().is_some() {}
         while let Some(event) = inner.core.poll_event() {
-            self.note(inner, &event, effects);
+            note(inner, &event, effects);
             if is_public(&event) {
                 tracing::debug!(?event, "steadfast");
                 effects.subscribers.append(&mut self.hub.publish(&event));
@@ -137,52 +163,11 @@ impl Shared {
         }
     }
 
-    /// Brings the state of conversations up to date. It has the order of the events, because the core's lock is held.
-    fn note(&self, inner: &mut Inner, event: &Event, effects: &mut Effects) {
-        match event {
-            Event::Incoming { session, peer } => {
-                let state = Arc::new(SessionState::new(*session, *peer, true));
-                inner.sessions.insert(*session, state);
-                effects.incoming = true;
-            }
-            Event::Ended { session, .. } => {
-                if let Some(state) = inner.sessions.remove(session) {
-                    effects.receipts.append(&mut state.note(event));
-                    effects.wakes.push(Wake::All(state));
-                    // It may have been the last one that the driver waited for.
-                    effects.rearm = true;
-                }
-            }
-            Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
-            Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
-            Event::Opened { session }
-            | Event::Parked { session }
-            | Event::Resumed { session }
-            | Event::PeerShut { session, .. } => {
-                if let Some(state) = inner.sessions.get(session) {
-                    state.note(event);
-                    effects.wakes.push(Wake::All(Arc::clone(state)));
-                }
-            }
-            Event::Acked { session, .. } | Event::Outcome { session, .. } => {
-                if let Some(state) = inner.sessions.get(session) {
-                    effects.receipts.append(&mut state.note(event));
-                }
-            }
-            Event::PeerLeft { peer, .. } => {
-                for state in inner.sessions.values().filter(|state| state.peer == *peer) {
-                    state.note(event);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Does what the core asked for until it asks for nothing more.
     fn carry_out(self: &Arc<Self>, mut effects: Effects) {
         loop {
             for action in effects.actions.drain(..) {
-                self.act(action);
+                self.act(&action);
             }
             for path in effects.ready.drain(..) {
                 self.flush_path(path);
@@ -213,8 +198,8 @@ impl Shared {
         }
     }
 
-    fn act(self: &Arc<Self>, action: Action) {
-        match action {
+    fn act(self: &Arc<Self>, action: &Action) {
+        match *action {
             Action::Connect { path, local, remote, peer } => self.dial(path, local, remote, peer),
             Action::Close { path } => self.close_path(path),
             Action::Reset { path } => self.reset_path(path),
@@ -248,6 +233,47 @@ impl Effects {
             && self.receipts.is_empty()
             && self.subscribers.is_empty()
             && !self.incoming
+    }
+}
+
+/// Brings the state of conversations up to date. It has the order of the events, because the core's lock is held.
+fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
+    match event {
+        Event::Incoming { session, peer } => {
+            let state = Arc::new(SessionState::new(*session, *peer, true));
+            inner.sessions.insert(*session, state);
+            effects.incoming = true;
+        }
+        Event::Ended { session, .. } => {
+            if let Some(state) = inner.sessions.remove(session) {
+                effects.receipts.append(&mut state.note(event));
+                effects.wakes.push(Wake::All(state));
+                // It may have been the last one that the driver waited for.
+                effects.rearm = true;
+            }
+        }
+        Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
+        Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
+        Event::Opened { session }
+        | Event::Parked { session }
+        | Event::Resumed { session }
+        | Event::PeerShut { session, .. } => {
+            if let Some(state) = inner.sessions.get(session) {
+                state.note(event);
+                effects.wakes.push(Wake::All(Arc::clone(state)));
+            }
+        }
+        Event::Acked { session, .. } | Event::Outcome { session, .. } => {
+            if let Some(state) = inner.sessions.get(session) {
+                effects.receipts.append(&mut state.note(event));
+            }
+        }
+        Event::PeerLeft { peer, .. } => {
+            for state in inner.sessions.values().filter(|state| state.peer == *peer) {
+                state.note(event);
+            }
+        }
+        _ => {}
     }
 }
 

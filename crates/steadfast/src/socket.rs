@@ -112,7 +112,12 @@ impl MultiSocket {
         self.try_send_with(payload.into(), labels, OrderRequest::Default)
     }
 
-    fn try_send_with(&self, payload: Bytes, labels: Labels, order: OrderRequest) -> Result<Receipt, SendError> {
+    fn try_send_with(
+        &self,
+        payload: Bytes,
+        labels: Labels,
+        order: OrderRequest,
+    ) -> Result<Receipt, SendError> {
         self.call(|inner, now, session| {
             let id = inner.core.send(now, session, labels, order, payload)?;
             Ok(self.state().sent(id))
@@ -156,7 +161,8 @@ impl MultiSocket {
 
     /// Asks for a message to be dropped. Its receipt tells whether it was: the receiver has the last word.
     pub fn cancel(&self, id: MessageId) -> Result<(), SessionError> {
-        self.call(|inner, now, session| inner.core.cancel(now, session, id)).map_err(|error| self.explain(error))
+        self.call(|inner, now, session| inner.core.cancel(now, session, id))
+            .map_err(|error| self.explain(error))
     }
 
     /// Changes the labels of a message that has no outcome yet. Its place in the order stays.

@@ -90,19 +90,25 @@ impl SessionState {
             Event::PeerLeft { reason, .. } => status.left = Some(reason.clone()),
             Event::Acked { id, .. } => {
                 let cell = status.receipts.get(id);
-                cell.iter().for_each(|cell| cell.set_acked());
+                if let Some(cell) = cell {
+                    cell.set_acked();
+                }
                 return cell.cloned().into_iter().collect();
             }
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
-                cell.iter().for_each(|cell| cell.set_outcome(*outcome));
+                if let Some(cell) = &cell {
+                    cell.set_outcome(*outcome);
+                }
                 return cell.into_iter().collect();
             }
             Event::Ended { reason, common, .. } => {
                 let words = status.left.take();
                 status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
                 let rest: Vec<_> = status.receipts.drain().map(|(_, cell)| cell).collect();
-                rest.iter().for_each(|cell| cell.set_outcome(Outcome::Unknown));
+                for cell in &rest {
+                    cell.set_outcome(Outcome::Unknown);
+                }
                 return rest;
             }
             _ => {}

@@ -54,9 +54,9 @@ impl Trusted {
         let mut peers = lock(&self.peers);
         let listed = listed(Some(&file));
         let gone: Vec<_> = peers.listed.difference(&listed).copied().collect();
-        gone.iter().for_each(|key| {
+        for key in &gone {
             peers.given.remove(key);
-        });
+        }
         peers.listed = listed;
         peers.file = Some(file);
         Ok(gone)

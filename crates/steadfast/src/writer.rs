@@ -31,8 +31,7 @@ impl MessageWriter {
     pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
         let bytes = bytes.into();
         let (socket, id) = (&self.socket, self.receipt.id());
-        let write =
-            || socket.call(|inner, now, session| inner.core.write(now, session, id, bytes.clone()));
+        let write = || socket.call(|inner, now, session| inner.core.write(now, session, id, bytes.clone()));
         socket.when_there_is_room(write).await
     }
 

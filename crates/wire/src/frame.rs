@@ -71,6 +71,8 @@ pub struct Hello {
     pub path: PathNumber,
     /// Which of the sender's networks the path uses.
     pub network: NetworkId,
+    /// Where the sender listens on that network, 0 if it does not: a peer that moved is found at its new address.
+    pub port: u16,
     /// Optional features, one bit each; none are defined yet. Unknown bits are ignored.
     pub features: u64,
     /// Whether the sender keeps its sessions in a store that survives it.
@@ -190,6 +192,8 @@ pub struct Resume {
     pub fresh: bool,
     /// Whether a new session orders by urgency.
     pub per_urgency: bool,
+    /// The sender goes on only after a RESUME of the recipient.
+    pub expects: bool,
     /// The sender's token that the recipient is known to hold; `None` where none was confirmed yet.
     pub confirmed: Option<Token>,
     /// Tokens that were offered and never confirmed, oldest first; the last one is the token from now on.

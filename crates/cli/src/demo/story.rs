@@ -296,9 +296,8 @@ impl Story {
             (true, Some(tcp), Some(gone)) => {
                 let (tcp, name) = (words(tcp), NETWORKS[0].name);
                 let gone = words(gone);
-                let text = format!(
-                    "{name} was gone {gone}: Steadfast was silent for {gap}, plain TCP for {tcp}."
-                );
+                let text =
+                    format!("{name} was gone {gone}: Steadfast was silent for {gap}, plain TCP for {tcp}.");
                 (Style::Green, text)
             }
             (true, ..) => {

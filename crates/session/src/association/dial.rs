@@ -7,14 +7,14 @@
 
 use super::Association;
 use crate::context::Context;
-use crate::event::Action;
+use crate::event::{Action, DownReason};
 use crate::path::{Path, State};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::time::nanos;
-use steadfast_wire::{Instant, Network, NetworkClass, NetworkId};
+use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, PathNumber};
 
 /// The most addresses that are remembered besides those the peer announces.
 const MAX_ADDRESSES: usize = 16;
@@ -33,6 +33,9 @@ enum Remote {
     Network(NetworkId),
     Address(SocketAddr),
 }
+
+/// Two networks, and the addresses at which the remote one may be reached.
+type Pair = (NetworkId, Remote, Vec<SocketAddr>);
 
 #[derive(Debug)]
 pub(crate) struct Dials {
@@ -118,17 +121,17 @@ impl Association {
         if from > now || self.wants_nothing() {
             return;
         }
-        for (local, remote, addresses) in self.pairs(cx) {
-            if self.paths.len() >= cx.config.max_paths {
+        let wanted = self.pairs(cx);
+        for (local, remote, addresses) in &wanted {
+            let (local, remote) = (*local, *remote);
+            let due = self.dials.attempts.get(&(local, remote)).is_none_or(|attempt| attempt.next <= now);
+            if !due || self.has_path(local, remote, addresses) {
+                continue;
+            }
+            if !self.make_room(cx, now, &wanted) {
                 return;
             }
-            if self.has_path(local, remote, &addresses) {
-                continue;
-            }
             let attempt = self.dials.attempts.entry((local, remote)).or_default();
-            if attempt.next > now {
-                continue;
-            }
             let address = addresses[attempt.turn % addresses.len()];
             // The attempt's own end sets the next time; this guards against a driver that never answers.
             attempt.next = now + cx.config.connect_timeout * 2;
@@ -142,18 +145,47 @@ impl Association {
     /// When [`Association::dial`] has something to do.
     pub(super) fn next_dial(&self, cx: &Context) -> Option<Instant> {
         let from = self.dials.from?;
-        if self.wants_nothing() || self.paths.len() >= cx.config.max_paths {
+        if self.wants_nothing() {
             return None;
         }
-        let due = self
-            .pairs(cx)
-            .into_iter()
-            .filter(|(local, remote, addresses)| !self.has_path(*local, *remote, addresses))
-            .map(|(local, remote, _)| {
-                self.dials.attempts.get(&(local, remote)).map_or(Instant(0), |a| a.next)
-            })
-            .min()?;
+        let wanted = self.pairs(cx);
+        if self.paths.len() >= cx.config.max_paths && self.spare(&wanted).is_none() {
+            return None;
+        }
+        let missing =
+            wanted.iter().filter(|(local, remote, addresses)| !self.has_path(*local, *remote, addresses));
+        let next = |(local, remote, _): &Pair| {
+            self.dials.attempts.get(&(*local, *remote)).map_or(Instant(0), |a| a.next)
+        };
+        let due = missing.map(next).min()?;
         Some(due.max(from))
+    }
+
+    /// A path between networks that are not among the most promising pairs.
+    fn spare(&self, wanted: &[Pair]) -> Option<PathNumber> {
+        let joins = |path: &Path, (local, remote, addresses): &Pair| {
+            path.local == *local
+                && match remote {
+                    Remote::Network(id) => path.remote == Some(*id),
+                    Remote::Address(_) => addresses.contains(&path.address),
+                }
+        };
+        // Never the last one that works.
+        if self.paths.values().filter(|path| path.is_good()).count() < 2 {
+            return None;
+        }
+        let spare = |path: &&Path| path.is_up() && !wanted.iter().any(|pair| joins(path, pair));
+        self.paths.values().find(spare).map(|path| path.number)
+    }
+
+    /// Makes sure that one more path may be opened.
+    fn make_room(&mut self, cx: &mut Context, now: Instant, wanted: &[Pair]) -> bool {
+        if self.paths.len() < cx.config.max_paths {
+            return true;
+        }
+        let Some(number) = self.spare(wanted) else { return false };
+        self.path_down(cx, now, number, DownReason::Replaced);
+        true
     }
 
     fn wants_nothing(&self) -> bool {
@@ -173,17 +205,22 @@ impl Association {
         })
     }
 
-    /// Every pair of networks that may reach each other, the most promising first.
-    fn pairs(&self, cx: &Context) -> Vec<(NetworkId, Remote, Vec<SocketAddr>)> {
+    /// The pairs of networks that are to have a path: those that may reach each other, the most promising first, at
+    /// most as many as there may be paths. Both sides come to the same list once each knows the other's networks.
+    fn pairs(&self, cx: &Context) -> Vec<Pair> {
         let is_loopback =
             |path: &Path| cx.network(path.local).is_some_and(|n| n.class == NetworkClass::Loopback);
         let same_host = self.paths.values().any(|path| path.is_up() && is_loopback(path));
+        let unmetered = |path: &Path| path.is_good() && cx.network(path.local).is_some_and(|n| !n.metered);
+        // Metered networks are for when no other works, or a message may use no other.
+        let metered = cx.config.metered_standby
+            || !self.paths.values().any(unmetered)
+            || self.sessions.values().any(|session| session.out.has_unroutable());
+        let first = cx.identity < self.peer;
+        let tie = |local: NetworkId, remote: u32| if first { (local.0, remote) } else { (remote, local.0) };
         let mut pairs = Vec::new();
         for local in &cx.networks {
-            let unmetered_up = || {
-                self.paths.values().any(|p| p.is_good() && cx.network(p.local).is_some_and(|n| !n.metered))
-            };
-            if local.metered && !cx.config.metered_standby && unmetered_up() {
+            if local.metered && !metered {
                 continue;
             }
             let loopback = local.class == NetworkClass::Loopback;
@@ -199,7 +236,12 @@ impl Association {
                 }
                 let addresses = reachable(local, remote);
                 if let Some(near) = addresses.first().map(|address| near(local, address.ip())) {
-                    let rank = (!near, local.metered || remote.metered, local.cost.max(remote.cost));
+                    let rank = (
+                        !near,
+                        local.metered || remote.metered,
+                        local.cost.max(remote.cost),
+                        tie(local.id, remote.id.0),
+                    );
                     pairs.push((rank, (local.id, Remote::Network(remote.id), addresses)));
                 }
             }
@@ -212,12 +254,14 @@ impl Association {
                 // Within one host the peer's networks count only once a path has shown that it is here.
                 let covered = announced && (same_host || !loopback);
                 if !covered && here == loopback && speaks(local, address.ip()) {
-                    let rank = (!near(local, address.ip()), local.metered, local.cost);
+                    let rank =
+                        (!near(local, address.ip()), local.metered, local.cost, tie(local.id, u32::MAX));
                     pairs.push((rank, (local.id, Remote::Address(*address), alloc::vec![*address])));
                 }
             }
         }
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.truncate(cx.config.max_paths);
         pairs.into_iter().map(|(_, pair)| pair).collect()
     }
 

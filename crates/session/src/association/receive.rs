@@ -27,23 +27,19 @@ impl Association {
         path.remote_number = hello.path;
         path.remote = Some(hello.network);
         path.last_heard = now;
+        path.up_since = now;
         path.last_progress = now;
         path.ping_due = true;
         let (opener, address) = (path.opener, path.address);
         let was_up = self.paths.values().filter(|p| p.is_up()).count() > 1;
-        let network = hello.network;
         if opener {
             self.dials.remember(address);
-        } else if let Some(port) =
-            self.remote_network(Some(network)).map(|n| n.port).filter(|port| *port != 0)
-        {
+        } else if hello.port != 0 {
             // The peer came from an address that it may not have announced yet.
-            self.dials.remember(core::net::SocketAddr::new(address.ip(), port));
+            self.dials.remember(core::net::SocketAddr::new(address.ip(), hello.port));
         }
         for session in self.sessions.values_mut() {
-            if session.join == Join::Opening {
-                session.out.peer_says(hello.windows, hello.max_message, hello.durable);
-            }
+            session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
         self.hello = Some(hello);
         self.dials.came_up(self.paths.get(&number));
@@ -57,7 +53,6 @@ impl Association {
         let path = &self.paths[&number];
         cx.event(Event::PathUp(self.info(cx, path)));
         if !was_up {
-            self.networks_due = true;
             self.claim_parked(cx);
         }
         self.routes_changed();
@@ -162,9 +157,14 @@ impl Association {
     }
 
     /// A claim of a session that is here. `fresh` openings of unknown sessions are the endpoint's.
-    pub(crate) fn handle_resume(&mut self, cx: &mut Context, view: &steadfast_wire::frame::Resume) {
+    pub(crate) fn handle_resume(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        view: &steadfast_wire::frame::Resume,
+    ) {
         let Some(session) = self.sessions.get_mut(&view.session) else { return };
-        if let Err(reason) = session.handle_resume(cx, view) {
+        if let Err(reason) = session.handle_resume(cx, now, view) {
             let common = view_common(view);
             self.end(cx, view.session, reason, true, Some(common));
         }
@@ -399,17 +399,12 @@ fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, 
             } else {
                 session.due.confirm = true;
             }
-            session.epoch.confirm(holds);
-            cx.remember(session.id, Record::Confirmed(holds));
+            session.confirmed(cx, holds);
             if session.join == Join::Opening {
                 session.joined(cx);
             }
         }
-        Frame::Confirm { holds, .. } => {
-            if session.epoch.confirm(holds) {
-                cx.remember(session.id, Record::Confirmed(holds));
-            }
-        }
+        Frame::Confirm { holds, .. } => session.confirmed(cx, holds),
         Frame::End { reason, common, .. } => return Ok(Some((reason, Some(common)))),
         _ => {}
     }

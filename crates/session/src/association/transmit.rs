@@ -55,6 +55,7 @@ impl Association {
     ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
         self.fill_path(cx, now, number, &mut sheet);
+        self.fill_networks(cx, now, number, &mut sheet);
         let up = self.paths.get(&number).is_some_and(Path::is_up);
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
@@ -93,6 +94,7 @@ impl Association {
                 incarnation: cx.incarnation,
                 path: path.number,
                 network: path.local,
+                port: cx.network(path.local).map_or(0, |network| network.port),
                 features: 0,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
@@ -119,6 +121,16 @@ impl Association {
         }
     }
 
+    fn fill_networks(&mut self, cx: &Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
+        let changed = self.networks_due && self.control_path() == Some(number);
+        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else { return };
+        if core::mem::take(&mut path.networks_due) || changed {
+            self.networks_due &= !changed;
+            let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
+            self.fly(now, number, &frame, Cargo::Networks(cx.networks_epoch), sheet);
+        }
+    }
+
     /// The path that carries control frames: the one that answers soonest.
     pub(crate) fn control_path(&self) -> Option<PathNumber> {
         let key = |path: &&Path| {
@@ -136,10 +148,6 @@ impl Association {
         }
         while let Some(notice) = self.notices.pop_front() {
             sheet.put(&notice);
-        }
-        if core::mem::take(&mut self.networks_due) {
-            let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
-            self.fly(now, number, &frame, Cargo::Networks(cx.networks_epoch), sheet);
         }
         while sheet.room() > 0
             && let Some((session, reason, common)) = self.ends.pop_front()
@@ -229,6 +237,7 @@ impl Association {
         let Some(best) = self.choose(cx, now, &rule, candidate) else {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.set_unroutable(urgency, candidate.id);
+                self.dial_dirty = true;
             }
             return true;
         };

@@ -37,6 +37,7 @@ impl Endpoint {
             let Record::Opened { peer, incarnation, addresses, .. } = opened else { continue };
             session.out.restored(&mut self.cx);
             session.join = Join::Parked;
+            session.told_opened = true;
             session.due = crate::session::Due::default();
             session.parked_at = Some(now);
             let known =
@@ -72,7 +73,7 @@ fn replay(session: &mut Session, record: Record) {
         }
         Record::Held(token) => session.epoch.hold(token),
         Record::Sent { id, head, payload } => session.out.restore(id, &head, payload),
-        Record::Cancelled(id) => session.out.restore_cancelled(id),
+        Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
         Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),
         Record::Shut(_, kind) => session.out.shut = Some(kind),

@@ -9,17 +9,17 @@ use std::time::Duration;
 use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
 
 /// Nothing that works takes this long, on however slow a machine.
-const GUARD: Duration = Duration::from_secs(10);
+const GUARD: Duration = Duration::from_secs(60);
 
 /// Awaits what must happen.
 pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
     match tokio::time::timeout(GUARD, future).await {
         Ok(result) => result,
-        Err(_) => panic!("{what}: did not happen within {GUARD:?}"),
+        Err(tokio::time::error::Elapsed { .. }) => panic!("{what}: did not happen within {GUARD:?}"),
     }
 }
 
-/// Shows what STEADFAST_LOG asks for, such as `steadfast=debug`.
+/// Shows what `STEADFAST_LOG` asks for, such as `steadfast=debug`.
 pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::from_env("STEADFAST_LOG");
     let _set_already = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();

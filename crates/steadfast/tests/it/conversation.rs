@@ -112,10 +112,8 @@ async fn a_cancelled_message_says_so_and_others_pass_it() {
     while !matches!(soon("parked", events.next()).await, Some(Event::Parked { .. })) {}
     let first = at_a.send("first", Labels::foreground()).await.unwrap();
     let second = at_a.send("second", Labels::foreground()).await.unwrap();
-    let waits = at_a
-        .send_with("third", Labels::foreground(), OrderRequest::After(vec![first.id()]))
-        .await
-        .unwrap();
+    let waits =
+        at_a.send_with("third", Labels::foreground(), OrderRequest::After(vec![first.id()])).await.unwrap();
     at_a.cancel(first.id()).unwrap();
     assert_eq!(soon("outcome", first.outcome()).await, Outcome::Dropped(DropReason::Cancelled));
     assert_eq!(soon("outcome", waits.outcome()).await, Outcome::Dropped(DropReason::Dependency));

@@ -171,7 +171,9 @@ async fn a_peer_that_restarts_ends_the_old_conversation() {
     assert_eq!(reason_of(&error), EndReason::Unknown);
     assert!(error.to_string().contains("restarted"), "{error}");
     if let Ok(receipt) = unsure {
-        assert_eq!(soon("outcome", receipt.outcome()).await, Outcome::Unknown);
+        // Whether a byte of it was sent decides between the two.
+        let outcome = soon("outcome", receipt.outcome()).await;
+        assert!(matches!(outcome, Outcome::Unknown | Outcome::Dropped(_)), "{outcome:?}");
     }
     let (at_a, at_b) = meet(&a, &again).await;
     at_a.send("anew", Labels::foreground()).await.unwrap();

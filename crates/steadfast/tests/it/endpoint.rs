@@ -1,6 +1,6 @@
 //! Endpoints as a whole: their life, their quiet, their events.
 
-use crate::common::{local, next, pair, soon, talking};
+use crate::common::{local, meet, next, pair, soon, talking};
 use std::time::Duration;
 use steadfast::{ConnectError, Event, Identity, Labels, NetworkClass, Outcome};
 
@@ -110,4 +110,15 @@ fn dropped_endpoints_leave_no_task() {
             .await;
         });
     }
+}
+
+#[tokio::test]
+async fn within_one_host_any_of_its_addresses_leads_there() {
+    let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (a_key, b_key) = (a.fingerprint(), b.fingerprint());
+    let a = local().addresses([]).identity(a).trust(b_key).bind().await.unwrap();
+    let b = local().addresses([]).identity(b).trust(a_key).bind().await.unwrap();
+    let (at_a, at_b) = meet(&a, &b).await;
+    at_a.send("near", Labels::foreground()).await.unwrap();
+    assert_eq!(next(&at_b).await.unwrap(), "near");
 }

@@ -1,5 +1,7 @@
 //! The library with real sockets: over loopback, and between hosts of a lab.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod common;
 mod conversation;
 mod ending;

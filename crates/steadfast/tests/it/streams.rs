@@ -15,10 +15,8 @@ async fn a_slow_reader_stops_the_writer() {
     let written = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&written);
     let writer = tokio::spawn(async move {
-        let mut message = at_a
-            .begin_with(Labels::foreground(), OrderRequest::Default, Some(TOTAL as u64))
-            .await
-            .unwrap();
+        let mut message =
+            at_a.begin_with(Labels::foreground(), OrderRequest::Default, Some(TOTAL as u64)).await.unwrap();
         for number in 0..TOTAL / PIECE {
             message.write(vec![number as u8; PIECE]).await.unwrap();
             count.fetch_add(PIECE, Ordering::Relaxed);

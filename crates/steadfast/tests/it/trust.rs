@@ -6,7 +6,8 @@ use steadfast::{ConnectError, EndReason, Identity, Labels, SessionError, TrustFi
 #[tokio::test]
 async fn a_stranger_is_refused_and_told_so() {
     let (a, _b) = pair().await;
-    let stranger = local().identity(Identity::generate().unwrap()).trust(a.fingerprint()).bind().await.unwrap();
+    let stranger =
+        local().identity(Identity::generate().unwrap()).trust(a.fingerprint()).bind().await.unwrap();
     let error = soon("connect", stranger.connect(a.contact())).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     let advice = format!("steadfast trust add {}", stranger.fingerprint());

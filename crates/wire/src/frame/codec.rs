@@ -227,6 +227,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
     out.put_u64(hello.incarnation.0);
     varint::put(out, hello.path.0.into());
     varint::put(out, hello.network.0.into());
+    out.put_u16(hello.port);
     varint::put(out, hello.features);
     put_flag(out, hello.durable);
     varint::put(out, hello.max_message);
@@ -243,6 +244,7 @@ fn decode_hello(reader: &mut Reader) -> Result<Hello, DecodeError> {
         incarnation: Incarnation(u64::from_be_bytes(reader.array()?)),
         path: path(reader)?,
         network: NetworkId(reader.bounded(u32::MAX.into())? as u32),
+        port: u16::from_be_bytes(reader.array()?),
         features: reader.varint()?,
         durable: flag(reader)?,
         max_message: reader.varint()?,
@@ -310,6 +312,7 @@ fn encode_resume(resume: &Resume, out: &mut Vec<u8>) {
     varint::put(out, resume.session.0);
     put_flag(out, resume.fresh);
     put_flag(out, resume.per_urgency);
+    put_flag(out, resume.expects);
     put_token(out, resume.confirmed);
     varint::put(out, resume.offered.len() as u64);
     resume.offered.iter().for_each(|token| out.put_slice(&token.0));
@@ -335,6 +338,7 @@ fn encode_resume(resume: &Resume, out: &mut Vec<u8>) {
 
 fn decode_resume(reader: &mut Reader) -> Result<Resume, DecodeError> {
     let (session, fresh, per_urgency) = (session(reader)?, flag(reader)?, flag(reader)?);
+    let expects = flag(reader)?;
     let confirmed = token(reader)?;
     let mut offered = Vec::new();
     for _ in 0..reader.bounded(MAX_PENDING_TOKENS as u64)? {
@@ -364,6 +368,7 @@ fn decode_resume(reader: &mut Reader) -> Result<Resume, DecodeError> {
         session,
         fresh,
         per_urgency,
+        expects,
         confirmed,
         offered,
         holds,

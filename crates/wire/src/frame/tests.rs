@@ -29,13 +29,14 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 incarnation: Incarnation(0x0102_0304_0506_0708),
                 path: PathNumber(5),
                 network: NetworkId(2),
+                port: 0x1234,
                 features: 0,
                 durable: true,
                 max_message: 1 << 20,
                 windows: [1 << 22, 1 << 24],
                 process: Process { pid: 77, start: 9, namespace: 4_026_531_836 },
             }),
-            "01240101020304050607080502000180100000804000008100000 0404d09c0000000effffffc",
+            "012601010203040506070805021234000180100000804000008100000 0404d09c0000000effffffc",
         ),
         (
             Frame::Networks {
@@ -69,6 +70,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 session: SessionId(1),
                 fresh: false,
                 per_urgency: true,
+                expects: true,
                 confirmed: Some(Token([4; 16])),
                 offered: vec![Token([5; 16])],
                 holds: None,
@@ -81,7 +83,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 charged: [1, 2],
                 limits: [3, 4],
             }),
-            "0b3c010001010404040404040404040404040404040401050505050505050505050505050505050009010801010401010102010301010601000a01020304",
+            "0b3d01000101010404040404040404040404040404040401050505050505050505050505050505050009010801010401010102010301010601000a01020304",
         ),
         (
             Frame::Data(Data {
