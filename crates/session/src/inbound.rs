@@ -67,6 +67,8 @@ pub(crate) struct Inbound {
     charged: [u64; 2],
     limits: [u64; 2],
     told: [u64; 2],
+    /// What may still come from before the last resume, and is paid for only when it is sent again.
+    late: [u64; 2],
     windows: [u64; 2],
     /// Which CREDIT frames are due.
     pub(crate) credit_due: [bool; 2],
@@ -95,6 +97,7 @@ impl Inbound {
             charged: [0; 2],
             limits: windows,
             told: windows,
+            late: [0; 2],
             windows,
             credit_due: [false; 2],
             ack: Ack::default(),
@@ -206,7 +209,8 @@ impl Inbound {
         let class = class.index();
         self.charged[class] += price;
         // The sender may go over the limit by one message, so that the oldest can finish.
-        if self.charged[class] > self.limits[class] + cx.config.max_message + MESSAGE_COST {
+        if self.charged[class] > self.limits[class] + cx.config.max_message + MESSAGE_COST + self.late[class]
+        {
             return Err(Violation::FlowControl);
         }
         Ok(())
@@ -509,7 +513,7 @@ impl Inbound {
     }
 
     /// Our half of a RESUME. What it cannot list is given up, so that both sides count alike.
-    pub(crate) fn describe(&mut self, view: &mut Resume) {
+    pub(crate) fn describe(&mut self, max_message: u64, view: &mut Resume) {
         let mut ranges = 0;
         let mut given_up = Vec::new();
         let mut order: Vec<(bool, u64)> = self.messages.iter().map(|(id, m)| (!m.taken, *id)).collect();
@@ -546,6 +550,11 @@ impl Inbound {
         }
         view.charged = self.charged;
         view.limits = self.limits;
+        for class in 0..2 {
+            // At most what the sender was allowed before.
+            let allowed = self.told[class] + max_message + MESSAGE_COST;
+            self.late[class] = allowed.saturating_sub(self.charged[class]);
+        }
         self.told = self.limits;
         self.credit_due = [false; 2];
     }
@@ -581,7 +590,7 @@ impl Inbound {
                 "credit leaks"
             );
             assert!(
-                paid[class] <= self.windows[class] + config_max + MESSAGE_COST,
+                paid[class] <= self.windows[class] + config_max + MESSAGE_COST + self.late[class],
                 "holds more than the window"
             );
         }

@@ -257,9 +257,9 @@ impl Session {
     }
 
     /// The next control frame that is due.
-    pub(crate) fn next_control(&mut self) -> Option<(Frame, Item)> {
+    pub(crate) fn next_control(&mut self, cx: &Context) -> Option<(Frame, Item)> {
         if core::mem::take(&mut self.due.resume) {
-            return Some((Frame::Resume(self.describe()), Item::Resume));
+            return Some((Frame::Resume(self.describe(cx)), Item::Resume));
         }
         if core::mem::take(&mut self.due.accept)
             && let (Some(token), Some(holds)) = (self.epoch.current(), self.epoch.holds())
@@ -328,7 +328,7 @@ impl Session {
         taken
     }
 
-    fn describe(&mut self) -> Resume {
+    fn describe(&mut self, cx: &Context) -> Resume {
         let mut view = Resume {
             session: self.id,
             fresh: self.opener && self.epoch.is_fresh(),
@@ -346,7 +346,7 @@ impl Session {
             charged: [0; 2],
             limits: [0; 2],
         };
-        self.inb.describe(&mut view);
+        self.inb.describe(cx.config.max_message, &mut view);
         view
     }
 

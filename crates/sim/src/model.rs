@@ -241,7 +241,11 @@ impl Model {
     /// What must hold once everything has come to rest.
     pub fn verify(&self) {
         for ((session, sender), direction) in &self.directions {
+            // A store that forgot what it had confirmed, and nobody had heard: nothing to hold the two sides to.
             let broken = self.broken.contains(session);
+            if broken {
+                continue;
+            }
             for (id, sent) in &direction.sent {
                 let delivery = direction.delivered.get(id).filter(|delivery| delivery.ended.is_some());
                 match sent.outcome {

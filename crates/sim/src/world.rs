@@ -266,6 +266,7 @@ impl World {
             let heard =
                 end.host == host || self.passes(host, self.carriers[index].ends[1 - side].network, end);
             if heard {
+                self.carriers[index].ends[side].path = None;
                 self.lose(end);
             } else {
                 // Half-open: that end finds out by silence. Its pipe swallows everything.

@@ -159,7 +159,7 @@ impl Association {
             while sheet.room() > 0 {
                 let Some(session) = self.sessions.get_mut(&id).filter(|s| s.has_control()) else { break };
                 let opening = session.join == Join::Opening;
-                let Some((frame, item)) = session.next_control() else { break };
+                let Some((frame, item)) = session.next_control(cx) else { break };
                 if opening {
                     self.introduce(now, number, id, sheet);
                 }
