@@ -118,8 +118,3 @@ impl Beat {
 fn instant(at: Nanos) -> Instant {
     Instant::now() + Duration::from_nanos(at.saturating_sub(now()))
 }
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

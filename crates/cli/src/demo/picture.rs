@@ -72,8 +72,7 @@ impl Axis {
         let mut line = String::new();
         for second in (0..=total).step_by(step as usize) {
             let place = (second * 1_000_000_000 / self.column) as usize;
-            line.push_str(&" ".repeat(place.saturating_sub(line.chars().count())));
-            line.push_str(&format!("{second} s"));
+            line = format!("{line:place$}{second} s");
         }
         line
     }

@@ -180,10 +180,13 @@ impl Story {
         let full = (part * BAR as f64) as usize;
         let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR.saturating_sub(full)));
         let seconds = run.since(time).as_secs_f64();
-        let mut urgent = format!("          urgent  Steadfast {:>12}", self.urgent.words(time));
-        if run.forbidden.is_none() {
-            urgent.push_str(&format!("     plain TCP {}", self.tcp.words(time)));
-        }
+        let tcp = if run.forbidden.is_none() {
+            format!("     plain TCP {}", self.tcp.words(time))
+        } else {
+            String::new()
+        };
+        let steadfast = self.urgent.words(time);
+        let urgent = format!("          urgent  Steadfast {steadfast:>12}{tcp}");
         [
             String::new(),
             format!("{seconds:6.1} s  file    {bar} {:3.0} %   {}", part * 100.0, shares(run)),

@@ -8,13 +8,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use steadfast::{Identity, Labels, Message, MultiSocket, Urgency};
 use tokio::net::TcpListener;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, timeout};
 
-use super::{endpoint, hex, next};
+use super::{endpoint, next};
 use crate::demo::protocol::{Arrived, Order, Report, now, tell};
 use crate::demo::tcp;
 
@@ -109,7 +110,7 @@ fn digest_of(file: BufWriter<File>) -> io::Result<String> {
     loop {
         let length = file.read(&mut piece)?;
         if length == 0 {
-            return Ok(hex(&digest.finalize()));
+            return Ok(HEXLOWER.encode(&digest.finalize()));
         }
         digest.update(&piece[..length]);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use steadfast::{
     Bytes, DownReason, Endpoint, Event, Events, Identity, Labels, MultiSocket, OrderRequest, Outcome,
@@ -13,7 +14,7 @@ use steadfast::{
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::{Beat, URGENT_BYTES, endpoint, hex, instant, next};
+use super::{Beat, URGENT_BYTES, endpoint, instant, next};
 use crate::demo::protocol::{Nanos, Order, PathChange, Report, Sample, Sent, now, tell};
 use crate::demo::tcp;
 
@@ -141,7 +142,7 @@ async fn send_file(
     let receipt = message.finish().await?;
     let outcome = timeout(Duration::from_secs(60), receipt.outcome()).await.ok();
     done.store(true, Ordering::Release);
-    Ok((hex(&digest.finalize()), outcome))
+    Ok((HEXLOWER.encode(&digest.finalize()), outcome))
 }
 
 /// Sends an urgent message at each beat and takes the answers; returns when all are answered or the limit has passed.
