@@ -1,0 +1,140 @@
+//! Where the demo's words go: lines that stay and, on a terminal, a few below them that change.
+
+use std::io::{self, IsTerminal, Write};
+
+use rustix::termios::tcgetwinsize;
+
+/// Assumed where the terminal does not tell.
+const WIDTH: usize = 80;
+
+/// Codes of ANSI terminals (ECMA-48).
+const CLEAR_BELOW: &str = "\x1b[J";
+
+/// How a piece of text looks on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Cyan,
+}
+
+/// Standard output, or standard error while that is for something else.
+pub(crate) struct Screen {
+    out: Option<Box<dyn Write>>,
+    live: bool,
+    color: bool,
+    width: usize,
+    /// Changing lines that stand below the last one that stays.
+    drawn: usize,
+}
+
+impl Screen {
+    /// Lines on standard output; on a terminal, with changing ones and colours.
+    pub(crate) fn stdout() -> Self {
+        let out = io::stdout();
+        let live = out.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let color = live && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let width = tcgetwinsize(&out).map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
+        Self { out: Some(Box::new(out)), live, color, width, drawn: 0 }
+    }
+
+    /// Lines on standard error for a person who waits there, otherwise none.
+    pub(crate) fn aside() -> Self {
+        let out = io::stderr();
+        let out = out.is_terminal().then(|| Box::new(out) as Box<dyn Write>);
+        Self { out, live: false, color: false, width: WIDTH, drawn: 0 }
+    }
+
+    /// The text, styled where that is possible.
+    pub(crate) fn paint(&self, style: Style, text: impl AsRef<str>) -> String {
+        let text = text.as_ref();
+        let code = match style {
+            Style::Bold => 1,
+            Style::Dim => 2,
+            Style::Red => 31,
+            Style::Green => 32,
+            Style::Cyan => 36,
+        };
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Writes lines that stay.
+    pub(crate) fn line(&mut self, text: impl AsRef<str>) {
+        let erase = self.erase();
+        self.write(&format!("{erase}{}\n", text.as_ref()));
+    }
+
+    /// Writes a long text that stays, broken between words, each line after `indent` spaces.
+    pub(crate) fn paragraph(&mut self, indent: usize, text: &str) {
+        for line in wrap(text, self.width.min(100).saturating_sub(indent)) {
+            self.line(format!("{:indent$}{line}", ""));
+        }
+    }
+
+    /// Replaces the changing lines; does nothing where lines cannot change. They must not be styled, since they are cut to
+    /// the width.
+    pub(crate) fn status(&mut self, lines: &[String]) {
+        if !self.live {
+            return;
+        }
+        let mut text = self.erase();
+        for line in lines {
+            text.extend(line.chars().take(self.width - 1));
+            text.push('\n');
+        }
+        self.write(&text);
+        self.drawn = lines.len();
+    }
+
+    /// Takes the changing lines away.
+    pub(crate) fn end_status(&mut self) {
+        let erase = self.erase();
+        self.write(&erase);
+    }
+
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\r{CLEAR_BELOW}"),
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        if let Some(out) = &mut self.out {
+            // Nobody reads any more; the result counts, and that is the exit code.
+            let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+}
+
+/// Breaks a text between words into lines of at most `width` characters, or of one word.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is a line from the start");
+        let fits = line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width;
+        if fits {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("unbreakable", 3), ["unbreakable"]);
+        assert_eq!(wrap("", 3), [""]);
+    }
+}
