@@ -4,7 +4,7 @@ use crate::association::{Association, AssociationId, Ending};
 use crate::config::{Config, Ordering, SessionConfig};
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo, Violation};
-use crate::journal::{Effect, JournalEntry};
+use crate::journal::JournalEntry;
 use crate::path::{Path, State};
 use crate::session::Session;
 use crate::stats::Stats;
@@ -307,12 +307,10 @@ impl Endpoint {
         association.note_arrival(now, path, &frame, size)?;
         let result = match frame {
             Frame::Open { session, per_urgency, token } => {
-                if let Some(mut new) = self.admit(id, session, per_urgency)
+                if let Some(new) = self.admit(id, session, per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    new.epoch.hold(token);
-                    let peer = association.peer;
-                    association.handle_open(&mut self.cx, new, peer);
+                    association.handle_open(&mut self.cx, new, Some(token));
                 }
                 Ok(())
             }
@@ -383,7 +381,7 @@ impl Endpoint {
                 if let Some(new) = self.admit(id, view.session, view.per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    association.handle_open(&mut self.cx, new, peer);
+                    association.handle_open(&mut self.cx, new, None);
                     association.handle_resume(&mut self.cx, now, view);
                 }
             }
@@ -544,7 +542,7 @@ impl Endpoint {
         while let Some((session, effect)) = self.cx.confirmed(number) {
             let Some(id) = self.sessions.get(&session).copied() else { continue };
             if let Some(found) = self.associations.get_mut(&id).and_then(|a| a.sessions.get_mut(&session)) {
-                apply(found, effect);
+                found.apply(effect);
             }
             if let Some(association) = self.associations.get_mut(&id) {
                 association.finish_over(&mut self.cx, session);
@@ -622,27 +620,5 @@ impl Endpoint {
             assert!(home.is_some_and(|a| a.sessions.contains_key(session)), "{session} is nowhere");
         }
         assert!(self.tombstones.len() <= TOMBSTONES, "too many tombstones");
-    }
-}
-
-fn apply(session: &mut Session, effect: Effect) {
-    match effect {
-        Effect::None => {}
-        Effect::Claim => session.due.resume = true,
-        Effect::Hold => {
-            if session.epoch.confirmed().is_none() && !session.opener {
-                session.due.accept = true;
-            } else {
-                session.due.confirm = true;
-            }
-        }
-        Effect::Send(id) => session.out.send_confirmed(id),
-        Effect::Reset(id) => session.out.reset_confirmed(id),
-        Effect::Known(id) => session.out.known_confirmed(id),
-        Effect::Ack(id, delivered) => session.inb.ack_confirmed(id, delivered),
-        Effect::Shut => {
-            session.out.shut_held = false;
-            session.due.shut = true;
-        }
     }
 }

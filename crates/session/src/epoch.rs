@@ -15,6 +15,8 @@ pub(crate) struct Epoch {
     confirmed: Option<Token>,
     offered: Vec<Token>,
     holds: Option<Token>,
+    /// What the peer may be told that we hold: it is in the journal.
+    told: Option<Token>,
     /// What was confirmed before `confirmed`, until the peer's claim has come: it may have been overtaken by its own
     /// confirmation, which went another way.
     previous: Option<Token>,
@@ -38,8 +40,19 @@ impl Epoch {
         !self.offered.is_empty()
     }
 
-    pub(crate) const fn holds(&self) -> Option<Token> {
-        self.holds
+    /// What the peer may be told that we hold.
+    pub(crate) const fn told(&self) -> Option<Token> {
+        self.told
+    }
+
+    /// The journal has the token that we hold.
+    pub(crate) const fn tell(&mut self, token: Token) {
+        self.told = Some(token);
+    }
+
+    /// Whether we hold any token of the peer.
+    pub(crate) const fn has_peer(&self) -> bool {
+        self.holds.is_some()
     }
 
     /// Our token from now on.
@@ -96,17 +109,22 @@ impl Epoch {
         self.holds.as_ref() == last && view.offered.len() < MAX_PENDING_TOKENS
     }
 
-    /// Takes over the tokens of a claim that passed [`Epoch::check`]. Whether the peer may be told now that we hold its.
-    pub(crate) fn take_over(&mut self, cx: &mut Context, session: SessionId, view: &Resume) -> bool {
+    /// Takes over the tokens of a claim that passed [`Epoch::check`]. What may be done at once because of it.
+    pub(crate) fn take_over(
+        &mut self,
+        cx: &mut Context,
+        session: SessionId,
+        view: &Resume,
+    ) -> Option<Effect> {
         if let Some(ours) = view.holds
             && self.confirm(ours)
         {
             cx.remember(session, Record::Confirmed(ours));
         }
         self.previous = None;
-        let Some(theirs) = view.offered.last().copied().or(view.confirmed) else { return false };
+        let Some(theirs) = view.offered.last().copied().or(view.confirmed) else { return None };
         self.holds = Some(theirs);
-        cx.record(session, Record::Held(theirs), Effect::Hold).is_some()
+        cx.record(session, Record::Held(theirs), Effect::Hold(theirs))
     }
 
     pub(crate) fn restore_offered(&mut self, token: Token) {

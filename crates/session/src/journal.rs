@@ -85,8 +85,10 @@ pub(crate) enum Effect {
     None,
     /// RESUME or OPEN may be said.
     Claim,
-    /// The peer's token may be confirmed to it.
-    Hold,
+    /// The peer may be told that we hold this token of it.
+    Hold(Token),
+    /// ACCEPT may be said.
+    Accept,
     /// The message may be sent.
     Send(MessageId),
     /// The message may be reset.

@@ -225,6 +225,28 @@ impl Session {
         }
     }
 
+    /// What waited for the journal.
+    pub(crate) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Claim => self.due.resume = true,
+            Effect::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
+            Effect::Hold(token) => {
+                self.epoch.tell(token);
+                // ACCEPT says the same of the first one.
+                self.due.confirm = self.opener || self.epoch.confirmed().is_some() || self.claiming;
+            }
+            Effect::Send(id) => self.out.send_confirmed(id),
+            Effect::Reset(id) => self.out.reset_confirmed(id),
+            Effect::Known(id) => self.out.known_confirmed(id),
+            Effect::Ack(id, delivered) => self.inb.ack_confirmed(id, delivered),
+            Effect::Shut => {
+                self.out.shut_held = false;
+                self.due.shut = true;
+            }
+        }
+    }
+
     /// Whether both directions are shut, acknowledged and taken, and the peer knows it.
     pub(crate) fn is_over(&self) -> bool {
         self.out.shut.is_some()
@@ -262,12 +284,12 @@ impl Session {
             return Some((Frame::Resume(self.describe(cx)), Item::Resume));
         }
         if core::mem::take(&mut self.due.accept)
-            && let (Some(token), Some(holds)) = (self.epoch.current(), self.epoch.holds())
+            && let (Some(token), Some(holds)) = (self.epoch.current(), self.epoch.told())
         {
             return Some((Frame::Accept { session: self.id, token, holds }, Item::Accept));
         }
         if core::mem::take(&mut self.due.confirm)
-            && let Some(holds) = self.epoch.holds()
+            && let Some(holds) = self.epoch.told()
         {
             return Some((Frame::Confirm { session: self.id, holds }, Item::Confirm));
         }
@@ -336,7 +358,7 @@ impl Session {
             expects: self.join == Join::ExpectResume,
             confirmed: self.epoch.confirmed(),
             offered: self.epoch.offered().to_vec(),
-            holds: self.epoch.holds(),
+            holds: self.epoch.told(),
             next: self.out.next(),
             shut: self.out.shut.filter(|_| !self.out.shut_held).map(|kind| (self.out.last(), kind)),
             received: steadfast_wire::RangeSet::new(),
@@ -367,9 +389,8 @@ impl Session {
             return Err(EndReason::RolledBack);
         }
         let answers_late = view.holds.is_some() && view.holds == self.epoch.current();
-        let held = self.epoch.take_over(cx, self.id, view);
-        if held {
-            self.due.confirm = true;
+        if let Some(effect) = self.epoch.take_over(cx, self.id, view) {
+            self.apply(effect);
         }
         // Whatever was shut before is said again; the peer may not have it.
         self.shut_arrived = false;

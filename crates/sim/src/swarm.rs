@@ -104,6 +104,8 @@ impl Run {
         for _ in 0..hosts {
             let attachments = (0..networks).map(|network| attachment(&mut rng, network)).collect();
             let host = world.add_host(config.clone(), attachments);
+            // A slow store leaves time to die before it has confirmed.
+            world.nodes[host].store_delay = Duration::from_micros(rng.range(100, 120_000));
             world.nodes[host].drift = rng.range(0, 400).cast_signed() - 200;
         }
         let mut run = Self {

@@ -80,8 +80,7 @@ impl Story {
     fn begin(&mut self, run: &Run, at: Nanos) {
         let size = run.file_bytes >> 20;
         if run.forbidden.is_none() {
-            self.screen
-                .line("Two processes on two emulated hosts, with two networks between them:");
+            self.screen.line("Two processes on two emulated hosts, with two networks between them:");
             for plan in NETWORKS {
                 let round_trip = plan.one_way.as_millis() * 2;
                 let (name, rate) = (plan.name, plan.rate_mbit);

@@ -8,7 +8,7 @@ use crate::path::{Cargo, Path, State};
 use crate::session::{Join, Session};
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello, Progress};
-use steadfast_wire::{Fingerprint, Frame, Instant, Network, PathNumber, SessionId, Urgency};
+use steadfast_wire::{Frame, Instant, Network, PathNumber, SessionId, Token, Urgency};
 
 impl Association {
     /// The peer's HELLO on a path of this association: the path is up, unless it has a twin that stays.
@@ -178,7 +178,11 @@ impl Association {
     }
 
     /// A session that the peer opened.
-    pub(crate) fn handle_open(&mut self, cx: &mut Context, mut session: Session, peer: Fingerprint) {
+    pub(crate) fn handle_open(&mut self, cx: &mut Context, mut session: Session, held: Option<Token>) {
+        let peer = self.peer;
+        if let Some(token) = held {
+            session.epoch.hold(token);
+        }
         let id = session.id;
         if let Some(hello) = &self.hello {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);
@@ -191,12 +195,16 @@ impl Association {
             addresses: self.addresses(),
         };
         cx.remember(id, opened);
-        if let Some(token) = session.epoch.holds() {
-            cx.remember(id, Record::Held(token));
+        if let Some(token) = held
+            && let Some(effect) = cx.record(id, Record::Held(token), Effect::Hold(token))
+        {
+            session.apply(effect);
         }
-        let token = session.epoch.offer(cx);
-        session.due.accept = cx.record(id, Record::Offered(token), Effect::Hold).is_some();
         session.join = Join::Active;
+        let token = session.epoch.offer(cx);
+        if let Some(effect) = cx.record(id, Record::Offered(token), Effect::Accept) {
+            session.apply(effect);
+        }
         self.sessions.insert(id, session);
         cx.event(Event::Incoming { session: id, peer });
         self.touch(id);
@@ -391,10 +399,11 @@ fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, 
             session.peer_shut(cx, kind);
         }
         Frame::Accept { token, holds, .. } => {
-            if session.epoch.holds().is_none() {
+            if !session.epoch.has_peer() {
                 session.epoch.hold(token);
-                let confirm = cx.record(session.id, Record::Held(token), Effect::Hold);
-                session.due.confirm |= confirm.is_some();
+                if let Some(effect) = cx.record(session.id, Record::Held(token), Effect::Hold(token)) {
+                    session.apply(effect);
+                }
             } else {
                 session.due.confirm = true;
             }

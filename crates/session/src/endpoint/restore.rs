@@ -71,7 +71,10 @@ fn replay(session: &mut Session, record: Record) {
         Record::Confirmed(token) => {
             session.epoch.confirm(token);
         }
-        Record::Held(token) => session.epoch.hold(token),
+        Record::Held(token) => {
+            session.epoch.hold(token);
+            session.epoch.tell(token);
+        }
         Record::Sent { id, head, payload } => session.out.restore(id, &head, payload),
         Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
