@@ -83,8 +83,8 @@ pub struct JournalEntry {
 pub(crate) enum Effect {
     /// Nothing: it is only remembered.
     None,
-    /// RESUME or OPEN may be said.
-    Claim,
+    /// RESUME may be said with this token.
+    Claim(Token),
     /// The peer may be told that we hold this token of it.
     Hold(Token),
     /// ACCEPT may be said.

@@ -134,7 +134,7 @@ impl Session {
         self.due.accept = false;
         self.due.resume = false;
         let token = self.epoch.offer(cx);
-        if cx.record(self.id, Record::Offered(token), Effect::Claim).is_some() {
+        if cx.record(self.id, Record::Offered(token), Effect::Claim(token)).is_some() {
             self.due.resume = true;
         }
     }
@@ -187,7 +187,10 @@ impl Session {
             // A claim made meanwhile says more.
             Item::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
             Item::Confirm => self.due.confirm = true,
-            Item::Resume => self.due.resume = self.join == Join::ExpectResume || self.epoch.is_offering(),
+            Item::Resume => {
+                self.due.resume = self.join == Join::ExpectResume || self.epoch.is_offering();
+                self.claiming &= self.due.resume;
+            }
             Item::Open => self.due.open = self.join == Join::Opening,
         }
     }
@@ -229,7 +232,8 @@ impl Session {
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::None => {}
-            Effect::Claim => self.due.resume = true,
+            // A newer claim has a token of its own to wait for.
+            Effect::Claim(token) => self.due.resume |= self.epoch.current() == Some(token),
             Effect::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
             Effect::Hold(token) => {
                 self.epoch.tell(token);
@@ -392,6 +396,7 @@ impl Session {
         if let Some(effect) = self.epoch.take_over(cx, self.id, view) {
             self.apply(effect);
         }
+        self.claiming &= self.epoch.is_offering();
         // Whatever was shut before is said again; the peer may not have it.
         self.shut_arrived = false;
         self.due.shut = self.out.shut.is_some() && !self.out.shut_held;
