@@ -1,6 +1,10 @@
 //! The simulator's tests: scenarios, the swarm, the fuzz targets.
 
+mod closing;
 mod fuzz;
 mod lattice;
 mod pair;
+mod recovery;
+mod restarts;
+mod seed_000;
 mod swarm;
