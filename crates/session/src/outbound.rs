@@ -187,10 +187,10 @@ impl Outbound {
     }
 
     fn check_open(&self) -> Result<(), SendError> {
-        if self.shut.is_some() {
-            Err(SendError::Shut)
-        } else if self.peer_closing {
+        if self.peer_closing {
             Err(SendError::PeerShut)
+        } else if self.shut.is_some() {
+            Err(SendError::Shut)
         } else {
             Ok(())
         }

@@ -399,7 +399,8 @@ impl Session {
     /// The peer shut its direction; if it closes, ours ends too.
     pub(crate) fn peer_shut(&mut self, cx: &mut Context, kind: ShutKind) {
         if kind == ShutKind::Close {
-            self.out.peer_closing = true;
+            // Whoever shut first is named to those who still send.
+            self.out.peer_closing |= self.out.shut.is_none();
             self.shut(cx, ShutKind::Close);
         }
     }
