@@ -340,6 +340,18 @@ impl Outbound {
         }
     }
 
+    /// The peer takes nothing any more. What it has never heard of it cannot refuse: a streamed message without a
+    /// byte would keep the conversation open for as long as nobody touches it.
+    pub(crate) fn peer_closes(&mut self, cx: &mut Context) {
+        // Whoever shut first is named to those who still send.
+        self.peer_closing |= self.shut.is_none();
+        let idle = |m: &Message| m.length.is_none() && m.is_untouched() && m.pending.is_empty();
+        let idle: Vec<u64> = self.messages.iter().filter(|(_, m)| idle(m)).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.drop_message(cx, id, DropReason::Refused);
+        }
+    }
+
     /// Whether a message has no outcome yet.
     pub(crate) fn is_open(&self, id: MessageId) -> bool {
         self.messages.get(&id.0).is_some_and(|m| !m.reported)

@@ -399,8 +399,7 @@ impl Session {
     /// The peer shut its direction; if it closes, ours ends too.
     pub(crate) fn peer_shut(&mut self, cx: &mut Context, kind: ShutKind) {
         if kind == ShutKind::Close {
-            // Whoever shut first is named to those who still send.
-            self.out.peer_closing |= self.out.shut.is_none();
+            self.out.peer_closes(cx);
             self.shut(cx, ShutKind::Close);
         }
     }
