@@ -539,7 +539,7 @@ impl Outbound {
     fn credit(&self, id: u64, class: Urgency) -> u64 {
         let oldest =
             self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
-        let over = if oldest { self.max_message } else { 0 };
+        let over = if oldest { self.max_message + MESSAGE_COST } else { 0 };
         (self.limit[class.index()] + over).saturating_sub(self.used[class.index()])
     }
 
