@@ -297,12 +297,13 @@ impl Outbound {
     /// Appends to a streamed message.
     pub(crate) fn write(&mut self, cx: &Context, id: MessageId, bytes: Bytes) -> Result<(), SendError> {
         self.open_stream(id)?;
-        let Some(message) = self.messages.get_mut(&id.0) else { return Err(SendError::NotOpen(id)) };
+        let Some(message) = self.messages.get(&id.0) else { return Err(SendError::NotOpen(id)) };
         let urgency = message.head.labels.urgency;
         let class = urgency.index();
-        if self.buffered[class] > 0
-            && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class]
-        {
+        // What fills the buffer may wait for the oldest message: that one counts by itself.
+        let oldest = self.oldest() == Some(id.0);
+        let held = if oldest { message.payload.held() } else { self.buffered[class] };
+        if held > 0 && held + bytes.len() as u64 > cx.config.send_buffers[class] {
             self.refused = true;
             return Err(SendError::Full(urgency));
         }
@@ -310,7 +311,7 @@ impl Outbound {
         if let Some(limit) = message.head.length.filter(|limit| end + bytes.len() as u64 > *limit) {
             return Err(SendError::TooLarge { size: end + bytes.len() as u64, limit });
         }
-        if !bytes.is_empty() {
+        if let Some(message) = self.messages.get_mut(&id.0).filter(|_| !bytes.is_empty()) {
             self.buffered[class] += bytes.len() as u64;
             message.pending.insert(end..end + bytes.len() as u64);
             message.payload.push(bytes);
@@ -534,12 +535,21 @@ impl Outbound {
         }
     }
 
+    /// The oldest message without an outcome: all others may wait for it.
+    fn oldest(&self) -> Option<u64> {
+        self.messages.iter().find(|(_, m)| m.phase == Phase::Live).map(|(id, _)| *id)
+    }
+
+    /// Whether the oldest message is being streamed and has taken up less than half of a buffer by itself.
+    fn oldest_has_room(&self, cx: &Context) -> bool {
+        let oldest = self.oldest().and_then(|id| self.messages.get(&id)).filter(|m| m.length.is_none());
+        oldest.is_some_and(|m| m.payload.held() <= cx.config.send_buffers[m.head.labels.urgency.index()] / 2)
+    }
+
     /// What the window of `class` still pays for message `id`. The oldest message without an outcome may go over it
     /// by one whole message, so that it can always finish (DESIGN, Semantics 6).
     fn credit(&self, id: u64, class: Urgency) -> u64 {
-        let oldest =
-            self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
-        let over = if oldest { self.max_message + MESSAGE_COST } else { 0 };
+        let over = if self.oldest() == Some(id) { self.max_message + MESSAGE_COST } else { 0 };
         (self.limit[class.index()] + over).saturating_sub(self.used[class.index()])
     }
 
@@ -642,7 +652,8 @@ impl Outbound {
         self.buffered[class] -= bytes.min(self.buffered[class]);
         // Told when half of it is free again, so that a writer does not wake for each byte.
         let room = self.buffered.iter().zip(cx.config.send_buffers).all(|(held, limit)| *held <= limit / 2);
-        if self.refused && room && self.messages.len() < MAX_OUTSTANDING {
+        let room = room && self.messages.len() < MAX_OUTSTANDING;
+        if self.refused && (room || self.oldest_has_room(cx)) {
             self.refused = false;
             cx.event(Event::Writable { session: self.session });
         }
