@@ -1,6 +1,7 @@
 //! The simulator's tests: scenarios, the swarm, the fuzz targets.
 
 mod closing;
+mod credit;
 mod fuzz;
 mod lattice;
 mod pair;
