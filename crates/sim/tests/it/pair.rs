@@ -17,6 +17,9 @@ pub(crate) const B: usize = 1;
 /// Virtual time after which a condition that does not hold has failed.
 const GUARD: Duration = Duration::from_secs(600);
 
+/// What was read of a streamed message, and whether it came to its end or was dropped.
+type Streamed = (Vec<u8>, Option<bool>);
+
 pub(crate) struct Pair {
     pub(crate) world: World,
     pub(crate) session: SessionId,
@@ -24,8 +27,8 @@ pub(crate) struct Pair {
     pub(crate) events: [Vec<(Instant, Event)>; 2],
     /// What each host took, in order.
     pub(crate) taken: [Vec<Received>; 2],
-    /// What each host read of streamed messages, in order: the message, and whether it came to its end.
-    pub(crate) streams: [BTreeMap<u64, (Vec<u8>, Option<bool>)>; 2],
+    /// What each host read of streamed messages, by id.
+    pub(crate) streams: [BTreeMap<u64, Streamed>; 2],
     /// Whether the application on each host takes what there is, always.
     pub(crate) reads: [bool; 2],
     /// What the accepting application asks for.
