@@ -115,3 +115,6 @@ impl Epoch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
