@@ -12,7 +12,8 @@ pub struct Config {
     /// What one session may hold unread at the receiver, foreground and background. 4 MiB and 16 MiB.
     pub windows: [u64; 2],
     /// What one session may hold unsent at the sender, foreground and background, before a send has to wait.
-    /// 4 MiB and 16 MiB; a single message or write may go over it.
+    /// 4 MiB and 16 MiB; a single message or write may go over it, and the oldest message counts by itself, because
+    /// all others may wait for it: so at most twice this.
     pub send_buffers: [u64; 2],
     /// Whether journal records are emitted and waited for. No.
     pub durable: bool,

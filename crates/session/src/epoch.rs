@@ -133,3 +133,6 @@ impl Epoch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

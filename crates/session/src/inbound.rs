@@ -208,6 +208,7 @@ impl Inbound {
     fn charge(&mut self, cx: &Context, class: Urgency, price: u64) -> Result<(), Violation> {
         let class = class.index();
         self.charged[class] += price;
+        self.tell_spent(class);
         // The sender may go over the limit by one message, so that the oldest can finish.
         if self.charged[class] > self.limits[class] + cx.config.max_message + MESSAGE_COST + self.late[class]
         {
@@ -241,10 +242,18 @@ impl Inbound {
             if self.limits[class] - self.told[class] >= self.windows[class] / 8 {
                 self.credit_due[class] = true;
             }
+            self.tell_spent(class);
         }
     }
 
-    /// The sender has nothing left to spend soon: tell it even small amounts.
+    /// The sender has nothing left to spend: tell it even small amounts, for what it needs next may be the message
+    /// that all others wait for.
+    fn tell_spent(&mut self, class: usize) {
+        self.credit_due[class] |=
+            self.limits[class] > self.told[class] && self.charged[class] >= self.told[class];
+    }
+
+    /// The sender was told what it may spend.
     pub(crate) fn credit_told(&mut self, class: Urgency) {
         self.told[class.index()] = self.limits[class.index()];
         self.credit_due[class.index()] = false;

@@ -4,6 +4,8 @@
 //! sent (for the first time or again) and what the window has paid for. The head of a message costs
 //! [`MESSAGE_COST`] bytes of the window, its end nothing.
 
+mod resume;
+
 use crate::config::Ordering;
 use crate::context::Context;
 use crate::event::{DropReason, Event, Outcome, SendError, Violation};
@@ -14,7 +16,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
-use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, Resume, ShutKind};
+use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, ShutKind};
 use steadfast_wire::label::MAX_DEPENDENCIES;
 use steadfast_wire::{Frame, Labels, MessageId, Order, RangeSet, SessionId, SizeClass, Urgency};
 
@@ -188,10 +190,10 @@ impl Outbound {
     }
 
     fn check_open(&self) -> Result<(), SendError> {
-        if self.shut.is_some() {
-            Err(SendError::Shut)
-        } else if self.peer_closing {
+        if self.peer_closing {
             Err(SendError::PeerShut)
+        } else if self.shut.is_some() {
+            Err(SendError::Shut)
         } else {
             Ok(())
         }
@@ -298,12 +300,13 @@ impl Outbound {
     /// Appends to a streamed message.
     pub(crate) fn write(&mut self, cx: &Context, id: MessageId, bytes: Bytes) -> Result<(), SendError> {
         self.open_stream(id)?;
-        let Some(message) = self.messages.get_mut(&id.0) else { return Err(SendError::NotOpen(id)) };
+        let Some(message) = self.messages.get(&id.0) else { return Err(SendError::NotOpen(id)) };
         let urgency = message.head.labels.urgency;
         let class = urgency.index();
-        if self.buffered[class] > 0
-            && self.buffered[class] + bytes.len() as u64 > cx.config.send_buffers[class]
-        {
+        // What fills the buffer may wait for the oldest message: that one counts by itself.
+        let oldest = self.oldest() == Some(id.0);
+        let held = if oldest { message.payload.held() } else { self.buffered[class] };
+        if held > 0 && held + bytes.len() as u64 > cx.config.send_buffers[class] {
             self.refused[class] = true;
             return Err(SendError::Full(urgency));
         }
@@ -311,7 +314,7 @@ impl Outbound {
         if let Some(limit) = message.head.length.filter(|limit| end + bytes.len() as u64 > *limit) {
             return Err(SendError::TooLarge { size: end + bytes.len() as u64, limit });
         }
-        if !bytes.is_empty() {
+        if let Some(message) = self.messages.get_mut(&id.0).filter(|_| !bytes.is_empty()) {
             self.buffered[class] += bytes.len() as u64;
             message.pending.insert(end..end + bytes.len() as u64);
             message.payload.push(bytes);
@@ -338,6 +341,18 @@ impl Outbound {
         match self.messages.get(&id.0) {
             Some(m) if m.head.streamed && m.length.is_none() && m.phase == Phase::Live => Ok(()),
             _ => Err(SendError::NotOpen(id)),
+        }
+    }
+
+    /// The peer takes nothing any more. What it has never heard of it cannot refuse: a streamed message without a
+    /// byte would keep the conversation open for as long as nobody touches it.
+    pub(crate) fn peer_closes(&mut self, cx: &mut Context) {
+        // Whoever shut first is named to those who still send.
+        self.peer_closing |= self.shut.is_none();
+        let idle = |m: &Message| m.length.is_none() && m.is_untouched() && m.pending.is_empty();
+        let idle: Vec<u64> = self.messages.iter().filter(|(_, m)| idle(m)).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.drop_message(cx, id, DropReason::Refused);
         }
     }
 
@@ -523,12 +538,21 @@ impl Outbound {
         }
     }
 
+    /// The oldest message without an outcome: all others may wait for it.
+    fn oldest(&self) -> Option<u64> {
+        self.messages.iter().find(|(_, m)| m.phase == Phase::Live).map(|(id, _)| *id)
+    }
+
+    /// Whether the oldest message is streamed in `class` and holds at most `most` bytes by itself.
+    fn oldest_has_room(&self, class: usize, most: u64) -> bool {
+        let oldest = self.oldest().and_then(|id| self.messages.get(&id)).filter(|m| m.length.is_none());
+        oldest.is_some_and(|m| m.head.labels.urgency.index() == class && m.payload.held() <= most)
+    }
+
     /// What the window of `class` still pays for message `id`. The oldest message without an outcome may go over it
     /// by one whole message, so that it can always finish (DESIGN, Semantics 6).
     fn credit(&self, id: u64, class: Urgency) -> u64 {
-        let oldest =
-            self.messages.iter().find(|(_, m)| m.phase == Phase::Live).is_some_and(|(first, _)| *first == id);
-        let over = if oldest { self.max_message } else { 0 };
+        let over = if self.oldest() == Some(id) { self.max_message + MESSAGE_COST } else { 0 };
         (self.limit[class.index()] + over).saturating_sub(self.used[class.index()])
     }
 
@@ -629,12 +653,11 @@ impl Outbound {
 
     fn give_room(&mut self, cx: &mut Context, class: usize, bytes: u64) {
         self.buffered[class] -= bytes.min(self.buffered[class]);
-        if self.messages.len() >= MAX_OUTSTANDING {
-            return;
-        }
         // Told when half of it is free again, so that a writer does not wake for each byte.
         for class in 0..2 {
-            if self.refused[class] && self.buffered[class] <= cx.config.send_buffers[class] / 2 {
+            let half = cx.config.send_buffers[class] / 2;
+            let room = self.buffered[class] <= half && self.messages.len() < MAX_OUTSTANDING;
+            if self.refused[class] && (room || self.oldest_has_room(class, half)) {
                 self.refused[class] = false;
                 cx.event(Event::Writable { session: self.session });
             }
@@ -790,153 +813,6 @@ impl Outbound {
             self.report(cx, id, outcome);
         }
         self.messages.clear();
-    }
-
-    /// Puts a journalled message back.
-    pub(crate) fn restore(&mut self, id: MessageId, head: &Head, payload: Option<Bytes>) {
-        let class = head.labels.urgency.index();
-        self.next = self.next.max(id.0 + 1);
-        self.sequences[class] += 1;
-        self.insert(id.0, head.clone(), payload, false);
-        // It may have been sent before the restart: its outcome is the receiver's to say.
-        if let Some(message) = self.messages.get_mut(&id.0) {
-            message.class = Some(head.labels.urgency);
-            message.exposed = true;
-        }
-    }
-
-    pub(crate) fn restore_cancelled(&mut self, id: MessageId, reason: DropReason) {
-        if let Some(message) = self.messages.get_mut(&id.0) {
-            message.phase = Phase::Dropping(reason);
-            message.pending.clear();
-        }
-        self.release_payload(id.0);
-        self.dequeue(id.0);
-        self.resets.insert(id.0);
-    }
-
-    pub(crate) fn restore_settled(&mut self, id: MessageId, delivered: bool) {
-        self.release_payload(id.0);
-        self.dequeue(id.0);
-        self.resets.remove(&id.0);
-        if delivered {
-            self.forget(id.0);
-        } else if let Some(message) = self.messages.get_mut(&id.0) {
-            message.phase = Phase::Known;
-            message.pending.clear();
-            message.reported = true;
-            self.dropped.insert_one(id.0);
-            self.resets.insert(id.0);
-        }
-    }
-
-    /// After a restart nobody can go on writing what was being streamed.
-    pub(crate) fn restored(&mut self, cx: &mut Context) {
-        let streams: Vec<u64> = self
-            .messages
-            .iter()
-            .filter(|(_, m)| m.head.streamed && m.phase == Phase::Live)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in streams {
-            if let Some(message) = self.messages.get_mut(&id) {
-                // It may have been sent in part, so only the receiver knows.
-                message.phase = Phase::Dropping(DropReason::Restarted);
-            }
-            cx.remember(self.session, Record::Cancelled(MessageId(id), DropReason::Restarted));
-            self.resets.insert(id);
-        }
-    }
-
-    /// Whether the peer's view of our messages contradicts ours: it lacks what we know it had (`Err(true)`), or has
-    /// what we never sent (`Err(false)`).
-    pub(crate) fn contradicts(&self, view: &Resume) -> Result<(), bool> {
-        let beyond = |set: &RangeSet| set.max() >= Some(self.next);
-        if beyond(&view.received) || beyond(&view.delivered) || beyond(&view.dropped) {
-            return Err(false);
-        }
-        if view.partial.iter().any(|(id, _)| id.0 >= self.next) {
-            return Err(false);
-        }
-        let mut settled = view.delivered.clone();
-        settled.extend(&view.dropped);
-        for gap in settled.missing(1..self.next) {
-            for id in gap {
-                match self.messages.get(&id) {
-                    None => return Err(true),
-                    // Its bytes are gone here, because the peer had them.
-                    Some(m) if m.acked && !self.peer_durable && !view.received.contains(id) => {
-                        return Err(true);
-                    }
-                    Some(m) if m.phase == Phase::Known => return Err(true),
-                    Some(_) => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the peer's view of our messages: what it has it has, everything else is sent as if for the first time.
-    pub(crate) fn resume(&mut self, cx: &mut Context, view: &Resume) {
-        self.used = view.charged;
-        self.limit = view.limits;
-        let partial: BTreeMap<u64, &RangeSet> =
-            view.partial.iter().map(|(id, units)| (id.0, units)).collect();
-        for id in self.messages.keys().copied().collect::<Vec<_>>() {
-            if view.delivered.contains(id) {
-                self.acked(cx, id);
-                self.settle_delivered(cx, id);
-                continue;
-            }
-            self.resume_message(cx, id, view, partial.get(&id).copied());
-        }
-        // The peer may still remember drops that we have forgotten.
-        self.give_room(cx, 0, 0);
-    }
-
-    fn resume_message(&mut self, cx: &mut Context, id: u64, view: &Resume, partial: Option<&RangeSet>) {
-        let Some(message) = self.messages.get_mut(&id) else { return };
-        let whole = view.received.contains(id);
-        let has = match (whole, partial, message.whole()) {
-            (true, _, Some(whole)) => RangeSet::from_iter([whole]),
-            (true, Some(units), None) => {
-                message.length = units.max();
-                units.clone()
-            }
-            (_, Some(units), _) => units.clone(),
-            _ => RangeSet::new(),
-        };
-        message.charged = has.clone();
-        message.arrived = has;
-        let end = message.length.map_or(message.payload.end(), |length| length + 1);
-        let missing: Vec<Range<u64>> = message.arrived.missing(0..end).collect();
-        let lost_start = missing.first().map(|range| range.start);
-        message.pending.clear();
-        if message.phase == Phase::Live {
-            for range in missing {
-                message.pending.insert(range);
-            }
-        }
-        // A streamed message keeps only what had not arrived. If the peer lost the beginning, it cannot be told again.
-        let broken =
-            message.phase == Phase::Live && lost_start.is_some_and(|start| start < message.payload.start());
-        self.dequeue(id);
-        if view.dropped.contains(id) {
-            self.settle_dropped(cx, id);
-            self.known_confirmed(MessageId(id));
-        } else if broken {
-            self.drop_message(cx, id, DropReason::Restarted);
-        } else if self.messages.get(&id).is_some_and(|m| matches!(m.phase, Phase::Dropping(_))) {
-            self.resets.insert(id);
-        } else {
-            if whole {
-                self.acked(cx, id);
-            }
-            if self.messages.get(&id).is_some_and(|m| m.labels != m.head.labels) {
-                self.relabels.insert(id);
-            }
-            self.enqueue(id);
-        }
     }
 
     pub(crate) fn check_invariants(&self) {

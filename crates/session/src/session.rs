@@ -425,7 +425,7 @@ impl Session {
     /// The peer shut its direction; if it closes, ours ends too.
     pub(crate) fn peer_shut(&mut self, cx: &mut Context, kind: ShutKind) {
         if kind == ShutKind::Close {
-            self.out.peer_closing = true;
+            self.out.peer_closes(cx);
             self.shut(cx, ShutKind::Close);
         }
     }

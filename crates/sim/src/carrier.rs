@@ -53,6 +53,11 @@ impl Pipe {
         SEND_BUFFER.saturating_sub(self.buffer.len())
     }
 
+    /// Whether everything that was written has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.flight.is_empty()
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -124,4 +129,6 @@ pub(crate) struct Carrier {
     pub(crate) ends: [End; 2],
     pub(crate) pipes: [Pipe; 2],
     pub(crate) open: bool,
+    /// The side that closed it; the other one hears of that after everything that was written before.
+    pub(crate) closing: Option<usize>,
 }

@@ -373,7 +373,12 @@ impl World {
                     }
                 }
                 let index = self.carriers.len();
-                self.carriers.push(Carrier { ends, pipes: [Pipe::default(), Pipe::default()], open: true });
+                self.carriers.push(Carrier {
+                    ends,
+                    pipes: [Pipe::default(), Pipe::default()],
+                    open: true,
+                    closing: None,
+                });
                 self.nodes[host].carriers.insert(path, index);
                 self.at(at, What::Connected(index));
             }
@@ -383,10 +388,13 @@ impl World {
                     let side = usize::from(self.carriers[index].ends[0].host != host);
                     self.carriers[index].ends[side].path = None;
                     // What was written before a close still arrives; the pipe drains, then the other end hears of it.
-                    if matches!(action, Action::Close { .. }) {
+                    if matches!(action, Action::Close { .. }) && !self.carriers[index].pipes[side].is_empty()
+                    {
+                        self.carriers[index].closing = Some(side);
                         self.flow(index, side);
+                    } else {
+                        self.break_carrier(index, host);
                     }
-                    self.break_carrier(index, host);
                 }
             }
             _ => {}
@@ -445,6 +453,9 @@ impl World {
             input.extend_from_slice(&bytes);
             node.core.handle_data(clock, path, input);
             self.pump(to.host);
+        }
+        if self.carriers[index].closing == Some(side) && self.carriers[index].pipes[side].is_empty() {
+            self.break_carrier(index, from.host);
         }
         let pipe = &mut self.carriers[index].pipes[side];
         if pipe.starving && pipe.room() > 0 {

@@ -1,4 +1,11 @@
 //! The simulator's tests: scenarios, the swarm, the fuzz targets.
 
+mod closing;
+mod credit;
 mod fuzz;
+mod lattice;
+mod pair;
+mod recovery;
+mod restarts;
+mod seed_000;
 mod swarm;

@@ -1,0 +1,266 @@
+//! Processes that die and come back: with their store, with an old one, with none.
+
+use crate::pair::{A, B, Pair, net, ordered, pattern};
+use bytes::Bytes;
+use core::time::Duration;
+use steadfast_session::{Config, DropReason, Event, OrderRequest, Ordering, Outcome, Record, SessionConfig};
+use steadfast_wire::frame::EndReason;
+use steadfast_wire::{Labels, MessageId};
+
+fn durable() -> Config {
+    let mut config = Config::default();
+    config.durable = true;
+    config
+}
+
+fn open(seed: u64, config: &Config) -> Pair {
+    let networks = [net(1_000_000, 20), net(300_000, 60)];
+    Pair::open(seed, config, &networks, ordered(Ordering::Total))
+}
+
+/// Starts the process again from everything that its store confirmed.
+fn restart_confirmed(pair: &mut Pair, host: usize) {
+    let keep = pair.world.nodes[host].confirmed;
+    pair.restart(host, keep);
+}
+
+/// Whether a host's store says that a message of this host was sent.
+fn stored(pair: &Pair, host: usize, id: MessageId) -> bool {
+    let confirmed = pair.world.nodes[host].confirmed;
+    let sent = |record: &Record| matches!(record, Record::Sent { id: of, .. } if *of == id);
+    pair.world.nodes[host].journal[..confirmed].iter().any(|entry| sent(&entry.record))
+}
+
+#[test]
+fn a_durable_host_goes_on_from_its_store_and_all_arrives_once() {
+    for (seed, host) in [(1, A), (2, B), (3, A), (4, B)] {
+        let mut pair = open(seed, &durable());
+        let mut ids = Vec::new();
+        for number in 0..30 {
+            ids.push(pair.send(A, Labels::foreground(), OrderRequest::Default, pattern(number, 3000)));
+            if number % 7 == 0 {
+                pair.run(Duration::from_millis(3 * seed));
+            }
+        }
+        pair.until("the store has it all", |pair| ids.iter().all(|id| stored(pair, A, *id)));
+        restart_confirmed(&mut pair, host);
+        // A second time, while it is finding back.
+        pair.run(Duration::from_millis(30 * seed));
+        restart_confirmed(&mut pair, host);
+        ids.push(pair.say(A, "after the restart"));
+        // The outcomes that were told before the crash are not told again; the messages are taken once in any case.
+        let last = *ids.last().expect("some");
+        pair.until_delivered(A, &[last]);
+        assert_eq!(pair.ids(B), (1..=ids.len() as u64).collect::<Vec<_>>(), "host {host}");
+        for message in &pair.taken[B][..30] {
+            assert_eq!(message.payload, Some(pattern(message.id.0 - 1, 3000)));
+        }
+        assert_eq!((pair.ended(A), pair.ended(B)), (None, None));
+    }
+}
+
+#[test]
+fn a_message_that_the_store_has_and_the_peer_has_not_survives_its_sender() {
+    let mut pair = open(5, &durable());
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    let id = pair.say(A, "from the store");
+    pair.until("the store has it", |pair| stored(pair, A, id));
+    restart_confirmed(&mut pair, A);
+    (0..2).for_each(|network| pair.set_up(A, network, true));
+    pair.until_delivered(A, &[id]);
+    assert_eq!(pair.texts(B), ["from the store"]);
+}
+
+#[test]
+fn nothing_is_sent_that_the_store_does_not_have() {
+    let mut pair = open(6, &durable());
+    pair.world.nodes[A].store_delay = Duration::from_secs(30);
+    let id = pair.say(A, "not yet");
+    pair.run(Duration::from_secs(20));
+    assert!(pair.taken[B].is_empty() && pair.outcome(A, id).is_none());
+    // The process dies before: the conversation goes on without what was never sent.
+    restart_confirmed(&mut pair, A);
+    pair.world.nodes[A].store_delay = Duration::from_millis(1);
+    let id = pair.say(A, "in its place");
+    pair.until_delivered(A, &[id]);
+    assert_eq!(pair.texts(B), ["in its place"]);
+}
+
+/// A few messages each way, all delivered and acknowledged, with the length of the host's journal before them.
+fn history(pair: &mut Pair, host: usize) -> usize {
+    let ids = [pair.say(A, "a1")];
+    pair.until_delivered(A, &ids);
+    let ids = [pair.say(B, "b1")];
+    pair.until_delivered(B, &ids);
+    pair.run(Duration::from_secs(1));
+    let old = pair.world.nodes[host].confirmed;
+    let ids: Vec<_> = ["a2", "a3"].map(|text| pair.say(A, text)).into();
+    pair.until_delivered(A, &ids);
+    let ids = [pair.say(B, "b2")];
+    pair.until_delivered(B, &ids);
+    pair.run(Duration::from_secs(1));
+    assert!(pair.world.nodes[host].confirmed > old);
+    old
+}
+
+#[track_caller]
+fn rolled_back(pair: &mut Pair) {
+    pair.until("both are told", |pair| pair.ended(A).is_some() && pair.ended(B).is_some());
+    for host in [A, B] {
+        let Some((EndReason::RolledBack, Some(common))) = pair.ended(host) else {
+            panic!("host {host}: {:?}", pair.ended(host));
+        };
+        // Whatever is common was taken by the other side.
+        let took = pair.ids(1 - host);
+        assert!((1..=common.0).all(|id| took.contains(&id)), "host {host}: {common} of {took:?}");
+        assert!(common.0 >= 1, "host {host}: the first message was common");
+    }
+}
+
+#[test]
+fn an_old_state_is_refused_on_both_sides() {
+    for host in [A, B] {
+        let mut pair = open(10 + host as u64, &durable());
+        let old = history(&mut pair, host);
+        pair.restart(host, old);
+        rolled_back(&mut pair);
+        assert_eq!(pair.texts(A), ["b1", "b2"], "nothing was taken twice");
+        assert_eq!(pair.texts(B), ["a1", "a2", "a3"], "nothing was taken twice");
+    }
+}
+
+#[test]
+fn what_an_old_state_says_is_never_taken_for_new() {
+    let mut pair = open(15, &durable());
+    let old = history(&mut pair, A);
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    // What the old process was told is not the new one's.
+    pair.events[A].clear();
+    pair.restart(A, old);
+    // The same number as a message that was delivered, other words.
+    let id = pair.say(A, "another a2");
+    assert_eq!(id, MessageId(2));
+    (0..2).for_each(|network| pair.set_up(A, network, true));
+    rolled_back(&mut pair);
+    assert_eq!(pair.texts(B), ["a1", "a2", "a3"]);
+    assert!(matches!(pair.outcome(A, id), Some(Outcome::Unknown | Outcome::Dropped(_))));
+}
+
+#[test]
+fn of_two_claimants_from_one_state_the_first_goes_on() {
+    for host in [A, B] {
+        let mut pair = open(20 + host as u64, &durable());
+        let ids = [pair.say(A, "a1")];
+        pair.until_delivered(A, &ids);
+        let ids = [pair.say(B, "b1")];
+        pair.until_delivered(B, &ids);
+        pair.run(Duration::from_secs(1));
+        let state = pair.world.nodes[host].confirmed;
+        // The first run from this state goes on, and says nothing of its own.
+        pair.restart(host, state);
+        pair.until("the first goes on", |pair| pair.resumed(1 - host) == 1);
+        pair.run(Duration::from_secs(5));
+        assert_eq!((pair.ended(A), pair.ended(B)), (None, None));
+        // The second one comes from the same state: only the token tells.
+        pair.restart(host, state);
+        rolled_back(&mut pair);
+    }
+}
+
+#[test]
+fn a_copy_that_runs_while_the_original_goes_on_is_refused() {
+    let mut pair = open(25, &durable());
+    let old = history(&mut pair, A);
+    let latest = pair.world.nodes[A].confirmed;
+    // From the latest state it is exact.
+    pair.restart(A, latest);
+    let id = pair.say(A, "a4");
+    pair.until_delivered(A, &[id]);
+    assert_eq!((pair.ended(A), pair.ended(B)), (None, None));
+    pair.restart(A, old);
+    rolled_back(&mut pair);
+    assert_eq!(pair.texts(B), ["a1", "a2", "a3", "a4"]);
+}
+
+#[test]
+fn a_peer_without_a_store_that_restarts_ends_the_conversation() {
+    for host in [A, B] {
+        let mut pair = open(30 + host as u64, &Config::default());
+        let ids = [pair.say(A, "one")];
+        pair.until_delivered(A, &ids);
+        let other = 1 - host;
+        pair.reads[host] = false;
+        let pending = pair.say(other, "never taken");
+        pair.until("it has arrived", |pair| {
+            pair.saw(other, |event| matches!(event, Event::Acked { id, .. } if *id == pending))
+        });
+        pair.restart(host, 0);
+        // Only the opener knows where the other one is; a process that came back has to be reachable, or come.
+        if host == A {
+            let (now, address) = (pair.world.clock(A), pair.world.address(B, 0));
+            let peer = steadfast_sim::world::identity(B);
+            pair.world.nodes[A].core.connect(now, peer, &[address], SessionConfig::default());
+            pair.world.pump(A);
+        }
+        pair.until("the survivor is told", |pair| pair.ended(other).is_some());
+        assert_eq!(pair.ended(other).map(|(reason, _)| reason), Some(EndReason::Unknown));
+        assert_eq!(pair.outcome(other, pending), Some(Outcome::Unknown));
+    }
+}
+
+#[test]
+fn a_stream_does_not_survive_its_sender_and_is_never_silent() {
+    for (seed, finished) in [(40, false), (41, true), (42, false), (43, true)] {
+        let mut pair = open(seed, &durable());
+        let stream = pair.begin_stream(A, Labels::background(), OrderRequest::Default);
+        pair.write(A, stream, &pattern(7, 120_000));
+        if finished {
+            pair.finish_stream(A, stream);
+        }
+        pair.run(Duration::from_millis(if seed < 42 { 40 } else { 2000 }));
+        let before = pair.outcome(A, stream);
+        restart_confirmed(&mut pair, A);
+        let next = pair.say(A, "after it");
+        pair.until_delivered(A, &[next]);
+        pair.until("the stream has its outcome", |pair| pair.outcome(A, stream).is_some());
+        let outcome = pair.outcome(A, stream).expect("just seen");
+        let read = pair.streams[B].get(&stream.0).cloned();
+        match outcome {
+            Outcome::Delivered => {
+                assert_eq!(read, Some((pattern(7, 120_000).to_vec(), Some(true))), "seed {seed}");
+            }
+            Outcome::Dropped(DropReason::Restarted) => {
+                assert_eq!(before, None);
+                assert!(read.is_none_or(|(bytes, end)| {
+                    end == Some(false) && pattern(7, 120_000).starts_with(&bytes)
+                }));
+            }
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        assert!(finished || outcome != Outcome::Delivered, "nobody finished it");
+        assert_eq!((pair.ended(A), pair.ended(B)), (None, None));
+    }
+}
+
+#[test]
+fn a_stream_whose_reader_restarts_has_an_outcome() {
+    let mut pair = open(50, &durable());
+    let stream = pair.begin_stream(A, Labels::foreground(), OrderRequest::Default);
+    pair.write(A, stream, &pattern(8, 100_000));
+    pair.until("it was read in part", |pair| {
+        pair.streams[B].get(&stream.0).is_some_and(|(bytes, _)| bytes.len() > 30_000)
+    });
+    pair.run(Duration::from_secs(1));
+    restart_confirmed(&mut pair, B);
+    pair.run(Duration::from_secs(5));
+    // The writer may be refused: then it has been told why.
+    let more = Bytes::from_static(b"more");
+    let written = pair.on(A, |core, now, session| core.write(now, session, stream, more));
+    if written.is_ok() {
+        pair.finish_stream(A, stream);
+    }
+    pair.until("the stream has its outcome", |pair| pair.outcome(A, stream).is_some());
+    assert_eq!(pair.outcome(A, stream), Some(Outcome::Dropped(DropReason::Restarted)));
+    let next = pair.say(A, "after it");
+    pair.until_delivered(A, &[next]);
+}
