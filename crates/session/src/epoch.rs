@@ -122,7 +122,7 @@ impl Epoch {
             cx.remember(session, Record::Confirmed(ours));
         }
         self.previous = None;
-        let Some(theirs) = view.offered.last().copied().or(view.confirmed) else { return None };
+        let theirs = view.offered.last().copied().or(view.confirmed)?;
         self.holds = Some(theirs);
         cx.record(session, Record::Held(theirs), Effect::Hold(theirs))
     }

@@ -399,13 +399,13 @@ fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, 
             session.peer_shut(cx, kind);
         }
         Frame::Accept { token, holds, .. } => {
-            if !session.epoch.has_peer() {
+            if session.epoch.has_peer() {
+                session.due.confirm = true;
+            } else {
                 session.epoch.hold(token);
                 if let Some(effect) = cx.record(session.id, Record::Held(token), Effect::Hold(token)) {
                     session.apply(effect);
                 }
-            } else {
-                session.due.confirm = true;
             }
             session.confirmed(cx, holds);
             if session.join == Join::Opening {

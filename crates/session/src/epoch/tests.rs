@@ -1,6 +1,7 @@
 use super::Epoch;
 use crate::config::Config;
 use crate::context::Context;
+use crate::journal::Effect;
 use alloc::vec::Vec;
 use steadfast_wire::frame::{MAX_PENDING_TOKENS, Resume};
 use steadfast_wire::{Fingerprint, MessageId, RangeSet, SessionId, Token};
@@ -33,7 +34,7 @@ fn claim(confirmed: Option<Token>, offered: &[Token], holds: Option<Token>) -> R
 }
 
 fn view(epoch: &Epoch) -> Resume {
-    claim(epoch.confirmed(), epoch.offered(), epoch.holds())
+    claim(epoch.confirmed(), epoch.offered(), epoch.holds)
 }
 
 /// Both sides hold the other's token, and each knows it.
@@ -70,8 +71,8 @@ fn an_older_claim_is_refused_once_a_newer_one_was_taken_over() {
     a.offer(&mut cx);
     let new = view(&a);
     assert_eq!(b.check(&old, false), Ok(()), "still the latest");
-    assert!(b.take_over(&mut cx, SESSION, &new));
-    assert_eq!(b.holds(), a.current());
+    assert_eq!(b.take_over(&mut cx, SESSION, &new), Some(Effect::Hold(a.current().expect("a token"))));
+    assert_eq!(b.holds, a.current());
     assert_eq!(b.check(&old, false), Err(()));
     assert!(b.knows(&new) && !b.knows(&old));
 }
@@ -80,7 +81,7 @@ fn an_older_claim_is_refused_once_a_newer_one_was_taken_over() {
 fn a_second_claimant_of_the_same_state_draws_another_token_and_is_refused() {
     let mut cx = context(3);
     let (a, mut b) = pair(&mut cx);
-    let state = (a.confirmed().expect("confirmed"), a.holds());
+    let state = (a.confirmed().expect("confirmed"), a.holds);
     let (mut first_cx, mut second_cx) = (context(4), context(5));
     let mut claims = [&mut first_cx, &mut second_cx].map(|cx| {
         let mut copy = Epoch::default();
@@ -91,7 +92,7 @@ fn a_second_claimant_of_the_same_state_draws_another_token_and_is_refused() {
         view(&copy)
     });
     assert_eq!(b.check(&claims[0], false), Ok(()));
-    b.take_over(&mut cx, SESSION, &claims[0]);
+    let _told = b.take_over(&mut cx, SESSION, &claims[0]);
     assert_eq!(b.check(&claims[1], false), Err(()));
     claims[1].offered.clear();
     assert_eq!(b.check(&claims[1], false), Err(()), "nor without a new token");
