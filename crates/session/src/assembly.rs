@@ -4,6 +4,9 @@ use alloc::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use core::ops::Range;
 
+/// Pieces smaller than this are copied out of the buffer that they came in, in bytes.
+const COPIED: usize = 32 * 1024;
+
 /// Pieces of one message. Memory is that of the pieces; whoever inserts has paid for them with credit.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
@@ -20,8 +23,8 @@ impl Assembly {
             return;
         }
         let piece = bytes.slice(from..to);
-        // A small piece would keep the whole read buffer alive that it was cut from.
-        let piece = if piece.len() < 1024 { Bytes::copy_from_slice(&piece) } else { piece };
+        // A small piece would keep the whole read buffer alive that it was cut from, which may be 256 KiB.
+        let piece = if piece.len() < COPIED { Bytes::copy_from_slice(&piece) } else { piece };
         self.pieces.insert(fresh.start, piece);
     }
 

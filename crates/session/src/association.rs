@@ -66,6 +66,8 @@ pub(crate) struct Association {
     networks_due: bool,
     timers: BTreeSet<(Instant, SessionId)>,
     timer_of: BTreeMap<SessionId, Instant>,
+    /// Paths that closed since the endpoint last looked.
+    pub(crate) gone: Vec<PathNumber>,
     /// Sessions that ended here since the endpoint last looked.
     pub(crate) ended: Vec<Ending>,
     /// The farewell that is due, and when it is said at the latest: it must not overtake what went another way.
@@ -100,6 +102,7 @@ impl Association {
             networks_due: false,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
+            gone: Vec::new(),
             ended: Vec::new(),
             bye: None,
             dial_at: None,
@@ -172,10 +175,12 @@ impl Association {
 
     /// Takes a session out, to move it elsewhere.
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let session = self.sessions.remove(&id)?;
+        let mut session = self.sessions.remove(&id)?;
+        session.detached();
         self.dial_dirty = true;
         self.touch(id);
         for path in self.paths.values_mut() {
+            path.introduced.remove(&id);
             for flight in &mut path.flights {
                 if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id)
                 {
@@ -235,6 +240,11 @@ impl Association {
         self.dial_dirty = true;
     }
 
+    /// Whether it says farewell: nothing new begins here.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.bye.is_some()
+    }
+
     /// Whether the farewell is to be said now: everything else has arrived, or has had its time.
     pub(crate) fn says_bye(&self, now: Instant) -> bool {
         let quiet = || self.ends.is_empty() && self.paths.values().all(|path| path.flights.is_empty());
@@ -244,7 +254,13 @@ impl Association {
     /// The farewell was said on a path (or cannot be, because it is not up): close it.
     pub(crate) fn close_after_bye(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
         if self.says_bye(now) && self.paths.remove(&number).is_some() {
+            self.gone.push(number);
             cx.actions.push_back(Action::Close { path: number });
+        }
+        if self.is_leaving() && self.paths.is_empty() {
+            for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+                self.end(cx, id, EndReason::Left, false, None);
+            }
         }
     }
 
@@ -330,6 +346,7 @@ impl Association {
         reason: DownReason,
     ) {
         let Some(mut path) = self.paths.remove(&number) else { return };
+        self.gone.push(number);
         self.dial_dirty = true;
         let was_up = path.is_up();
         let info = self.info(cx, &path);
@@ -393,8 +410,8 @@ impl Association {
                 }
             }
             Cargo::Networks(_) => self.networks_due = true,
-            // A peer that did not hear the end asks when it next claims the session.
-            Cargo::End | Cargo::Moved(..) | Cargo::Nothing => {}
+            Cargo::End(ending) => self.tell_end(ending),
+            Cargo::Moved(..) | Cargo::Nothing => {}
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub max_paths: usize,
     /// The most sessions of an association. 16,384.
     pub max_sessions: usize,
+    /// The most sessions that peers opened and the application has not accepted. 4,096.
+    pub max_incoming: usize,
     /// The most paths that have connected to us and not yet said HELLO. 256.
     pub max_greeting: usize,
     /// The most associations. 4,096.
@@ -68,6 +70,7 @@ impl Default for Config {
             background_queue: Duration::from_millis(25),
             max_paths: 8,
             max_sessions: 16_384,
+            max_incoming: 4096,
             max_greeting: 256,
             max_associations: 4096,
             max_parked: 1000,

@@ -120,8 +120,10 @@ impl Endpoint {
     }
 
     fn by_process(&self, peer: Fingerprint, incarnation: Incarnation) -> Option<AssociationId> {
-        let mut found =
-            self.associations.iter().filter(|(_, a)| a.peer == peer && a.incarnation == Some(incarnation));
+        let mut found = self
+            .associations
+            .iter()
+            .filter(|(_, a)| a.peer == peer && a.incarnation == Some(incarnation) && !a.is_leaving());
         found.next().map(|(id, _)| *id)
     }
 
@@ -144,6 +146,7 @@ impl Endpoint {
         for ending in core::mem::take(&mut association.ended) {
             let peer = association.peer;
             self.sessions.remove(&ending.0);
+            self.incoming.retain(|session| *session != ending.0);
             self.tombstones.insert(ending.0, (peer, ending));
             self.burials.push_back(ending.0);
             if self.burials.len() > TOMBSTONES
@@ -151,6 +154,10 @@ impl Endpoint {
             {
                 self.tombstones.remove(&oldest);
             }
+        }
+        for path in association.gone.drain(..) {
+            self.homes.remove(&path);
+            self.ready.remove(&path);
         }
         association.refresh(&self.cx, now);
         for (number, path) in &association.paths {
@@ -305,6 +312,14 @@ impl Endpoint {
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
         let Some(up_since) = association.paths.get(&path).map(|path| path.up_since) else { return Ok(()) };
         association.note_arrival(now, path, &frame, size)?;
+        if let Some(unknown) = frame.session().filter(|session| !self.sessions.contains_key(session))
+            && frame.speaks_in_session()
+        {
+            self.tell_over(id, unknown);
+            self.after(now, id);
+            return Ok(());
+        }
+        let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
         let result = match frame {
             Frame::Open { session, per_urgency, token } => {
                 if let Some(new) = self.admit(id, session, per_urgency)
@@ -340,7 +355,7 @@ impl Endpoint {
     /// Whether a session that a peer opens may be: a new one, or `None` after saying why not.
     fn admit(&mut self, id: AssociationId, session: SessionId, per_urgency: bool) -> Option<Session> {
         let association = self.associations.get_mut(&id)?;
-        if self.sessions.contains_key(&session) {
+        if self.sessions.contains_key(&session) || association.is_leaving() {
             return None;
         }
         if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer)
@@ -348,7 +363,8 @@ impl Endpoint {
             association.tell_end(*ending);
             return None;
         }
-        if association.sessions.len() >= self.cx.config.max_sessions {
+        let full = association.sessions.len() >= self.cx.config.max_sessions;
+        if full || self.incoming.len() >= self.cx.config.max_incoming {
             self.cx.stats.refused_sessions += 1;
             association.tell_end((session, EndReason::Refused, MessageId(0)));
             return None;
@@ -385,10 +401,7 @@ impl Endpoint {
                     association.handle_resume(&mut self.cx, now, view);
                 }
             }
-            None => match self.tombstones.get(&view.session) {
-                Some((owner, ending)) if *owner == peer => association.tell_end(*ending),
-                _ => self.tell_unknown(id, view.session),
-            },
+            None => self.tell_over(id, view.session),
         }
     }
 
@@ -407,6 +420,15 @@ impl Endpoint {
                 association.also_at(&announced);
             }
             self.after(now, id);
+        }
+    }
+
+    /// A peer speaks in a conversation that is not here: it learns how that ended, or that it is not known.
+    fn tell_over(&mut self, id: AssociationId, session: SessionId) {
+        let Some(association) = self.associations.get_mut(&id) else { return };
+        match self.tombstones.get(&session) {
+            Some((owner, ending)) if *owner == association.peer => association.tell_end(*ending),
+            _ => association.tell_end((session, EndReason::Unknown, MessageId(0))),
         }
     }
 
@@ -442,6 +464,11 @@ impl Endpoint {
             id
         } else {
             let Some(old) = self.homes.get(&number).copied() else { return Ok(()) };
+            let path = self.associations.get(&old).and_then(|association| association.paths.get(&number));
+            // A second HELLO would turn one peer into another in the middle of a path.
+            if path.is_some_and(|path| path.state != State::ExpectHello) {
+                return Err(Violation::Hello);
+            }
             self.place(now, number, old, incarnation)
         };
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };

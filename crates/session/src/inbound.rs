@@ -61,6 +61,8 @@ pub(crate) struct Inbound {
     by_place: [BTreeMap<u64, u64>; 2],
     /// Pairs of an awaited message and one that waits for it.
     awaited: BTreeSet<(u64, u64)>,
+    /// Messages to be looked at because what they waited for is resolved.
+    freed: Vec<u64>,
     /// What may be taken, foreground first.
     ready: BTreeSet<(Urgency, u64)>,
     highest: u64,
@@ -92,6 +94,7 @@ impl Inbound {
             places: Default::default(),
             by_place: Default::default(),
             awaited: BTreeSet::new(),
+            freed: Vec::new(),
             ready: BTreeSet::new(),
             highest: 0,
             charged: [0; 2],
@@ -199,6 +202,10 @@ impl Inbound {
     /// An honest sender has a bounded number of messages open, and so leaves a bounded number of holes.
     fn check_room(&self, id: u64) -> Result<(), Violation> {
         let new = !self.messages.contains_key(&id);
+        // Every message between is open at an honest sender.
+        if id > self.highest + MAX_OUTSTANDING as u64 {
+            return Err(Violation::Limit);
+        }
         let sets = [&self.resolved, &self.dropped, &self.places[0], &self.places[1]];
         let holes = sets.iter().any(|set| set.ranges() >= MAX_ID_RANGES);
         let full = self.messages.len() >= MAX_OUTSTANDING || holes || self.awaited.len() >= MAX_AWAITED;
@@ -207,13 +214,11 @@ impl Inbound {
 
     fn charge(&mut self, cx: &Context, class: Urgency, price: u64) -> Result<(), Violation> {
         let class = class.index();
-        self.charged[class] += price;
-        self.tell_spent(class);
         // The sender may go over the limit by one message, so that the oldest can finish.
-        if self.charged[class] > self.limits[class] + cx.config.max_message + MESSAGE_COST + self.late[class]
-        {
-            return Err(Violation::FlowControl);
-        }
+        let most = self.limits[class] + cx.config.max_message + MESSAGE_COST + self.late[class];
+        let charged = self.charged[class].checked_add(price).filter(|charged| *charged <= most);
+        self.charged[class] = charged.ok_or(Violation::FlowControl)?;
+        self.tell_spent(class);
         Ok(())
     }
 
@@ -317,7 +322,10 @@ impl Inbound {
         let Some((_, id)) = self.ready.pop_first() else {
             return if self.is_finished() { Recv::Finished } else { Recv::Pending };
         };
-        let Some(message) = self.messages.get_mut(&id) else { return Recv::Pending };
+        let Some(message) = self.messages.get_mut(&id) else {
+            debug_assert!(false, "{id} is ready and gone");
+            return Recv::Pending;
+        };
         let labels = message.labels();
         let head = message.head.as_ref();
         let length = head.and_then(|head| head.length);
@@ -375,6 +383,21 @@ impl Inbound {
         }
     }
 
+    /// Takes a message out of everything that it waits in.
+    fn unwait(&mut self, id: u64, message: &Message) {
+        for urgency in Urgency::ALL {
+            self.ready.remove(&(urgency, id));
+        }
+        let Some(head) = &message.head else { return };
+        let places = &mut self.by_place[head.labels.urgency.index()];
+        if places.get(&head.order.sequence()) == Some(&id) {
+            places.remove(&head.order.sequence());
+        }
+        for dependency in head.order.dependencies() {
+            self.awaited.remove(&(dependency.0, id));
+        }
+    }
+
     fn resolve_dropped(&mut self, cx: &mut Context, id: u64) {
         self.refund(id);
         self.resolve(cx, id, false);
@@ -415,17 +438,26 @@ impl Inbound {
         self.release(cx, id, place.0);
     }
 
+    /// Lets go what waited for a resolved message. A chain of dependents is worked off here, not on the stack.
     fn release(&mut self, cx: &mut Context, id: u64, class: usize) {
-        let next = self.resolved.first_missing(1);
-        self.try_ready(cx, next);
+        let outermost = self.freed.is_empty();
+        // Marks that someone works the list off.
+        self.freed.push(self.resolved.first_missing(1));
         let next_place = self.places[class].first_missing(0);
-        if let Some(waiting) = self.by_place[class].remove(&next_place) {
-            self.try_ready(cx, waiting);
-        }
+        self.freed.extend(self.by_place[class].remove(&next_place));
         let freed: Vec<(u64, u64)> = self.awaited.range((id, 0)..=(id, u64::MAX)).copied().collect();
         for pair in freed {
             self.awaited.remove(&pair);
-            self.try_ready(cx, pair.1);
+            self.freed.push(pair.1);
+        }
+        if !outermost {
+            return;
+        }
+        while let Some(waiting) = self.freed.last().copied() {
+            // It stays on the list while it is looked at, so that what it frees in turn is only added.
+            let before = self.freed.len();
+            self.try_ready(cx, waiting);
+            self.freed.remove(before - 1);
         }
         if self.is_finished() {
             cx.event(Event::Readable { session: self.session });
@@ -468,7 +500,9 @@ impl Inbound {
             self.give_credit(back);
             self.uncharge(id, has.saturating_sub(charged));
             self.refund(id);
-            self.messages.remove(&id);
+            if let Some(message) = self.messages.remove(&id) {
+                self.unwait(id, &message);
+            }
             self.settle(cx, id, false, (place.0.index(), place.1));
             cx.event(Event::Readable { session: self.session });
         } else if !known && !self.ack_held.contains(&id) {
@@ -546,6 +580,7 @@ impl Inbound {
         }
         for id in given_up {
             if let Some(message) = self.messages.remove(&id) {
+                self.unwait(id, &message);
                 for (charged, paid) in self.charged.iter_mut().zip(message.paid) {
                     *charged -= paid;
                 }

@@ -371,10 +371,17 @@ impl Outbound {
     }
 
     fn drop_message(&mut self, cx: &mut Context, id: u64, reason: DropReason) {
-        let Some(message) = self.messages.get_mut(&id) else { return };
-        if message.phase != Phase::Live {
-            return;
+        if self.drop_alone(cx, id, reason) {
+            self.drop_dependents(cx, id);
         }
+        self.give_room(cx, 0, 0);
+    }
+
+    /// Whether nothing of the message was ever sent, so that it is surely dropped.
+    fn drop_alone(&mut self, cx: &mut Context, id: u64, reason: DropReason) -> bool {
+        let Some(message) = self.messages.get_mut(&id).filter(|m| m.phase == Phase::Live) else {
+            return false;
+        };
         message.phase = Phase::Dropping(reason);
         message.held = false;
         message.pending.clear();
@@ -389,8 +396,8 @@ impl Outbound {
         }
         if untouched {
             self.report(cx, id, Outcome::Dropped(reason));
-            self.drop_dependents(cx, id);
         }
+        untouched
     }
 
     /// The journal has the cancellation.
@@ -411,15 +418,17 @@ impl Outbound {
         }
     }
 
+    /// Drops whatever waits for a message that is surely dropped. Dependencies lie in the past, so one pass over the
+    /// later messages finds all of them, however long the chain.
     fn drop_dependents(&mut self, cx: &mut Context, id: u64) {
-        let dependents: Vec<u64> = self
-            .messages
-            .range(id + 1..)
-            .filter(|(_, m)| m.head.order.dependencies().contains(&MessageId(id)))
-            .map(|(dependent, _)| *dependent)
-            .collect();
-        for dependent in dependents {
-            self.drop_message(cx, dependent, DropReason::Dependency);
+        let mut gone = BTreeSet::from([MessageId(id)]);
+        for (dependent, message) in self.messages.range(id + 1..) {
+            if message.head.order.dependencies().iter().any(|dependency| gone.contains(dependency)) {
+                gone.insert(MessageId(*dependent));
+            }
+        }
+        for dependent in gone.into_iter().skip(1) {
+            self.drop_alone(cx, dependent.0, DropReason::Dependency);
         }
     }
 

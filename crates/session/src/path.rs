@@ -1,5 +1,6 @@
 //! One path: a carrier between a local and a remote network, what is in flight on it, and whether it still answers.
 
+use crate::association::Ending;
 use crate::config::Config;
 use crate::estimate::Estimate;
 use crate::session::Item;
@@ -26,7 +27,7 @@ pub(crate) enum State {
 pub(crate) enum Cargo {
     Session(SessionId, Item),
     Networks(u64),
-    End,
+    End(Ending),
     /// Given up as lost and said again elsewhere; kept because it may still arrive.
     Moved(SessionId, Item),
     Nothing,

@@ -163,6 +163,11 @@ impl Session {
         self.claiming &= self.epoch.is_offering();
     }
 
+    /// It leaves its association: nothing of it is on its way any more.
+    pub(crate) const fn detached(&mut self) {
+        self.acks_flying = 0;
+    }
+
     /// Whether DATA and its like may be said now.
     pub(crate) const fn may_send(&self) -> bool {
         matches!(self.join, Join::Opening | Join::Active) && !self.claiming

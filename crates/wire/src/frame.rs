@@ -364,6 +364,31 @@ impl Frame {
         )
     }
 
+    /// The conversation that it belongs to, if it belongs to one.
+    #[must_use]
+    pub const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Open { session, .. }
+            | Self::Accept { session, .. }
+            | Self::Confirm { session, .. }
+            | Self::Ack(session, _)
+            | Self::Credit { session, .. }
+            | Self::Reset { session, .. }
+            | Self::Relabel { session, .. }
+            | Self::Shut { session, .. }
+            | Self::End { session, .. } => Some(*session),
+            Self::Resume(resume) => Some(resume.session),
+            Self::Data(data) => Some(data.session),
+            _ => None,
+        }
+    }
+
+    /// Whether it only makes sense in a conversation that both sides know: it neither begins, claims nor ends one.
+    #[must_use]
+    pub const fn speaks_in_session(&self) -> bool {
+        self.session().is_some() && !matches!(self, Self::Open { .. } | Self::Resume(_) | Self::End { .. })
+    }
+
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut body = Vec::new();

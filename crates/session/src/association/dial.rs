@@ -19,6 +19,9 @@ use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, PathNumber};
 /// The most addresses that are remembered besides those the peer announces.
 const MAX_ADDRESSES: usize = 16;
 
+/// The most pairs whose failures are remembered; beyond it only those that are still wanted.
+const MAX_ATTEMPTS: usize = 256;
+
 #[derive(Debug, Default)]
 struct Attempt {
     next: Instant,
@@ -122,6 +125,11 @@ impl Association {
             return;
         }
         let wanted = self.pairs(cx);
+        if self.dials.attempts.len() > MAX_ATTEMPTS {
+            self.dials
+                .attempts
+                .retain(|pair, _| wanted.iter().any(|(local, remote, _)| (*local, *remote) == *pair));
+        }
         for (local, remote, addresses) in &wanted {
             let (local, remote) = (*local, *remote);
             let due = self.dials.attempts.get(&(local, remote)).is_none_or(|attempt| attempt.next <= now);

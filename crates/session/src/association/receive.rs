@@ -8,7 +8,7 @@ use crate::path::{Cargo, Path, State};
 use crate::session::{Join, Session};
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello, Progress};
-use steadfast_wire::{Frame, Instant, Network, PathNumber, SessionId, Token, Urgency};
+use steadfast_wire::{Frame, Instant, Network, PathNumber, Token, Urgency};
 
 impl Association {
     /// The peer's HELLO on a path of this association: the path is up, unless it has a twin that stays.
@@ -147,12 +147,19 @@ impl Association {
     }
 
     fn handle_session_frame(&mut self, cx: &mut Context, frame: Frame) -> Result<(), Violation> {
-        let Some(id) = session_of(&frame) else { return Ok(()) };
+        let Some(id) = frame.session().filter(|_| !matches!(frame, Frame::Open { .. } | Frame::Resume(_)))
+        else {
+            return Ok(());
+        };
         let Some(session) = self.sessions.get_mut(&id) else {
             cx.stats.frames_late += 1;
             return Ok(());
         };
         let result = apply(cx, session, frame);
+        if result.is_err() {
+            // Half of what it said may have been taken in: the conversation cannot go on.
+            self.end(cx, id, EndReason::Violation, true, None);
+        }
         if let Ok(Some((reason, common))) = result {
             self.end(cx, id, reason, false, common);
         }
@@ -360,21 +367,6 @@ fn view_common(view: &steadfast_wire::frame::Resume) -> steadfast_wire::MessageI
     has.extend(&view.dropped);
     has.extend(&view.received);
     steadfast_wire::MessageId(has.first_missing(1) - 1)
-}
-
-fn session_of(frame: &Frame) -> Option<SessionId> {
-    match frame {
-        Frame::Accept { session, .. }
-        | Frame::Confirm { session, .. }
-        | Frame::Ack(session, _)
-        | Frame::Credit { session, .. }
-        | Frame::Reset { session, .. }
-        | Frame::Relabel { session, .. }
-        | Frame::Shut { session, .. }
-        | Frame::End { session, .. } => Some(*session),
-        Frame::Data(data) => Some(data.session),
-        _ => None,
-    }
 }
 
 type Over = Option<(EndReason, Option<steadfast_wire::MessageId>)>;

@@ -63,6 +63,10 @@ impl Association {
                     moved.push(Cargo::Session(id, item.clone()));
                     Cargo::Moved(id, item)
                 }
+                Cargo::End(ending) => {
+                    moved.push(Cargo::End(ending));
+                    Cargo::Nothing
+                }
                 Cargo::Networks(epoch) => {
                     moved.push(Cargo::Networks(epoch));
                     Cargo::Nothing
@@ -108,8 +112,15 @@ impl Association {
         }
         self.dial(cx, now);
         if self.idle_at(cx).is_some_and(|at| at <= now) {
-            self.leave(cx, now, "nothing to do");
+            // No farewell: a conversation that the peer opens just now is to find its way back.
+            for number in self.paths.keys().copied().collect::<Vec<_>>() {
+                self.path_down(cx, now, number, DownReason::Ended);
+            }
         }
+    }
+
+    fn farewell_at(&self) -> Option<Instant> {
+        self.bye.as_ref().filter(|_| !self.paths.is_empty()).map(|(_, at)| *at)
     }
 
     fn deaf_paths(&self) -> Vec<PathNumber> {
@@ -161,9 +172,6 @@ impl Association {
     pub(crate) fn timeout(&self, cx: &Context) -> Option<Instant> {
         let paths = self.paths.values().filter_map(|path| path.timeout(&cx.config)).min();
         let sessions = self.timers.first().map(|(at, _)| *at);
-        [paths, sessions, self.dial_at, self.idle_at(cx), self.bye.as_ref().map(|(_, at)| *at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [paths, sessions, self.dial_at, self.idle_at(cx), self.farewell_at()].into_iter().flatten().min()
     }
 }

@@ -154,7 +154,7 @@ impl Association {
             && let Some((session, reason, common)) = self.ends.pop_front()
         {
             let frame = Frame::End { session, reason, common };
-            self.fly(now, number, &frame, Cargo::End, sheet);
+            self.fly(now, number, &frame, Cargo::End((session, reason, common)), sheet);
         }
         for id in self.work.iter().copied().collect::<Vec<_>>() {
             while sheet.room() > 0 {

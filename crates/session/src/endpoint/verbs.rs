@@ -28,6 +28,7 @@ impl Endpoint {
     ) -> SessionId {
         let shares = |association: &Association| {
             association.peer == peer
+                && !association.is_leaving()
                 && (addresses.is_empty()
                     || addresses.iter().any(|address| association.dials.addresses().contains(address)))
         };
