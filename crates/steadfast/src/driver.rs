@@ -76,12 +76,15 @@ impl Driver {
     /// Runs until the endpoint is closed, or all handles are gone and all conversations over.
     pub(crate) async fn run(mut self) {
         loop {
+            if self.abandoned {
+                self.refuse_incoming();
+            }
             if self.abandoned && self.shared.peek(|inner, _| inner.sessions.is_empty()) {
                 return Box::pin(self.close("the program has no further use for this endpoint")).await;
             }
             let input = self.wait().await;
             match input {
-                Input::Command(None) => self.abandon(),
+                Input::Command(None) => self.abandoned = true,
                 Input::Command(Some(Command::Close(reason, done))) => {
                     Box::pin(self.close(&reason)).await;
                     let _nobody_waits = done.send(());
@@ -202,9 +205,8 @@ impl Driver {
         }
     }
 
-    /// The last handle is gone: what no one can accept any more is refused.
-    fn abandon(&mut self) {
-        self.abandoned = true;
+    /// The last handle is gone: what no one can accept any more is refused, whenever it comes.
+    fn refuse_incoming(&self) {
         self.shared.call(|inner, now| {
             while let Some((session, _)) = inner.core.accept(now, SessionConfig::default()) {
                 let _ended_already = inner.core.abort(now, session);

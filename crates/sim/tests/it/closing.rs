@@ -256,3 +256,17 @@ fn a_closed_conversation_that_is_claimed_again_is_told_so() {
     assert_eq!(pair.count(B, |event| matches!(event, Event::Ended { .. })), 1);
     assert_eq!(pair.count(B, |event| matches!(event, Event::Incoming { .. })), 1, "it is not opened anew");
 }
+
+#[test]
+fn an_end_that_went_into_a_hole_is_said_again_on_another_path() {
+    let networks = [net(5_000_000, 1), net(500_000, 40)];
+    let mut pair = Pair::open(90, &Config::default(), &networks, SessionConfig::default());
+    // The quicker path carries control, and swallows it from now on.
+    for host in [A, B] {
+        pair.hole(host, 0, true, true);
+    }
+    pair.on(A, Endpoint::abort).expect("it was open");
+    pair.until("the other side learns of the end", |pair| pair.ended(B).is_some());
+    assert_eq!(pair.ended(B).map(|(reason, _)| reason), Some(EndReason::Aborted));
+    assert_eq!(pair.parked(B), 0, "one network worked all the time");
+}

@@ -2,6 +2,7 @@
 
 use crate::pair::{A, B, Pair, after, net, ordered, pattern};
 use bytes::Bytes;
+use core::time::Duration;
 use steadfast_session::{
     Config, DropReason, Event, OrderRequest, Ordering, Outcome, Read, SendError, SessionConfig,
 };
@@ -69,7 +70,7 @@ fn ten_mixed_messages_keep_the_order_of_the_table() {
         }
         for network in order {
             pair.set_up(A, network, true);
-            pair.run(core::time::Duration::from_millis(rng.range(0, 400)));
+            pair.run(Duration::from_millis(rng.range(0, 400)));
         }
         pair.until_delivered(A, &ids);
         let got = numbers(&pair);
@@ -131,7 +132,7 @@ fn what_waits_for_a_dropped_message_is_refused() {
     pair.set_up(A, 0, true);
     pair.until_delivered(A, &[next]);
     // Also once the receiver knows of it, and after that has been forgotten on the wire.
-    pair.run(core::time::Duration::from_secs(5));
+    pair.run(Duration::from_secs(5));
     let refused = pair.try_send(A, Labels::foreground(), after(&[gone]), Bytes::new());
     assert_eq!(refused, Err(SendError::Undeliverable(gone)));
     let later = pair.send(A, Labels::foreground(), after(&[next]), Bytes::from_static(b"later"));
@@ -204,7 +205,7 @@ fn round_robin(ordering: Ordering, order: &OrderRequest, streams: u64, length: u
             pair.write(A, *id, &pattern(id.0, length).slice(at..=at));
         }
         if at % 3 == 0 {
-            pair.run(core::time::Duration::from_millis(7));
+            pair.run(Duration::from_millis(7));
         }
     }
     for id in ids.iter().rev() {
@@ -213,7 +214,7 @@ fn round_robin(ordering: Ordering, order: &OrderRequest, streams: u64, length: u
             assert!(pair.taken[B].len() <= 1, "{:?}", pair.ids(B));
         }
         pair.finish_stream(A, *id);
-        pair.run(core::time::Duration::from_millis(3));
+        pair.run(Duration::from_millis(3));
     }
     pair.until_delivered(A, &ids);
     for id in &ids {
@@ -242,7 +243,7 @@ fn a_chain_that_is_ended_in_reverse_arrives_in_order() {
     for id in ids.iter().rev() {
         pair.write(A, *id, &pattern(id.0, 10));
         pair.finish_stream(A, *id);
-        pair.run(core::time::Duration::from_millis(50));
+        pair.run(Duration::from_millis(50));
     }
     pair.until_delivered(A, &ids);
     assert_eq!(pair.ids(B), (1..=10).collect::<Vec<u64>>());
@@ -254,14 +255,14 @@ fn a_partial_read_gives_what_is_there() {
     pair.reads[B] = false;
     let id = pair.begin_stream(A, Labels::foreground(), OrderRequest::Default);
     pair.write(A, id, &Bytes::from_static(b"abc"));
-    pair.run(core::time::Duration::from_secs(1));
+    pair.run(Duration::from_secs(1));
     assert_eq!(pair.recv(B).expect("it has begun").payload, None);
     assert_eq!(pair.read(B, id), Some(Read::Chunk(Bytes::from_static(b"abc"))));
     assert_eq!(pair.read(B, id), Some(Read::Pending));
     assert_eq!(pair.outcome(A, id), None);
     pair.write(A, id, &Bytes::from_static(b"de"));
     pair.finish_stream(A, id);
-    pair.run(core::time::Duration::from_secs(1));
+    pair.run(Duration::from_secs(1));
     assert_eq!(pair.read(B, id), Some(Read::Chunk(Bytes::from_static(b"de"))));
     assert_eq!(pair.outcome(A, id), None, "not delivered before the end was read");
     assert_eq!(pair.read(B, id), Some(Read::End));
@@ -295,4 +296,55 @@ fn tiny_windows_cut_messages_anew_and_change_no_byte() {
         }
         assert_eq!(pair.taken[B].len(), 40);
     }
+}
+
+/// As many messages as may be open at once, each waiting for the one before. One step of the stack for each would
+/// overflow it.
+const CHAIN: usize = 8000;
+
+fn chain(pair: &mut Pair, first: MessageId) -> Vec<MessageId> {
+    let mut last = first;
+    (0..CHAIN)
+        .map(|_| {
+            last = pair.send(A, Labels::foreground(), after(&[last]), Bytes::new());
+            last
+        })
+        .collect()
+}
+
+#[test]
+fn a_long_chain_is_dropped_at_the_sender_without_deep_recursion() {
+    let mut pair = Pair::open(70, &Config::default(), &[net(5_000_000, 5)], ordered(Ordering::Total));
+    pair.world.check_every = 0;
+    pair.set_up(A, 0, false);
+    pair.until_parked();
+    let first = pair.say(A, "first");
+    let links = chain(&mut pair, first);
+    pair.cancel(A, first);
+    pair.run(Duration::from_millis(1));
+    for link in &links {
+        assert_eq!(pair.outcome(A, *link), Some(Outcome::Dropped(DropReason::Dependency)));
+    }
+    pair.set_up(A, 0, true);
+    let after_all = pair.say(A, "after all");
+    pair.until_delivered(A, &[after_all]);
+}
+
+#[test]
+fn a_long_chain_is_dropped_at_the_receiver_without_deep_recursion() {
+    let only = |name: &str| Labels::foreground().rule(Rule::default().require(Selector::Name(name.into())));
+    let networks = [net(5_000_000, 5), net(5_000_000, 5)];
+    let mut pair = Pair::open(71, &Config::default(), &networks, ordered(Ordering::PerUrgency));
+    pair.world.check_every = 0;
+    pair.set_up(A, 1, false);
+    let first = pair.send(A, only("net1"), OrderRequest::Unordered, Bytes::from_static(b"first"));
+    let links = chain(&mut pair, first);
+    // They arrive and wait for the first, which has no network.
+    pair.until("all links are at the receiver", |pair| {
+        pair.count(A, |event| matches!(event, Event::Acked { .. })) >= CHAIN
+    });
+    pair.cancel(A, first);
+    pair.until("every link has its outcome", |pair| pair.outcome(A, links[CHAIN - 1]).is_some());
+    assert_eq!(pair.outcome(A, links[CHAIN - 1]), Some(Outcome::Dropped(DropReason::Dependency)));
+    assert!(pair.taken[B].is_empty());
 }
