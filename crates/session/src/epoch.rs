@@ -17,9 +17,9 @@ pub(crate) struct Epoch {
     holds: Option<Token>,
     /// What the peer may be told that we hold: it is in the journal.
     told: Option<Token>,
-    /// What was confirmed before `confirmed`, until the peer's claim has come: it may have been overtaken by its own
-    /// confirmation, which went another way.
-    previous: Option<Token>,
+    /// What was confirmed or offered before `confirmed`, until the peer's claim has come: that claim may have been
+    /// overtaken by the peer's own confirmation, which went another way. The latest, a few more than may be pending.
+    previous: Vec<Token>,
 }
 
 impl Epoch {
@@ -72,8 +72,11 @@ impl Epoch {
     /// The peer holds this token of ours.
     pub(crate) fn confirm(&mut self, token: Token) -> bool {
         if let Some(index) = self.offered.iter().position(|offered| *offered == token) {
-            self.offered.drain(..=index);
-            self.previous = self.confirmed.replace(token);
+            // All that the peer may have held until then; the last of them is what it holds now.
+            self.previous.extend(self.confirmed.replace(token));
+            self.previous.extend(self.offered.drain(..=index));
+            let excess = self.previous.len().saturating_sub(MAX_PENDING_TOKENS + 1);
+            self.previous.drain(..excess);
             return true;
         }
         self.confirmed == Some(token)
@@ -96,7 +99,7 @@ impl Epoch {
             None => self.confirmed.is_none(),
             Some(held) => {
                 let ours = self.confirmed == Some(held) || self.offered.contains(&held);
-                ours || (expected && self.previous == Some(held))
+                ours || (expected && self.previous.contains(&held))
             }
         };
         if theirs && ours { Ok(()) } else { Err(()) }
@@ -121,7 +124,7 @@ impl Epoch {
         {
             cx.remember(session, Record::Confirmed(ours));
         }
-        self.previous = None;
+        self.previous.clear();
         let theirs = view.offered.last().copied().or(view.confirmed)?;
         self.holds = Some(theirs);
         cx.record(session, Record::Held(theirs), Effect::Hold(theirs))
