@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
 use crate::path::{Cargo, Path};
-use crate::session::{Join, Session};
+use crate::session::{Ending, Join, Session};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,9 +40,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// An association, as this endpoint numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AssociationId(pub(crate) u64);
-
-/// An END to say: the session, the reason, and the last message of the peer that is surely here.
-pub(crate) type Ending = (SessionId, EndReason, MessageId);
 
 #[derive(Debug)]
 pub(crate) struct Association {

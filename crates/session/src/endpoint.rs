@@ -1,12 +1,12 @@
 //! The public face of the core: one process with its networks, associations and sessions.
 
-use crate::association::{Association, AssociationId, Ending};
+use crate::association::{Association, AssociationId};
 use crate::config::{Config, Ordering, SessionConfig};
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo, Violation};
 use crate::journal::JournalEntry;
 use crate::path::{Path, State};
-use crate::session::Session;
+use crate::session::{Ending, Session};
 use crate::stats::Stats;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;

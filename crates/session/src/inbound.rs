@@ -6,9 +6,9 @@
 
 use crate::assembly::Assembly;
 use crate::context::Context;
+use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{Event, Read, Received, Recv, Violation};
 use crate::journal::{Effect, Record};
-use crate::outbound::{MESSAGE_COST, cost};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -16,9 +16,6 @@ use steadfast_wire::frame::{
     Ack, Data, Head, MAX_ID_RANGES, MAX_OUTSTANDING, MAX_PARTIAL_RANGES, Resume, ShutKind,
 };
 use steadfast_wire::{Labels, MessageId, Order, RangeSet, SessionId, Urgency};
-
-/// The most pairs of a waiting message and what it waits for; a sender keeps to half of it.
-pub(crate) const MAX_AWAITED: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Message {

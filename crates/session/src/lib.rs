@@ -29,6 +29,7 @@ mod assembly;
 mod association;
 mod config;
 mod context;
+mod cost;
 mod endpoint;
 mod epoch;
 mod estimate;

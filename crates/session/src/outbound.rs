@@ -8,8 +8,8 @@ mod resume;
 
 use crate::config::Ordering;
 use crate::context::Context;
+use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{DropReason, Event, Outcome, SendError, Violation};
-use crate::inbound::MAX_AWAITED;
 use crate::journal::{Effect, Record};
 use crate::payload::Payload;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -20,19 +20,10 @@ use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, ShutK
 use steadfast_wire::label::MAX_DEPENDENCIES;
 use steadfast_wire::{Frame, Labels, MessageId, Order, RangeSet, SessionId, SizeClass, Urgency};
 
-/// What the head of a message costs of the window, so that empty messages are not free.
-pub(crate) const MESSAGE_COST: u64 = 64;
 /// Messages of at most this many bytes count as small unless labelled.
 const SMALL: u64 = 16 * 1024;
 /// Ranges of past dropped ids that are remembered to refuse messages that wait for them.
 const MAX_DROPPED_RANGES: usize = 4096;
-
-/// What the window pays for a set of units of a message.
-pub(crate) fn cost(units: &RangeSet, length: Option<u64>) -> u64 {
-    let end = length.is_some_and(|length| units.contains(length));
-    let head = if units.contains(0) { MESSAGE_COST } else { 0 };
-    units.count() - u64::from(end) + head
-}
 
 /// What a message waits for, as the application says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,9 +1,8 @@
 //! One path: a carrier between a local and a remote network, what is in flight on it, and whether it still answers.
 
-use crate::association::Ending;
 use crate::config::Config;
 use crate::estimate::Estimate;
-use crate::session::Item;
+use crate::session::{Ending, Item};
 use alloc::collections::{BTreeSet, VecDeque};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;

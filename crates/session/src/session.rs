@@ -26,6 +26,9 @@ pub(crate) enum Join {
     ExpectResume,
 }
 
+/// An END to say: the session, the reason, and the last message of the peer that is surely here.
+pub(crate) type Ending = (SessionId, EndReason, MessageId);
+
 /// Something of a session that was said on a path and may be lost with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
