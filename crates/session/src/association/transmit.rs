@@ -55,8 +55,10 @@ impl Association {
     ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
         self.fill_path(cx, now, number, &mut sheet);
-        self.fill_networks(cx, now, number, &mut sheet);
-        let up = self.paths.get(&number).is_some_and(Path::is_up);
+        let up = self.paths.get(&number).is_some_and(|path| path.is_up() && !path.is_full());
+        if up {
+            self.fill_networks(cx, now, number, &mut sheet);
+        }
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
         }
@@ -103,7 +105,7 @@ impl Association {
                 features: 0,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
-                windows: cx.config.windows,
+                windows: cx.config.first_windows(),
                 process: cx.config.process,
             }));
         }
@@ -128,7 +130,7 @@ impl Association {
 
     fn fill_networks(&mut self, cx: &Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
         let changed = self.networks_due && self.control_path() == Some(number);
-        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else { return };
+        let Some(path) = self.paths.get_mut(&number) else { return };
         if core::mem::take(&mut path.networks_due) || changed {
             self.networks_due &= !changed;
             let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
