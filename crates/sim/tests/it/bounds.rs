@@ -1,6 +1,8 @@
 //! A peer that takes what it can get: what it may make this side hold is bounded over all its processes and sessions,
 //! and nobody else is the worse for it.
 
+#![expect(clippy::unwrap_used, reason = "the inputs are this file's own")]
+
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use steadfast_session::{Config, Endpoint, Event, Recv, SessionConfig};
@@ -118,7 +120,9 @@ impl Host {
         self.accept_all();
         self.send(path, 1 << 40, 1, 100_000);
         let received = self.core.recv(self.now, SessionId(1 << 40)).unwrap();
-        assert!(matches!(received, Recv::Message(message) if message.payload.as_ref().unwrap().len() == 100_000));
+        assert!(
+            matches!(received, Recv::Message(message) if message.payload.as_ref().unwrap().len() == 100_000)
+        );
         self.core.check_invariants();
     }
 
