@@ -336,7 +336,10 @@ impl Endpoint {
             }
             Frame::Resume(view) => {
                 let late = |session: &Session| session.is_late(&view, up_since);
+                let peer = association.peer;
                 let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
+                // Of a conversation with somebody else it hears what anybody would.
+                let home = home.filter(|home| home.peer == peer);
                 if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(late) {
                     self.cx.stats.frames_late += 1;
                 } else {
