@@ -141,7 +141,8 @@ impl Association {
     /// The path that carries control frames: the one that answers soonest.
     pub(crate) fn control_path(&self) -> Option<PathNumber> {
         let key = |path: &&Path| {
-            (path.suspect.is_some(), path.blocked.is_some(), path.estimate.rtt_or_guess(), path.number)
+            let trouble = (path.suspect.is_some(), self.is_doubtful(path), path.blocked.is_some());
+            (trouble, path.estimate.rtt_or_guess(), path.number)
         };
         self.paths.values().filter(|path| path.is_up()).min_by_key(key).map(|path| path.number)
     }
@@ -287,8 +288,8 @@ impl Association {
             + time_of(path.in_flight + bytes, path.estimate.rate_or_guess())
     }
 
-    /// The path that would have the message there first: rules before suspicion, suspicion before preference,
-    /// preference before time, time before cost.
+    /// The path that would have the message there first: rules before suspicion, suspicion before doubt, doubt before
+    /// preference, preference before time, time before cost.
     fn choose(&self, cx: &Context, now: Instant, rule: &Rule, candidate: Candidate) -> Option<PathNumber> {
         let bytes = match (candidate.small, candidate.remaining) {
             (true, remaining) => remaining.min(PACKET),
@@ -300,10 +301,20 @@ impl Association {
             .filter_map(|path| {
                 let (rank, cost) = self.judge(cx, rule, path)?;
                 let time = Self::predict(path, now, bytes);
-                Some(((path.suspect.is_some(), rank, nanos(time) / 1000, cost, path.number), path.number))
+                let trouble = (path.suspect.is_some(), self.is_doubtful(path));
+                Some(((trouble, rank, nanos(time) / 1000, cost, path.number), path.number))
             })
             .min()
             .map(|(_, number)| number)
+    }
+
+    /// Whether a path has a network in common with a suspect one and was not heard since: where a network dies, all
+    /// its paths do.
+    fn is_doubtful(&self, path: &Path) -> bool {
+        self.paths.values().any(|other| {
+            let common = other.local == path.local || other.remote == path.remote;
+            common && other.is_up() && other.suspect.is_some_and(|since| path.last_heard <= since)
+        })
     }
 
     /// Preference and cost of a path for a rule; `None` if the rule prohibits it.

@@ -193,7 +193,7 @@ fn holes_are_bounded_and_weighed() {
     let mut host = Host::new(|config| config.max_held = 4 << 20);
     let path = host.greet(GREEDY, 1);
     host.open(path, 1);
-    'flood: for id in 1.. {
+    'flood: for id in 1..=8000 {
         for offset in (0..2000).step_by(2) {
             host.say(path, &data(1, id, offset, Bytes::from_static(b"x"), 4000, false));
             if host.core.stats().refused_memory > 0 {
