@@ -13,7 +13,7 @@ use crate::namespace::Namespace;
 use crate::netlink::interface::{self, VethEnd};
 use crate::pipe::Pipe;
 use crate::relay::Relay;
-use crate::{Host, IpNet, Lab, LabError, Link, Queue, Settings, sys};
+use crate::{Host, IpNet, Lab, LabError, Link, Loss, Queue, Settings, sys};
 
 /// How long a fresh interface may take to be ready; it takes microseconds, but the kernel promises nothing.
 const READY_GUARD: Duration = Duration::from_secs(10);
@@ -65,9 +65,15 @@ impl<'lab> LinkBuilder<'lab> {
         self
     }
 
-    /// Probability between 0 and 1 that a frame is lost. Default 0.
+    /// Probability between 0 and 1 that a frame is lost, each for itself. Default 0.
     pub fn loss(mut self, loss: f64) -> Self {
-        self.settings.loss = loss;
+        self.settings.loss = Loss::Independent(loss);
+        self
+    }
+
+    /// Loses a share of all frames between 0 and 1, in bursts of so many frames on average; see [`Loss::Bursty`].
+    pub fn bursty_loss(mut self, share: f64, mean_burst_frames: f64) -> Self {
+        self.settings.loss = Loss::Bursty { share, mean_burst: mean_burst_frames };
         self
     }
 
@@ -80,6 +86,12 @@ impl<'lab> LinkBuilder<'lab> {
     /// What may wait for the wire, in bytes, before frames are dropped.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.settings.queue = Queue::Bytes(bytes);
+        self
+    }
+
+    /// Whether frames wait in eight queues of strict priority, by DSCP; see [`Settings::priorities`]. Default false.
+    pub fn priorities(mut self, on: bool) -> Self {
+        self.settings.priorities = on;
         self
     }
 

@@ -4,6 +4,7 @@
 
 mod faults;
 mod hosts;
+mod priorities;
 mod traffic;
 
 use std::io;

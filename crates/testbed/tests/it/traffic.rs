@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use steadfast_testbed::{Direction, Host, Link, Queue, isolated};
+use steadfast_testbed::{Direction, Host, Link, Loss, Queue, isolated};
 
 use super::{GUARD, pair, pass, wait_for, wire};
 
@@ -140,12 +140,71 @@ fn loss_takes_its_share_and_is_counted() {
             (way.dropped_loss + way.frames >= 1000).then_some((way.dropped_loss, way.frames))
         });
         assert!((350..650).contains(&lost), "{lost} lost, {passed} passed");
-        link.set(|settings| settings.loss = 0.0);
+        link.set(|settings| settings.loss = Loss::NONE);
         let before = link.counters().a_to_b.dropped_loss;
         let wire = super::wire(&link);
         for _ in 0..50 {
             pass(&wire.a, &wire.b);
         }
         assert_eq!(link.counters().a_to_b.dropped_loss, before);
+    });
+}
+
+#[test]
+fn loss_in_bursts_takes_frames_in_a_row() {
+    isolated("traffic::loss_in_bursts_takes_frames_in_a_row", || {
+        let net = pair();
+        let link = net.lab.link("wifi", &net.a, &net.b).bursty_loss(0.5, 20.0).connect().unwrap();
+        let wire = wire(&link);
+        let arrived = std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let mut arrived = Vec::new();
+                while arrived.last() != Some(&2000) {
+                    let mut number = [0; 4];
+                    wire.b.recv(&mut number).unwrap();
+                    arrived.push(u32::from_be_bytes(number));
+                }
+                arrived
+            });
+            for number in 0..2000_u32 {
+                wire.a.send(&number.to_be_bytes()).unwrap();
+            }
+            // So that the last one arrives and says that the others have had their fate.
+            link.set(|settings| settings.loss = Loss::NONE);
+            wire.a.send(&2000_u32.to_be_bytes()).unwrap();
+            receiver.join().unwrap()
+        });
+        let lost = 2001 - arrived.len();
+        assert!((600..1400).contains(&lost), "{lost} lost");
+        let bursts = arrived.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
+        // Lost one by one they would be 500 holes; some twenty in a row make 50 of it.
+        assert!((15..200).contains(&bursts), "{lost} lost in {bursts} bursts");
+    });
+}
+
+#[test]
+fn a_queue_is_changed_while_it_is_in_use() {
+    isolated("traffic::a_queue_is_changed_while_it_is_in_use", || {
+        let net = pair();
+        let link = net.lab.link("wifi", &net.a, &net.b).rate_mbit(0.001).queue_bytes(0).connect().unwrap();
+        let wire = wire(&link);
+        let dropped = |frames: usize| {
+            let before = link.counters().a_to_b.dropped_queue;
+            for _ in 0..frames {
+                wire.a.send(&[0; 58]).unwrap();
+            }
+            // Asking takes in what was sent.
+            assert_eq!(link.settings()[0].rate, Some(1000));
+            link.counters().a_to_b.dropped_queue - before
+        };
+        // The wire takes one frame of 100 bytes in 800 ms.
+        assert!(dropped(20) >= 10);
+        link.set_direction(Direction::AToB, |settings| settings.queue = Queue::Bytes(1 << 20));
+        assert_eq!(dropped(20), 0);
+        link.set_direction(Direction::AToB, |settings| {
+            settings.queue = Queue::Time(Duration::from_millis(1))
+        });
+        assert!(dropped(20) >= 10);
+        assert_eq!(link.settings()[1].queue, Queue::Bytes(0), "the other direction keeps its own");
     });
 }
