@@ -4,6 +4,7 @@
 
 mod faults;
 mod hosts;
+mod networks;
 mod priorities;
 mod traffic;
 
