@@ -29,7 +29,7 @@ pub(crate) fn available() -> Result<(), LabError> {
         .map_err(veth_refused("make a veth pair"))?;
     let near = netlink.request(interface::by_name("near"));
     let near = near.map_err(|error| LabError::refused("find the veth pair just made", error))?;
-    let index = interface::found(&near).map_or(0, |(index, _)| index);
+    let index = interface::found(&near).unwrap_or(0);
     namespace.run("tb-available", || sys::packet_socket(index)).map_err(packet_refused)?;
     Ok(())
 }
