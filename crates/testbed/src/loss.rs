@@ -31,7 +31,7 @@ impl Loss {
             Self::Bursty { share, mean_burst } => {
                 let share = share_of(share);
                 // All or nothing has no bursts; `max` passes over a length that is no number.
-                if share == 0.0 || share == 1.0 {
+                if share <= 0.0 || share >= 1.0 {
                     return Self::Independent(share);
                 }
                 Self::Bursty {

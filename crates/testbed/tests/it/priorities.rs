@@ -89,25 +89,3 @@ fn a_higher_class_passes_a_flood_of_a_lower_one() {
         }
     });
 }
-
-#[test]
-fn classes_do_not_share_their_room() {
-    isolated("priorities::classes_do_not_share_their_room", || {
-        let net = pair();
-        let link =
-            net.lab.link("wifi", &net.a, &net.b).queue_bytes(3 * FRAME).priorities(true).connect().unwrap();
-        let wire = super::wire(&link);
-        link.set(|settings| settings.rate = Some(1));
-        let mut full = link.counters().a_to_b.dropped_queue;
-        for class in 0..8 {
-            set_class(&wire.a, class);
-            // Two fit into any class, even beside a frame of the system's own; a flood does not.
-            wire.a.send(&[b'x'; FRAME - HEADERS[0]]).unwrap();
-            wire.a.send(&[b'x'; FRAME - HEADERS[0]]).unwrap();
-            assert_eq!(link.settings()[0].rate, Some(1), "asking takes in what was sent");
-            assert_eq!(link.counters().a_to_b.dropped_queue, full, "class {class} has room of its own");
-            flood(&link, &wire.a, HEADERS[0]);
-            full = link.counters().a_to_b.dropped_queue;
-        }
-    });
-}
