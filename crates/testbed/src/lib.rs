@@ -27,7 +27,7 @@
 //! | `pipe`, `bands` | the same as a state machine without a clock, and its queues |
 //! | `relay` | the thread between the two veth pairs |
 //! | `access`, `isolate` | whether this process may make namespaces, and what to do when not |
-//! | `precision` | what the emulation itself is worth on this machine |
+//! | `precision`, `emulator` | what a link, and the whole emulation, is worth on this machine |
 //! | `namespace`, `netlink`, `sys` | the kernel |
 //!
 //! Invariants:
@@ -44,6 +44,7 @@
 
 mod access;
 mod bands;
+mod emulator;
 mod error;
 mod host;
 mod ip_net;
@@ -61,6 +62,7 @@ mod settings;
 mod sys;
 
 pub use access::enter_user_namespace;
+pub use emulator::EmulatorPrecision;
 pub use error::LabError;
 pub use host::Host;
 pub use ip_net::IpNet;

@@ -5,6 +5,7 @@
 mod faults;
 mod hosts;
 mod networks;
+mod precision;
 mod priorities;
 mod traffic;
 
