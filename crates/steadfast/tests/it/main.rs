@@ -9,3 +9,4 @@ mod endpoint;
 mod faults;
 mod streams;
 mod trust;
+mod world;
