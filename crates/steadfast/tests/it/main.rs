@@ -7,6 +7,7 @@ mod conversation;
 mod ending;
 mod endpoint;
 mod faults;
+mod middle;
 mod networks;
 mod streams;
 mod trust;
