@@ -9,6 +9,7 @@ mod endpoint;
 mod faults;
 mod middle;
 mod networks;
+mod originals;
 mod streams;
 mod trust;
 mod world;
