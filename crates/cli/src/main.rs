@@ -20,9 +20,8 @@ mod duration;
 mod exit;
 mod keys;
 mod log;
-#[expect(dead_code, reason = "the commands that connect come next")]
+mod networks;
 mod output;
-#[expect(dead_code, reason = "the commands that connect come next")]
 mod screen;
 mod trust;
 
@@ -66,6 +65,8 @@ enum Command {
     /// Say whom this side trusts.
     #[command(subcommand)]
     Trust(trust::Command),
+    /// Show this host's networks as Steadfast sees them.
+    Networks(networks::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// The demo's process that makes the hosts and the networks between them.
@@ -104,6 +105,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Keygen { force } => keys::generate(force, &context()?, output),
         Command::Id => keys::show(&context()?, output),
         Command::Trust(command) => trust::run(command, &context()?, output),
+        Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
         Command::Demo => demo::run(output),
         Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }
