@@ -13,7 +13,6 @@
 //! or a file says reaches the terminal uncleaned. Deliberately absent: any protocol logic.
 
 mod config;
-#[expect(dead_code, reason = "the commands that connect come next")]
 mod context;
 mod demo;
 mod duration;
@@ -22,6 +21,7 @@ mod keys;
 mod log;
 mod networks;
 mod output;
+mod ping;
 mod screen;
 mod trust;
 
@@ -67,6 +67,8 @@ enum Command {
     Trust(trust::Command),
     /// Show this host's networks as Steadfast sees them.
     Networks(networks::Arguments),
+    /// Measure round trips to a peer, over every path and through a conversation.
+    Ping(ping::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// The demo's process that makes the hosts and the networks between them.
@@ -106,6 +108,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Id => keys::show(&context()?, output),
         Command::Trust(command) => trust::run(command, &context()?, output),
         Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
+        Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
         Command::Demo => demo::run(output),
         Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }
