@@ -7,5 +7,6 @@ mod conversation;
 mod ending;
 mod endpoint;
 mod faults;
+mod hostile;
 mod streams;
 mod trust;
