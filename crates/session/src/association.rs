@@ -137,13 +137,12 @@ impl Association {
     }
 
     pub(crate) fn info(&self, cx: &Context, path: &Path) -> PathInfo {
-        let name = |network: Option<&Network>| network.map(|n| n.name.clone()).unwrap_or_default();
         PathInfo {
             path: path.number,
             peer: self.peer,
             local: path.local,
-            local_name: name(cx.network(path.local)),
-            remote_name: name(self.remote_network(path.remote)),
+            local_name: cx.network_name(path.local),
+            remote_name: self.remote_network(path.remote).map(|n| n.name.clone()).unwrap_or_default(),
             remote: path.address,
             rtt: path.estimate.rtt(),
             rate: path.estimate.rate(),

@@ -191,7 +191,7 @@ impl Endpoint {
         if networks == self.cx.networks {
             return;
         }
-        self.cx.networks = networks;
+        self.cx.former_networks = core::mem::replace(&mut self.cx.networks, networks);
         self.cx.networks_epoch += 1;
         for id in self.associations.keys().copied().collect::<Vec<_>>() {
             if let Some(association) = self.associations.get_mut(&id) {

@@ -334,6 +334,10 @@ impl Association {
                 cx.event(Event::Probed { path: number, rtt });
             }
             self.recovered(cx, number);
+            // After a stall the round trip is believed to be long; one sample a second would take long to mend that.
+            if let Some(path) = self.paths.get_mut(&number) {
+                path.ping_due |= path.estimate.is_above(rtt);
+            }
         }
     }
 

@@ -263,3 +263,37 @@ fn a_network_that_dies_takes_its_other_paths_into_doubt() {
     // Suspected after 60 ms, there 60 ms later; a second suspicion would cost 100 ms more.
     assert!(waited < Duration::from_millis(150), "{waited:?}");
 }
+
+#[test]
+fn after_a_stall_a_path_is_measured_anew_though_only_the_other_side_uses_it() {
+    let mut pair = pair(10);
+    let rtt = |pair: &Pair| {
+        let paths = pair.world.nodes[A].core.paths();
+        paths
+            .iter()
+            .find(|path| path.local == NetworkId(BEST as u32 + 1))
+            .and_then(|path| path.rtt)
+            .expect("measured")
+    };
+    let before = rtt(&pair);
+    pair.hole(A, BEST, true, true);
+    pair.say(A, "into the hole");
+    pair.run(Duration::from_millis(800));
+    pair.hole(A, BEST, false, false);
+    // B finds it good again and talks on it all the time; A hears that, and would not ask.
+    for number in 0..400 {
+        let ids = [pair.say(B, &format!("b{number}")), pair.say(A, &format!("a{number}"))];
+        pair.run(Duration::from_millis(10));
+        pair.until_delivered(B, &ids[..1]);
+    }
+    assert!(rtt(&pair) < before * 3 / 2, "{before:?} before, {:?} now", rtt(&pair));
+}
+
+#[test]
+fn a_network_that_is_gone_still_has_its_name() {
+    let mut pair = pair(11);
+    pair.set_up(A, BEST, false);
+    pair.until("it is told", |pair| down(pair, A, BEST).is_some());
+    let named = |event: &Event| matches!(event, Event::PathDown(info, _) if info.local_name == "net0");
+    assert!(pair.saw(A, named));
+}
