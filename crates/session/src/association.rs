@@ -35,8 +35,8 @@ const CLOSED_PATHS: usize = 32;
 const MAX_NOTICES: usize = 64;
 const MAX_ENDS: usize = 1024;
 
-/// How often a peer may tell its networks, in how much time.
-const ANNOUNCEMENTS: (u32, Duration) = (512, Duration::from_secs(10));
+/// How often a peer's networks may change, in how much time: each change is looked at for every session, and dialled.
+const ANNOUNCEMENTS: (u32, Duration) = (64, Duration::from_secs(10));
 
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -275,9 +275,15 @@ impl Association {
 
     /// The farewell was said on a path (or cannot be, because it is not up): close it.
     pub(crate) fn close_after_bye(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
-        if self.says_bye(now) && self.paths.remove(&number).is_some() {
+        if self.says_bye(now)
+            && let Some(path) = self.paths.remove(&number)
+        {
             self.gone.push(number);
             cx.actions.push_back(Action::Close { path: number });
+            if path.is_up() {
+                cx.stats.paths_down += 1;
+                cx.event(Event::PathDown(self.info(cx, &path), DownReason::Ended));
+            }
         }
         if self.is_leaving() && self.paths.is_empty() {
             for id in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -422,9 +428,14 @@ impl Association {
         self.dues
     }
 
-    /// The session that holds most.
-    pub(crate) fn heaviest(&self) -> Option<SessionId> {
-        self.sessions.values().max_by_key(|session| session.noted.held).map(|session| session.id)
+    /// The session that holds most, and how much that is.
+    pub(crate) fn heaviest(&self) -> Option<(u64, SessionId)> {
+        self.sessions.values().map(|session| (session.noted.held, session.id)).max()
+    }
+
+    /// Whether nothing is here but conversations of ours that wait for a network.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.paths.is_empty() && self.sessions.values().all(|session| session.opener)
     }
 
     /// Its parked sessions that the peer opened, with the time since when they are.
@@ -446,7 +457,7 @@ impl Association {
         self.end(cx, id, EndReason::Forgotten, false, None);
     }
 
-    /// Whether the peer may tell its networks once more: networks do not come and go hundreds of times a second.
+    /// Whether the peer's networks may change once more.
     fn may_announce(&mut self, now: Instant) -> bool {
         let (since, count) = &mut self.announcements;
         if now.since(*since) > ANNOUNCEMENTS.1 {

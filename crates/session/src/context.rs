@@ -33,7 +33,7 @@ impl Context {
     pub(crate) fn new(config: Config, identity: Fingerprint, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed);
         Self {
-            config,
+            config: config.consistent(),
             identity,
             incarnation: Incarnation(rng.next()),
             rng,

@@ -7,7 +7,7 @@ use crate::event::{Action, DownReason, Event, PathInfo, Violation};
 use crate::journal::JournalEntry;
 use crate::ledger::Ledger;
 use crate::path::{Path, State};
-use crate::session::{Ending, Session};
+use crate::session::Session;
 use crate::stats::Stats;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -18,13 +18,13 @@ use steadfast_wire::frame::{EndReason, Hello, Resume};
 use steadfast_wire::{
     Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
 };
+use tombstones::Tombstones;
 
 mod bounds;
 mod restore;
+mod tombstones;
 mod verbs;
 
-/// How many ended sessions are remembered, to tell a peer that asks.
-const TOMBSTONES: usize = 4096;
 /// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
 const RECORD_TIME: Duration = Duration::from_millis(5);
 const RECORD: [u64; 2] = [1400, 256 * 1024];
@@ -60,8 +60,7 @@ pub struct Endpoint {
     greetings: BTreeMap<PathNumber, Greeting>,
     sessions: BTreeMap<SessionId, AssociationId>,
     incoming: VecDeque<SessionId>,
-    tombstones: BTreeMap<SessionId, (Fingerprint, Ending)>,
-    burials: VecDeque<SessionId>,
+    tombstones: Tombstones,
     timers: BTreeSet<(Instant, AssociationId)>,
     timer_of: BTreeMap<AssociationId, Instant>,
     ready: BTreeSet<PathNumber>,
@@ -80,8 +79,7 @@ impl Endpoint {
             greetings: BTreeMap::new(),
             sessions: BTreeMap::new(),
             incoming: VecDeque::new(),
-            tombstones: BTreeMap::new(),
-            burials: VecDeque::new(),
+            tombstones: Tombstones::default(),
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -152,13 +150,7 @@ impl Endpoint {
             let peer = association.peer;
             self.sessions.remove(&ending.0);
             self.incoming.retain(|session| *session != ending.0);
-            self.tombstones.insert(ending.0, (peer, ending));
-            self.burials.push_back(ending.0);
-            if self.burials.len() > TOMBSTONES
-                && let Some(oldest) = self.burials.pop_front()
-            {
-                self.tombstones.remove(&oldest);
-            }
+            self.tombstones.bury(peer, ending);
         }
         for path in association.gone.drain(..) {
             self.homes.remove(&path);
@@ -223,9 +215,12 @@ impl Endpoint {
         remote: SocketAddr,
         peer: Fingerprint,
     ) -> Option<PathNumber> {
-        if self.greetings.len() >= self.cx.config.max_greeting {
-            self.cx.stats.refused_greetings += 1;
+        if !self.has_room_for_path(peer) {
+            self.cx.stats.refused_processes += 1;
             return None;
+        }
+        if self.greetings.len() >= self.cx.config.max_greeting {
+            self.displace_greeting();
         }
         let number = self.cx.next_path();
         let mut path = Path::new(number, false, network, remote, now, now + self.cx.config.connect_timeout);
@@ -366,14 +361,15 @@ impl Endpoint {
         if self.sessions.contains_key(&session) || association.is_leaving() {
             return None;
         }
-        if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer)
-        {
-            association.tell_end(*ending);
+        if let Some(ending) = self.tombstones.find(association.peer, session) {
+            association.tell_end(ending);
             return None;
         }
         let full = association.sessions.len() >= self.cx.config.max_sessions;
         let max_incoming = self.cx.config.max_incoming;
-        let waiting = self.ledger.of(association.peer).waiting as usize;
+        let dues = self.ledger.of(association.peer);
+        let full = full || dues.opened as usize >= self.cx.config.max_sessions;
+        let waiting = dues.waiting as usize;
         if full || self.incoming.len() >= max_incoming || waiting >= max_incoming.div_ceil(4) {
             self.cx.stats.refused_sessions += 1;
             association.tell_end((session, EndReason::Refused, MessageId(0)));
@@ -436,10 +432,8 @@ impl Endpoint {
     /// A peer speaks in a conversation that is not here: it learns how that ended, or that it is not known.
     fn tell_over(&mut self, id: AssociationId, session: SessionId) {
         let Some(association) = self.associations.get_mut(&id) else { return };
-        match self.tombstones.get(&session) {
-            Some((owner, ending)) if *owner == association.peer => association.tell_end(*ending),
-            _ => association.tell_end((session, EndReason::Unknown, MessageId(0))),
-        }
+        let known = self.tombstones.find(association.peer, session);
+        association.tell_end(known.unwrap_or((session, EndReason::Unknown, MessageId(0))));
     }
 
     fn tell_unknown(&mut self, id: AssociationId, session: SessionId) {
@@ -481,7 +475,12 @@ impl Endpoint {
             if path.is_some_and(|path| path.state != State::ExpectHello) {
                 return Err(Violation::Hello);
             }
-            self.place(now, number, old, incarnation)
+            let Some(id) = self.place(now, number, old, incarnation) else {
+                self.cx.stats.refused_processes += 1;
+                self.on_path(now, number, |a, cx| a.path_down(cx, now, number, DownReason::Ended));
+                return Ok(());
+            };
+            id
         };
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
         let result = association.handle_hello(&mut self.cx, now, number, hello);
@@ -502,37 +501,48 @@ impl Endpoint {
                 self.create(association)
             }
         };
-        let association = self.associations.get_mut(&id)?;
+        let association = self.associations.get(&id)?;
         // Twins are settled at HELLO, so a few more than the limit may be there for a moment.
-        if association.paths.len() >= 2 * self.cx.config.max_paths {
+        if association.paths.len() >= 2 * self.cx.config.max_paths || !self.has_room_for_path(peer) {
             return None;
         }
+        let association = self.associations.get_mut(&id)?;
         self.homes.insert(path.number, id);
         association.paths.insert(path.number, path);
         Some(id)
     }
 
-    /// A path that we opened reached a process: it may be another one than the association was with.
+    /// A path that we opened reached a process: it may be another one than the association was with. `None` if there
+    /// may be no more of them, or this side is leaving.
     fn place(
         &mut self,
         now: Instant,
         number: PathNumber,
         old: AssociationId,
         incarnation: Incarnation,
-    ) -> AssociationId {
-        let Some(association) = self.associations.get_mut(&old) else { return old };
+    ) -> Option<AssociationId> {
+        let association = self.associations.get(&old)?;
         let peer = association.peer;
         if association.incarnation == Some(incarnation) {
-            return old;
+            return Some(old);
+        }
+        if association.is_leaving() {
+            return None;
         }
         let known = self.by_process(peer, incarnation);
-        let Some(association) = self.associations.get_mut(&old) else { return old };
+        let association = self.associations.get_mut(&old)?;
         if association.incarnation.is_none() && known.is_none() {
             association.incarnation = Some(incarnation);
-            return old;
+            return Some(old);
         }
-        let new = known.unwrap_or_else(|| self.create(Association::new(peer, Some(incarnation), Vec::new())));
-        let Some(mut from) = self.associations.remove(&old) else { return old };
+        let new = match known {
+            Some(known) => known,
+            None if self.make_room(now, peer) => {
+                self.create(Association::new(peer, Some(incarnation), Vec::new()))
+            }
+            None => return None,
+        };
+        let mut from = self.associations.remove(&old)?;
         let path = from.paths.remove(&number);
         let sessions: Vec<SessionId> =
             if from.is_up() { Vec::new() } else { from.sessions.keys().copied().collect() };
@@ -548,7 +558,7 @@ impl Endpoint {
             self.move_session(now, session, old, new);
         }
         self.after(now, old);
-        new
+        Some(new)
     }
 
     /// What is due by the clock.
@@ -659,6 +669,6 @@ impl Endpoint {
             assert!(home.is_some_and(|a| a.sessions.contains_key(session)), "{session} is nowhere");
         }
         self.check_bounds();
-        assert!(self.tombstones.len() <= TOMBSTONES, "too many tombstones");
+        self.tombstones.check_invariants();
     }
 }

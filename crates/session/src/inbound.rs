@@ -107,7 +107,7 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(session: SessionId, config: &Config) -> Self {
-        let windows = config.first_windows();
+        let windows = config.first_windows;
         Self {
             session,
             messages: BTreeMap::new(),
@@ -735,7 +735,8 @@ fn check_lengths(message: &Message, data: &Data, end: u64, max_message: u64) -> 
         let other = |length: u64| {
             length < end || length < known_end || message.length.is_some_and(|known| known != length)
         };
-        if too_large || head.length.is_some_and(other) {
+        let cut = head.length.is_some_and(|length| data.fin && end != length);
+        if too_large || cut || head.length.is_some_and(other) {
             return Err(Violation::FlowControl);
         }
         if message

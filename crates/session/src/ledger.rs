@@ -14,6 +14,8 @@ pub(crate) struct Dues {
     pub(crate) parked: u64,
     /// Sessions that the peer opened and nobody accepted.
     pub(crate) waiting: u64,
+    /// Sessions that the peer opened.
+    pub(crate) opened: u64,
 }
 
 impl Dues {
@@ -23,6 +25,7 @@ impl Dues {
         self.grown = self.grown - old.grown + new.grown;
         self.parked = self.parked - old.parked + new.parked;
         self.waiting = self.waiting - old.waiting + new.waiting;
+        self.opened = self.opened - old.opened + new.opened;
     }
 }
 

@@ -791,7 +791,7 @@ impl Outbound {
             order,
             sequence,
             class: message.class.unwrap_or(order),
-            charged: cost(&message.charged, message.length),
+            charged: cost(&message.charged, message.length).min(steadfast_wire::varint::MAX),
             known: message.phase == Phase::Known,
         })
     }

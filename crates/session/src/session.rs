@@ -55,6 +55,9 @@ pub(crate) struct Due {
     pub(crate) shut: bool,
 }
 
+/// What an empty session takes, here and in a driver, in bytes.
+const SESSION_WEIGHT: u64 = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -117,10 +120,11 @@ impl Session {
     /// What it takes of this side.
     pub(crate) fn dues(&self) -> Dues {
         Dues {
-            held: self.inb.memory(),
+            held: self.inb.memory() + if self.opener { 0 } else { SESSION_WEIGHT },
             grown: self.inb.grown(),
             parked: u64::from(!self.opener && self.join == Join::Parked),
             waiting: u64::from(!self.accepted),
+            opened: u64::from(!self.opener),
         }
     }
 

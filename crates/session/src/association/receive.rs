@@ -351,10 +351,12 @@ impl Association {
         if epoch < self.remote_epoch {
             return Ok(());
         }
-        if !self.may_announce(now) {
+        self.remote_epoch = epoch;
+        // The same list is said on every path.
+        let changed = networks != self.remote_networks;
+        if changed && !self.may_announce(now) {
             return Err(Violation::Limit);
         }
-        self.remote_epoch = epoch;
         let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));
         self.remote_networks = networks;
         let gone: alloc::vec::Vec<PathNumber> = self
@@ -369,7 +371,9 @@ impl Association {
         if appeared {
             self.dials.networks_changed(now);
         }
-        self.routes_changed();
+        if changed {
+            self.routes_changed();
+        }
         Ok(())
     }
 }

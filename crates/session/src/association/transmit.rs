@@ -105,7 +105,7 @@ impl Association {
                 features: 0,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
-                windows: cx.config.first_windows(),
+                windows: cx.config.first_windows,
                 process: cx.config.process,
             }));
         }

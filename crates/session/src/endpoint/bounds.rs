@@ -2,11 +2,13 @@
 
 use super::Endpoint;
 use crate::association::AssociationId;
+use crate::event::Action;
 use crate::ledger::Dues;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use steadfast_wire::frame::EndReason;
-use steadfast_wire::{Fingerprint, Instant};
+use steadfast_wire::{Fingerprint, Instant, PathNumber};
 
 impl Endpoint {
     /// Counts what an association takes, and holds its peer to the bounds.
@@ -15,16 +17,31 @@ impl Endpoint {
         let (peer, config) = (association.peer, &self.cx.config);
         let (max_held, max_parked) = (config.max_held, config.max_parked as u64);
         let room = config.max_growth.saturating_sub(self.ledger.of(peer).grown);
-        association.settle(&mut self.ledger, room);
-        while self.ledger.of(peer).held > max_held
-            && let Some(heaviest) = association.heaviest()
-        {
-            self.cx.stats.refused_memory += 1;
-            association.end(&mut self.cx, heaviest, EndReason::Refused, true, None);
-            association.settle(&mut self.ledger, 0);
+        // A part of what is left, so that nobody takes it all.
+        association.settle(&mut self.ledger, room / 4);
+        if self.ledger.of(peer).held > max_held {
+            self.end_heaviest(now, peer);
         }
         if self.ledger.of(peer).parked > max_parked {
             self.forget_excess(now, peer);
+        }
+    }
+
+    /// A peer made us hold too much: the sessions that hold most go, whichever process has them.
+    fn end_heaviest(&mut self, now: Instant, peer: Fingerprint) {
+        let mut touched = BTreeSet::new();
+        while self.ledger.of(peer).held > self.cx.config.max_held {
+            let of_peer = self.associations.iter().filter(|(_, a)| a.peer == peer);
+            let heaviest = of_peer.filter_map(|(id, a)| a.heaviest().map(|heaviest| (heaviest, *id))).max();
+            let Some(((_, session), home)) = heaviest else { break };
+            let Some(association) = self.associations.get_mut(&home) else { break };
+            self.cx.stats.refused_memory += 1;
+            association.end(&mut self.cx, session, EndReason::Refused, true, None);
+            association.settle(&mut self.ledger, 0);
+            touched.insert(home);
+        }
+        for id in touched {
+            self.after(now, id);
         }
     }
 
@@ -48,9 +65,27 @@ impl Endpoint {
         }
     }
 
+    /// Makes room for one more path that has not said HELLO: the oldest of the peer that has most goes.
+    pub(super) fn displace_greeting(&mut self) {
+        let mut of: BTreeMap<Fingerprint, (usize, Reverse<PathNumber>)> = BTreeMap::new();
+        for (number, greeting) in &self.greetings {
+            of.entry(greeting.peer).or_insert((0, Reverse(*number))).0 += 1;
+        }
+        let Some((_, Reverse(oldest))) = of.into_values().max() else { return };
+        self.greetings.remove(&oldest);
+        self.cx.stats.refused_greetings += 1;
+        self.cx.actions.push_back(Action::Reset { path: oldest });
+    }
+
+    /// Whether a peer may have one more path.
+    pub(super) fn has_room_for_path(&self, peer: Fingerprint) -> bool {
+        let of_peer = self.associations.values().filter(|association| association.peer == peer);
+        of_peer.map(|association| association.paths.len()).sum::<usize>() < self.cx.config.max_peer_paths
+    }
+
     /// Makes room for one more process of a peer; whether there is.
     pub(super) fn make_room(&mut self, now: Instant, peer: Fingerprint) -> bool {
-        let of_peer = || self.associations.iter().filter(|(_, a)| a.peer == peer);
+        let of_peer = || self.associations.iter().filter(|(_, a)| a.peer == peer && !a.only_waits());
         if of_peer().count() < self.cx.config.max_processes {
             return self.associations.len() < self.cx.config.max_associations;
         }

@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::association::{Association, AssociationId};
 use crate::config::SessionConfig;
 use crate::context::Context;
-use crate::event::{Read, Recv, SendError, SessionError};
+use crate::event::{Action, Read, Recv, SendError, SessionError};
 use crate::journal::{Effect, Record};
 use crate::outbound::OrderRequest;
 use crate::session::Session;
@@ -252,6 +252,12 @@ impl Endpoint {
                 association.leave(&mut self.cx, now, reason);
             }
             self.after(now, id);
+        }
+        // Those that proved the key before it was removed and have not said HELLO.
+        let greetings = self.greetings.iter().filter(|(_, greeting)| greeting.peer == peer);
+        for path in greetings.map(|(path, _)| *path).collect::<Vec<_>>() {
+            self.greetings.remove(&path);
+            self.cx.actions.push_back(Action::Reset { path });
         }
     }
 }

@@ -38,6 +38,21 @@ fn network() -> Network {
     }
 }
 
+fn hello(incarnation: u64) -> Frame {
+    Frame::Hello(Hello {
+        version: 1,
+        incarnation: Incarnation(incarnation),
+        path: PathNumber(1),
+        network: NetworkId(1),
+        port: 1,
+        features: 0,
+        durable: false,
+        max_message: 1 << 20,
+        windows: [1 << 20; 2],
+        process: Process::default(),
+    })
+}
+
 impl Host {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
@@ -50,24 +65,16 @@ impl Host {
 
     /// Process `incarnation` of a peer connects and says HELLO.
     fn greet(&mut self, peer: u8, incarnation: u64) -> PathNumber {
+        let path = self.knock(peer).unwrap();
+        self.say(path, &hello(incarnation));
+        path
+    }
+
+    /// A peer connects and says nothing yet.
+    fn knock(&mut self, peer: u8) -> Option<PathNumber> {
         let remote = format!("10.0.0.{}:1", 10 + peer).parse().unwrap();
         let ip = "10.0.0.1".parse().unwrap();
-        let path =
-            self.core.handle_accepted(self.now, NetworkId(1), ip, remote, identity(peer.into())).unwrap();
-        let hello = Hello {
-            version: 1,
-            incarnation: Incarnation(incarnation),
-            path: PathNumber(1),
-            network: NetworkId(1),
-            port: 1,
-            features: 0,
-            durable: false,
-            max_message: 1 << 20,
-            windows: [1 << 20; 2],
-            process: Process::default(),
-        };
-        self.say(path, &Frame::Hello(hello));
-        path
+        self.core.handle_accepted(self.now, NetworkId(1), ip, remote, identity(peer.into()))
     }
 
     /// A peer says a frame; what is said to it is noted.
@@ -143,6 +150,28 @@ fn data(session: u64, id: u64, offset: u64, payload: Bytes, length: u64, fin: bo
         head: (offset == 0).then_some(head),
         payload,
     })
+}
+
+/// An empty view of a conversation, claimed with `token`.
+fn claim(session: u64, token: Token) -> steadfast_wire::frame::Resume {
+    let none = steadfast_wire::RangeSet::new;
+    steadfast_wire::frame::Resume {
+        session: SessionId(session),
+        fresh: false,
+        per_urgency: true,
+        expects: false,
+        confirmed: Some(token),
+        offered: vec![Token([8; 16])],
+        holds: None,
+        next: MessageId(1),
+        shut: None,
+        received: none(),
+        delivered: none(),
+        dropped: none(),
+        partial: Vec::new(),
+        charged: [0; 2],
+        limits: [1 << 20; 2],
+    }
 }
 
 #[test]
@@ -290,7 +319,7 @@ fn a_peer_that_reports_nothing_hears_no_more_after_a_while() {
 
 #[test]
 fn windows_grow_for_an_application_that_reads_and_only_so_far() {
-    for (max_growth, most) in [(256 << 20, 16 << 20), (1 << 20, (1 << 20) + (512 << 10))] {
+    for (max_growth, most) in [(256 << 20, 16 << 20), (1 << 20, 3 << 20)] {
         let mut host = Host::new(|config| config.max_growth = max_growth);
         let path = host.greet(GREEDY, 1);
         host.open(path, 1);
@@ -322,23 +351,7 @@ fn a_conversation_is_resumed_only_by_the_identity_that_opened_it() {
     host.core.handle_carrier_lost(host.now, friend);
     while host.core.poll_event().is_some() {}
     let thief = host.greet(GREEDY, 1);
-    let resume = steadfast_wire::frame::Resume {
-        session: SessionId(9),
-        fresh: true,
-        per_urgency: true,
-        expects: false,
-        confirmed: Some(Token([9; 16])),
-        offered: vec![Token([8; 16])],
-        holds: None,
-        next: MessageId(1),
-        shut: None,
-        received: [].into_iter().collect(),
-        delivered: [].into_iter().collect(),
-        dropped: [].into_iter().collect(),
-        partial: Vec::new(),
-        charged: [0; 2],
-        limits: [1 << 20; 2],
-    };
+    let resume = steadfast_wire::frame::Resume { fresh: true, ..claim(9, Token([9; 16])) };
     host.say(thief, &Frame::Resume(resume));
     host.send(thief, 9, 1, 10);
     assert!(host.ended(EndReason::Unknown) > 0, "{:?}", host.said);
@@ -348,4 +361,132 @@ fn a_conversation_is_resumed_only_by_the_identity_that_opened_it() {
         assert!(!matches!(event, Event::Ended { .. } | Event::Resumed { .. }), "{event:?}");
     }
     host.core.check_invariants();
+}
+
+#[test]
+fn those_who_do_not_greet_keep_nobody_else_out() {
+    let mut host = Host::new(|_| {});
+    for _ in 0..1000 {
+        host.knock(GREEDY);
+    }
+    assert_eq!(host.core.stats().refused_greetings, 1000 - 256);
+    host.serves_a_friend();
+}
+
+#[test]
+fn paths_of_all_processes_are_counted() {
+    let mut host = Host::new(|config| config.max_peer_paths = 20);
+    for process in 1..=64 {
+        if let Some(path) = host.knock(GREEDY) {
+            host.say(path, &hello(process));
+        }
+    }
+    assert_eq!(host.core.paths().len(), 20);
+    assert_eq!(host.core.stats().refused_processes, 44);
+    host.serves_a_friend();
+}
+
+#[test]
+fn who_is_no_longer_trusted_does_not_get_in_by_a_connection_of_before() {
+    let mut host = Host::new(|_| {});
+    let kept = host.knock(GREEDY).unwrap();
+    host.core.forget(host.now, identity(GREEDY.into()), "gone");
+    host.say(kept, &hello(1));
+    host.open(kept, 1);
+    assert_eq!(host.core.paths(), []);
+    assert_eq!(host.core.sessions().count(), 0);
+    host.serves_a_friend();
+}
+
+#[test]
+fn a_peer_that_is_another_process_wherever_it_is_dialled_is_bounded() {
+    let mut host = Host::new(|config| config.max_processes = 8);
+    let remote = "10.0.0.11:1".parse().unwrap();
+    host.core.connect(host.now, identity(GREEDY.into()), &[remote], SessionConfig::default());
+    let networks: Vec<_> = (1..=16)
+        .map(|id| {
+            let ip = format!("10.0.0.{}", 100 + id).parse().unwrap();
+            Network { id: NetworkId(id), port: 9, addresses: vec![Address { ip, prefix: 24 }], ..network() }
+        })
+        .collect();
+    let (mut dialled, mut process) = (0, 0);
+    for _ in 0..500 {
+        host.now += Duration::from_millis(100);
+        host.core.handle_timeout(host.now);
+        let mut connects = Vec::new();
+        while let Some(action) = host.core.poll_action() {
+            if let steadfast_session::Action::Connect { path, .. } = action {
+                connects.push(path);
+            }
+        }
+        for path in connects {
+            dialled += 1;
+            process += 1;
+            host.core.handle_connected(host.now, path, "10.0.0.1".parse().unwrap());
+            host.say(path, &hello(process));
+            host.say(path, &Frame::Networks { epoch: process, networks: networks.clone() });
+        }
+        host.core.check_invariants();
+    }
+    assert!(host.core.paths().len() <= 64, "{} paths", host.core.paths().len());
+    assert!(dialled < 1000, "{dialled} connections in 50 s");
+    host.serves_a_friend();
+}
+
+#[test]
+fn endings_of_one_peer_make_those_of_another_not_forgotten() {
+    let mut host = Host::new(|_| {});
+    let friend = host.greet(FRIEND, 5);
+    host.open(friend, 9);
+    let end = |session| Frame::End {
+        session: SessionId(session),
+        reason: EndReason::Aborted,
+        common: MessageId(0),
+    };
+    host.say(friend, &end(9));
+    let path = host.greet(GREEDY, 1);
+    for session in 100..10_100 {
+        host.open(path, session);
+        host.say(path, &end(session));
+    }
+    host.said.clear();
+    // An OPEN of before, which was late.
+    host.open(friend, 9);
+    assert_eq!(host.ended(EndReason::Aborted), 1, "{:?}", host.said);
+    host.core.check_invariants();
+}
+
+#[test]
+fn a_resume_that_claims_what_was_never_sent_ends_the_conversation() {
+    for partial in [0..(1 << 62) - 1, 0..200, 500..501] {
+        let mut host = Host::new(|_| {});
+        let path = host.greet(GREEDY, 1);
+        host.open(path, 1);
+        host.accept_all();
+        let order = steadfast_session::OrderRequest::Default;
+        host.core.send(host.now, SessionId(1), Labels::foreground(), order, vec![1; 100].into()).unwrap();
+        host.listen(path);
+        let accept =
+            |frame: &Frame| if let Frame::Accept { token, .. } = frame { Some(*token) } else { None };
+        let holds = host.said.iter().find_map(accept);
+        let resume = steadfast_wire::frame::Resume {
+            offered: vec![Token([8; 16])],
+            holds,
+            partial: vec![(MessageId(1), [partial].into_iter().collect())],
+            ..claim(1, Token([1; 16]))
+        };
+        host.say(path, &Frame::Resume(resume));
+        assert_eq!(host.core.sessions().count(), 0, "{:?}", host.said);
+        host.serves_a_friend();
+    }
+}
+
+#[test]
+fn a_message_is_as_long_as_its_head_says() {
+    let mut host = Host::new(|_| {});
+    let path = host.greet(GREEDY, 1);
+    host.open(path, 1);
+    host.say(path, &data(1, 1, 0, Bytes::from_static(b"short"), 100, true));
+    assert_eq!(host.core.stats().violations_flow_control, 1);
+    host.serves_a_friend();
 }
