@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -179,12 +179,14 @@ impl Running {
 
     /// Reads on until there is such an object.
     pub(crate) fn until(&mut self, what: &str, found: impl Fn(&Value) -> bool) -> Value {
+        let guard = Instant::now() + GUARD;
         let mut seen = Vec::new();
         while let Some(object) = self.object() {
             if found(&object) {
                 return object;
             }
             seen.push(object);
+            assert!(Instant::now() < guard, "no {what} for {GUARD:?}: {seen:?}");
         }
         panic!("it ended without {what}: {seen:?}");
     }
