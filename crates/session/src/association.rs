@@ -133,6 +133,8 @@ impl Association {
             rtt: path.estimate.rtt(),
             rate: path.estimate.rate(),
             suspect: path.suspect.is_some(),
+            sent: path.bytes[0],
+            received: path.bytes[1],
         }
     }
 

@@ -78,8 +78,12 @@ pub(crate) struct Path {
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) ping_due: bool,
+    /// The application wants to know how long the answer takes.
+    pub(crate) probed: bool,
     pub(crate) pong_due: Option<u64>,
     pub(crate) estimate: Estimate,
+    /// Bytes of frames, sent and received.
+    pub(crate) bytes: [u64; 2],
     /// Sessions that were opened on this path.
     pub(crate) introduced: BTreeSet<SessionId>,
 }
@@ -123,8 +127,10 @@ impl Path {
             last_sent: now,
             ping: None,
             ping_due: false,
+            probed: false,
             pong_due: None,
             estimate: Estimate::default(),
+            bytes: [0; 2],
             introduced: BTreeSet::new(),
         }
     }

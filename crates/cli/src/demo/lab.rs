@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use steadfast_testbed::{Direction, Host, IpNet, Lab, LabError, Link, enter_user_namespace};
 
 use super::protocol::{Nanos, Order, Report, Role, now, obey, read_lines, tell, write_line};
+use crate::exit::Exit;
 
 /// One of the emulated networks.
 #[derive(Debug)]
@@ -71,13 +72,13 @@ pub(crate) enum Place {
 }
 
 /// Runs the whole; must be called while the process has one thread.
-pub(crate) fn run(place: Place) -> ExitCode {
+pub(crate) fn run(place: Place) -> Exit {
     let stage = match place {
         Place::Emulated => match Stage::emulated() {
             Ok(stage) => stage,
             Err(error) => {
                 tell(&Report::Forbidden(error.to_string()));
-                return ExitCode::SUCCESS;
+                return Exit::Done;
             }
         },
         Place::Loopback => Stage::Loopback,
@@ -85,10 +86,10 @@ pub(crate) fn run(place: Place) -> ExitCode {
     // Orders are for hosts; here the end of standard input matters.
     obey(mpsc::channel().0);
     match perform(&stage) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(error) => {
             tell(&Report::Failed(format!("{error:#}")));
-            ExitCode::FAILURE
+            Exit::Failed
         }
     }
 }

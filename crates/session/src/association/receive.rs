@@ -103,6 +103,7 @@ impl Association {
             return Err(Violation::Hello);
         };
         path.last_heard = now;
+        path.bytes[1] += size;
         if frame.is_counted() {
             let urgent = matches!(frame, Frame::Data(data) if data.class == Urgency::Foreground);
             path.counted(now, size, urgent);
@@ -327,7 +328,11 @@ impl Association {
     fn handle_pong(&mut self, cx: &mut Context, now: Instant, number: PathNumber, nonce: u64) {
         let Some(path) = self.paths.get_mut(&number) else { return };
         if let Some((_, at)) = path.ping.take_if(|(asked, _)| *asked == nonce) {
-            path.estimate.round_trip(now, now.since(at).max(Duration::from_micros(1)));
+            let rtt = now.since(at).max(Duration::from_micros(1));
+            path.estimate.round_trip(now, rtt);
+            if core::mem::take(&mut path.probed) {
+                cx.event(Event::Probed { path: number, rtt });
+            }
             self.recovered(cx, number);
         }
     }

@@ -79,7 +79,11 @@ impl Association {
                 path.estimate.starved();
             }
         }
-        sheet.used()
+        let used = sheet.used();
+        if let Some(path) = self.paths.get_mut(&number) {
+            path.bytes[0] += used as u64;
+        }
+        used
     }
 
     /// HELLO, PROGRESS, PING, PONG, BYE.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, ShutKind};
-use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, SessionId};
+use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, SessionId};
 
 impl Endpoint {
     /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
@@ -68,6 +68,20 @@ impl Endpoint {
             }
             self.after(now, id);
         }
+    }
+
+    /// Measures the round trip of one path now: [`Event::Probed`] has it, unless the path goes down first. Whether there is
+    /// such a path.
+    pub fn probe(&mut self, now: Instant, path: PathNumber) -> bool {
+        let asked = self.on_path(now, path, |association, _| {
+            let path = association.paths.get_mut(&path).filter(|path| path.is_up());
+            path.map(|path| {
+                path.probed = true;
+                // An answer that is on its way serves as well.
+                path.ping_due |= path.ping.is_none();
+            })
+        });
+        asked.flatten().is_some()
     }
 
     /// Takes the next session that a peer opened. Its order is the peer's choice; the rest of `config` is ours.

@@ -1,4 +1,4 @@
-//! Where the demo's words go: lines that stay and, on a terminal, a few below them that change.
+//! Where words for people go: lines that stay and, on a terminal, a few below them that change.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -28,6 +28,8 @@ pub(crate) struct Screen {
     width: usize,
     /// Changing lines that stand below the last one that stays.
     drawn: usize,
+    /// The first error of writing, until somebody asks.
+    failed: Option<io::Error>,
 }
 
 impl Screen {
@@ -37,14 +39,14 @@ impl Screen {
         let live = out.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = live && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let width = tcgetwinsize(&out).map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
-        Self { out: Some(Box::new(out)), live, color, width, drawn: 0 }
+        Self { out: Some(Box::new(out)), live, color, width, drawn: 0, failed: None }
     }
 
     /// Lines on standard error for a person who waits there, otherwise none.
     pub(crate) fn aside() -> Self {
         let out = io::stderr();
         let out = out.is_terminal().then(|| Box::new(out) as Box<dyn Write>);
-        Self { out, live: false, color: false, width: WIDTH, drawn: 0 }
+        Self { out, live: false, color: false, width: WIDTH, drawn: 0, failed: None }
     }
 
     /// The text, styled where that is possible.
@@ -94,6 +96,17 @@ impl Screen {
         self.write(&erase);
     }
 
+    /// Whether lines can change.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The first error of writing since the last call. For some commands the exit code is the result and nobody has to
+    /// read, the others end.
+    pub(crate) fn check(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -102,9 +115,10 @@ impl Screen {
     }
 
     fn write(&mut self, text: &str) {
-        if let Some(out) = &mut self.out {
-            // Nobody reads any more; the result counts, and that is the exit code.
-            let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Some(out) = &mut self.out
+            && let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        {
+            self.failed.get_or_insert(error);
         }
     }
 }
