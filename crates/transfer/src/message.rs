@@ -1,11 +1,11 @@
 //! What the two sides say, and how it is written.
 //!
-//! Every message but the data begins with its kind, one byte. A kind below [`IGNORABLE`] must be understood, others are
+//! Every message begins with its kind, one byte. A kind below [`IGNORABLE`] must be understood, others are
 //! skipped. Bytes after what a kind is known to hold are skipped, too: a later version may append. Each kind has a hard
 //! bound, and a message of [`MAX_MESSAGE`] bytes is the largest that is looked at.
 //!
-//! The content of a file is a message of its own: a varint with the number of its entry, one with the offset of the
-//! first byte, the bytes, and the checksum of the whole file.
+//! The content of a file is a message of its own, streamed or whole: the kind [`CONTENT`], a varint with the number of its
+//! entry, one with the offset of the first byte, the bytes, and the checksum of the whole file.
 
 use crate::digest::Digest;
 use crate::manifest::{Entry, Kind, Time};
@@ -31,6 +31,9 @@ pub const MAX_OPEN: usize = 256;
 
 /// The most bytes in what is said to people.
 const MAX_WORDS: usize = 512;
+
+/// The kind of a message with the content of a file.
+pub const CONTENT: u8 = 6;
 
 /// From here on kinds that are not known are skipped.
 const IGNORABLE: u8 = 0x80;
@@ -383,16 +386,18 @@ impl Answer {
 /// The head of a message with content: the number of the entry and the offset of the first byte.
 pub fn data_head(entry: u64, offset: u64) -> Bytes {
     let mut out = BytesMut::new();
+    out.put_u8(CONTENT);
     varint::put(&mut out, entry);
     varint::put(&mut out, offset);
     out.freeze()
 }
 
-/// Takes the head off what has come of a message with content; `None` if more is needed.
+/// Takes the head off what has come of a message with content; `None` if more is needed, or if it has none.
 pub(crate) fn take_data_head(bytes: &mut BytesMut) -> Option<(u64, u64)> {
-    let (entry, first) = varint::peek(bytes)?;
-    let (offset, second) = varint::peek(&bytes[first..])?;
-    let _head = bytes.split_to(first + second);
+    let kind = bytes.first().filter(|kind| **kind == CONTENT).map(|_| 1)?;
+    let (entry, first) = varint::peek(&bytes[kind..])?;
+    let (offset, second) = varint::peek(&bytes[kind + first..])?;
+    let _head = bytes.split_to(kind + first + second);
     Some((entry, offset))
 }
 
@@ -428,8 +433,11 @@ mod tests {
             (number.clone(), number.clone())
                 .prop_map(|(version, features)| Answer::Welcome { version, features }),
             "\\PC{0,40}".prop_map(Answer::Refuse),
-            (number.clone(), number.clone(), digest.clone())
-                .prop_map(|(entry, have, digest)| Answer::Want { entry, have, digest }),
+            (number.clone(), number.clone(), digest.clone()).prop_map(|(entry, have, digest)| Answer::Want {
+                entry,
+                have,
+                digest
+            }),
             (number.clone(), digest).prop_map(|(entry, digest)| Answer::Compare { entry, digest }),
             number.clone().prop_map(Answer::Again),
             number.clone().prop_map(Answer::Stored),

@@ -8,11 +8,11 @@ use std::path::Path;
 pub const PARTIAL_DIRECTORY: &str = ".steadfast-partial";
 
 /// The most bytes in one name, as Linux has it.
-pub const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 /// The most bytes in a path below the receiver's directory; the system takes 4,095.
-pub const MAX_PATH: usize = 3800;
+pub(crate) const MAX_PATH: usize = 3800;
 /// The most names in a path.
-pub const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Why something may not be the name of a file here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum NameFault {
 }
 
 /// Whether `name` may be one component of a path.
-pub fn check(name: &[u8]) -> Result<(), NameFault> {
+pub(crate) fn check(name: &[u8]) -> Result<(), NameFault> {
     if name.is_empty() {
         Err(NameFault::Empty)
     } else if name == b"." || name == b".." {

@@ -7,7 +7,7 @@ mod cleaning;
 mod partial;
 
 pub use cleaning::{DISCARD_AFTER, discard_partial};
-pub(crate) use partial::{Found, Goal, Partial, Verified};
+pub(crate) use partial::{Found, Goal, Verified};
 
 use crate::beneath::{self, split};
 use crate::digest::{Digest, Work};
@@ -53,7 +53,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Somebody else could change what is received.
-    #[error("cannot keep files that are not whole yet in {path}: it belongs to another user; remove it, or receive elsewhere")]
+    #[error(
+        "cannot keep files that are not whole yet in {path}: it belongs to another user; remove it, or receive elsewhere"
+    )]
     Foreign {
         /// For a screen.
         path: String,
@@ -72,6 +74,8 @@ pub(crate) enum Standing {
     Nothing,
     /// A file, open for reading, and its size.
     File(File, u64),
+    /// A file that cannot be compared.
+    Unreadable,
     /// Something that no file replaces.
     Other(&'static str),
 }
@@ -85,7 +89,9 @@ impl Fault {
         let error = error.into();
         let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC) => "; make room there and send again, what has come is kept",
-            Some(Errno::DQUOT) => "; your quota there is used up: make room and send again, what has come is kept",
+            Some(Errno::DQUOT) => {
+                "; your quota there is used up: make room and send again, what has come is kept"
+            }
             Some(Errno::XDEV) => "; another file system is mounted there: receive into it directly",
             Some(Errno::LOOP) => "; a symbolic link is in the way",
             Some(Errno::NOTDIR) => "; a file is in the way",
@@ -144,8 +150,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match beneath::open(&parent, name, flags, Mode::empty()) {
             Ok(file) => file,
-            // It cannot be compared, so it counts as different.
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(Standing::Other("a file that may not be read")),
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(Standing::Unreadable),
             Err(error) => return Err(failed(error)),
         };
         let stat = rustix::fs::fstat(&file).map_err(failed)?;
@@ -167,7 +172,7 @@ impl Store {
         if matches!(rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
             marked().map_err(failed)?;
         }
-        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+        let made = match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => match beneath::directory(&parent, name) {
                 Ok(_) => Ok(()),
@@ -176,7 +181,11 @@ impl Store {
                 Err(error) => Err(failed(error)),
             },
             Err(error) => Err(failed(error)),
+        };
+        if made.is_err() {
+            let _gone = rustix::fs::unlinkat(&self.partial, &marker[..], AtFlags::empty());
         }
+        made
     }
 
     /// Gives a directory that was made here its mode and time; one that was there before keeps its own.

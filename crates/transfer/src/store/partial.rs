@@ -64,7 +64,10 @@ impl Goal {
     fn description(&self) -> String {
         let Time { seconds, nanoseconds } = self.modified;
         let path = crate::name::printable(&self.path);
-        format!("size {}\nmodified {seconds}.{nanoseconds:09}\nfrom {}\npath {path}\n", self.size, self.sender)
+        format!(
+            "size {}\nmodified {seconds}.{nanoseconds:09}\nfrom {}\npath {path}\n",
+            self.size, self.sender
+        )
     }
 }
 
@@ -97,10 +100,12 @@ impl Store {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
         let file = beneath::open(&self.partial, &name, flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(file.map_err(|error| failed(error.into()))?);
-        rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::AGAIN => Fault("it is being received by another transfer".into()),
-            other => failed(other.into()),
-        })?;
+        rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).map_err(
+            |error| match error {
+                Errno::AGAIN => Fault("it is being received by another transfer".into()),
+                other => failed(other.into()),
+            },
+        )?;
         let length = file.metadata().map_err(failed)?.len();
         if found.have > 0 && length != found.have {
             return Err(Fault("what had come before was changed meanwhile; send it again".into()));
@@ -139,9 +144,7 @@ impl Store {
         let (above, leaf) = split(&goal.path);
         let parent = beneath::directory(&self.root, above).map_err(failed)?;
         if self.overwrite {
-            if let Standing::Other(what) = self.look(&goal.path)?
-                && what != "a file that may not be read"
-            {
+            if let Standing::Other(what) = self.look(&goal.path)? {
                 return Err(Fault(format!("{what} of that name is in the way")));
             }
             rustix::fs::renameat(&self.partial, &partial.name[..], &parent, leaf).map_err(failed)?;
@@ -187,6 +190,7 @@ impl Partial {
 
     /// Whether the whole is what was sent; `None` if it is not.
     pub(crate) fn verify(self, goal: Goal, digest: Digest) -> Option<Verified> {
-        (self.length == goal.size && self.hasher.digest() == digest).then_some(Verified { partial: self, goal })
+        (self.length == goal.size && self.hasher.digest() == digest)
+            .then_some(Verified { partial: self, goal })
     }
 }

@@ -28,7 +28,10 @@ fn a_file_appears_whole_with_mode_and_time() {
     let file = store.path().join("sub/f");
     let metadata = file.metadata().unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), b"abc");
-    assert_eq!((metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()), (0o751, 1_000_000_000, 5));
+    assert_eq!(
+        (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
+        (0o751, 1_000_000_000, 5)
+    );
     let sub = store.path().join("sub").metadata().unwrap();
     assert_eq!((sub.mode() & 0o7777, sub.mtime()), (0o705, 7));
     let path = store.path().to_path_buf();
@@ -95,8 +98,14 @@ fn what_was_cut_off_is_found_again_if_it_is_the_same() {
     let of_another = Goal { sender: Fingerprint([8; 32]), ..wanted.clone() };
     assert_eq!(store.find(&of_another, &work).unwrap().have, 0);
     // Changed between finding and appending.
-    std::fs::write(directory.path().join(PARTIAL_DIRECTORY).join(
-        String::from_utf8(hidden_name(SENDER, b"big", ".data")).unwrap()), "x").unwrap();
+    std::fs::write(
+        directory
+            .path()
+            .join(PARTIAL_DIRECTORY)
+            .join(String::from_utf8(hidden_name(SENDER, b"big", ".data")).unwrap()),
+        "x",
+    )
+    .unwrap();
     assert!(store.append(&wanted, found).unwrap_err().0.contains("meanwhile"));
 }
 
@@ -123,7 +132,7 @@ fn old_remains_are_removed_and_all_on_demand() {
     std::fs::write(&old, "12345").unwrap();
     std::fs::write(&young, "123").unwrap();
     let then = SystemTime::now() - DISCARD_AFTER - Duration::from_secs(60);
-    std::fs::File::options().write(true).open(&old).unwrap().set_modified(then).unwrap();
+    File::options().write(true).open(&old).unwrap().set_modified(then).unwrap();
     let store = Store::open(directory.path(), false).unwrap();
     assert!(!old.exists() && young.exists());
     assert_eq!(hidden.metadata().unwrap().mode() & 0o777, 0o700);
@@ -139,7 +148,8 @@ fn old_remains_are_removed_and_all_on_demand() {
 #[test]
 fn a_pipe_in_the_way_is_not_opened() {
     let directory = Directory::new();
-    rustix::fs::mknodat(rustix::fs::CWD, directory.path().join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, directory.path().join("pipe"), FileType::Fifo, Mode::RWXU, 0)
+        .unwrap();
     let store = Store::open(directory.path(), true).unwrap();
     assert!(matches!(store.look(b"pipe").unwrap(), Standing::Other(_)));
     assert!(matches!(store.look(b"none").unwrap(), Standing::Nothing));
