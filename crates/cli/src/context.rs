@@ -98,7 +98,11 @@ impl Context {
         let config = self.config()?;
         let target = self.target(&config, host)?;
         let endpoint = self.builder(&config).connect_limit(options.connect_limit).bind().await?;
-        let socket = endpoint.connect(target).await.with_context(|| format!("cannot reach {host}"))?;
+        let socket = endpoint.connect(target).await.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            // The key and the addresses are in the error; what else the peer is called is not.
+            if host.contains('@') { error } else { error.context(format!("cannot reach {host}")) }
+        })?;
         Ok((endpoint, socket))
     }
 }

@@ -13,16 +13,15 @@
 //! or a file says reaches the terminal uncleaned. Deliberately absent: any protocol logic.
 
 mod config;
-#[expect(dead_code, reason = "the commands that connect come next")]
 mod context;
 mod demo;
 mod duration;
 mod exit;
 mod keys;
 mod log;
-#[expect(dead_code, reason = "the commands that connect come next")]
+mod networks;
 mod output;
-#[expect(dead_code, reason = "the commands that connect come next")]
+mod ping;
 mod screen;
 mod trust;
 
@@ -66,6 +65,10 @@ enum Command {
     /// Say whom this side trusts.
     #[command(subcommand)]
     Trust(trust::Command),
+    /// Show this host's networks as Steadfast sees them.
+    Networks(networks::Arguments),
+    /// Measure round trips to a peer, over every path and through a conversation.
+    Ping(ping::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// The demo's process that makes the hosts and the networks between them.
@@ -104,6 +107,8 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Keygen { force } => keys::generate(force, &context()?, output),
         Command::Id => keys::show(&context()?, output),
         Command::Trust(command) => trust::run(command, &context()?, output),
+        Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
+        Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
         Command::Demo => demo::run(output),
         Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }

@@ -6,6 +6,7 @@ use rustix::termios::tcgetwinsize;
 
 /// Assumed where the terminal does not tell.
 const WIDTH: usize = 80;
+const HEIGHT: usize = 24;
 
 /// Codes of ANSI terminals (ECMA-48).
 const CLEAR_BELOW: &str = "\x1b[J";
@@ -26,6 +27,7 @@ pub(crate) struct Screen {
     live: bool,
     color: bool,
     width: usize,
+    height: usize,
     /// Changing lines that stand below the last one that stays.
     drawn: usize,
     /// The first error of writing, until somebody asks.
@@ -38,15 +40,17 @@ impl Screen {
         let out = io::stdout();
         let live = out.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = live && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let width = tcgetwinsize(&out).map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
-        Self { out: Some(Box::new(out)), live, color, width, drawn: 0, failed: None }
+        let size = tcgetwinsize(&out).ok();
+        let width = size.map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
+        let height = size.map_or(HEIGHT, |size| usize::from(size.ws_row).max(2));
+        Self { out: Some(Box::new(out)), live, color, width, height, drawn: 0, failed: None }
     }
 
     /// Lines on standard error for a person who waits there, otherwise none.
     pub(crate) fn aside() -> Self {
         let out = io::stderr();
         let out = out.is_terminal().then(|| Box::new(out) as Box<dyn Write>);
-        Self { out, live: false, color: false, width: WIDTH, drawn: 0, failed: None }
+        Self { out, live: false, color: false, width: WIDTH, height: HEIGHT, drawn: 0, failed: None }
     }
 
     /// The text, styled where that is possible.
@@ -76,12 +80,13 @@ impl Screen {
     }
 
     /// Replaces the changing lines; does nothing where lines cannot change. They must not be styled, since they are cut to
-    /// the width.
+    /// the width. Those that have no room on the screen are left out, or they could never be taken away.
     pub(crate) fn status(&mut self, lines: &[String]) {
         if !self.live {
             return;
         }
         let mut text = self.erase();
+        let lines = &lines[..lines.len().min(self.height - 1)];
         for line in lines {
             text.extend(line.chars().take(self.width - 1));
             text.push('\n');

@@ -9,11 +9,19 @@ const GAP: &str = "  ";
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// From this column on cells stand at the right.
+    right_from: usize,
 }
 
 impl Table {
     pub(crate) fn new<const N: usize>(heading: [&str; N]) -> Self {
-        Self { rows: vec![heading.map(String::from).to_vec()] }
+        Self { rows: vec![heading.map(String::from).to_vec()], right_from: N }
+    }
+
+    /// Numbers stand in this column and in all behind it.
+    pub(crate) fn right_from(mut self, column: usize) -> Self {
+        self.right_from = column;
+        self
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
@@ -27,7 +35,9 @@ impl Table {
         };
         let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+                if column < self.right_from { format!("{cell:width$}") } else { format!("{cell:>width$}") }
+            });
             cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
         };
         self.rows.iter().map(line).collect()

@@ -1,0 +1,133 @@
+//! What was asked and answered so far.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use steadfast::PathInfo;
+
+/// Two networks that a path leads over. A path that comes back has another number, and another port if the peer opened
+/// it, but the same route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Route {
+    pub(super) local: String,
+    pub(super) remote: String,
+    pub(super) address: IpAddr,
+}
+
+impl Route {
+    pub(super) fn of(path: &PathInfo) -> Self {
+        Self { local: path.local_name.clone(), remote: path.remote_name.clone(), address: path.remote.ip() }
+    }
+}
+
+/// Round trips.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    pub(super) asked: u64,
+    pub(super) answered: u64,
+    /// Messages that this path carried.
+    pub(super) carried: u64,
+    min: f64,
+    max: f64,
+    sum: f64,
+    squares: f64,
+}
+
+/// Round trips in milliseconds, in short.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Summary {
+    pub(super) min: f64,
+    pub(super) avg: f64,
+    pub(super) max: f64,
+    /// Standard deviation, as ping calls it.
+    pub(super) mdev: f64,
+}
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        let time = milliseconds(time);
+        self.min = if self.answered == 0 { time } else { self.min.min(time) };
+        self.max = self.max.max(time);
+        self.sum += time;
+        self.squares += time * time;
+        self.answered += 1;
+    }
+
+    /// Without an answer in percent.
+    pub(super) fn loss(&self) -> f64 {
+        if self.asked == 0 { 0.0 } else { 100.0 * (1.0 - self.answered as f64 / self.asked as f64) }
+    }
+
+    pub(super) fn summary(&self) -> Option<Summary> {
+        let count = self.answered as f64;
+        let avg = self.sum / count;
+        let mdev = (self.squares / count - avg * avg).max(0.0).sqrt();
+        let round = |time: f64| (time * 1e3).round() / 1e3;
+        (self.answered > 0).then_some(Summary {
+            min: self.min,
+            avg: round(avg),
+            max: self.max,
+            mdev: round(mdev),
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) routes: BTreeMap<Route, Times>,
+    pub(super) message: Times,
+}
+
+impl Tally {
+    fn route(&mut self, route: &Route) -> &mut Times {
+        self.routes.entry(route.clone()).or_default()
+    }
+
+    pub(super) fn asked(&mut self, route: &Route) {
+        self.route(route).asked += 1;
+    }
+
+    pub(super) fn answer(&mut self, route: &Route, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.route(route).add(time);
+        }
+    }
+
+    pub(super) fn message_answer(&mut self, by: &[Route], time: Option<Duration>) {
+        if let Some(time) = time {
+            self.message.add(time);
+            for route in by {
+                self.route(route).carried += 1;
+            }
+        }
+    }
+
+    /// Whether there was any answer.
+    pub(super) fn answered(&self) -> bool {
+        self.message.answered > 0 || self.routes.values().any(|times| times.answered > 0)
+    }
+}
+
+/// To the microsecond: what is behind that is noise.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_short() {
+        let mut times = Times { asked: 4, ..Times::default() };
+        assert_eq!(times.summary(), None);
+        for milliseconds in [2, 4, 6] {
+            times.add(Duration::from_millis(milliseconds));
+        }
+        let summary = times.summary().unwrap();
+        assert_eq!((summary.min, summary.avg, summary.max, times.loss()), (2.0, 4.0, 6.0, 25.0));
+        assert!((summary.mdev - (8.0f64 / 3.0).sqrt()).abs() < 1e-3, "{summary:?}");
+    }
+}
