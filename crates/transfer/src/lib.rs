@@ -41,7 +41,7 @@ mod testing;
 pub use digest::{Digest, Hasher};
 pub use manifest::{Chain, Entry, Kind, ManifestFault, Time};
 pub use name::{NameFault, PARTIAL_DIRECTORY, printable, printable_path};
-pub use progress::{Current, Event, FileOutcome, Monitor, Progress};
+pub use progress::{Current, Event, FileOutcome, Monitor, Progress, Stage};
 pub use receiver::{ReceiveFailure, Receiver, Request};
 pub use sender::{Plan, PlanError, SendFailure, Sender};
 pub use store::{DISCARD_AFTER, Store, StoreError, discard_partial};

@@ -57,10 +57,25 @@ pub enum FileOutcome {
     Failed(String),
 }
 
+/// What a transfer does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Stage {
+    /// There is no conversation yet, or no more.
+    #[default]
+    Connecting,
+    /// It goes on.
+    Moving,
+    /// No network leads to the other side; it goes on when one does.
+    Parked,
+}
+
 /// How far a transfer has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Progress {
+    /// What it does now.
+    pub stage: Stage,
     /// Files and bytes altogether, once they are counted.
     pub total: Option<(u64, u64)>,
     /// Files that came.
@@ -145,6 +160,10 @@ impl Monitor {
             let total = progress.total;
             *progress = Progress { bytes, resumed, checked, total, ..Progress::default() };
         });
+    }
+
+    pub(crate) fn stage(&self, stage: Stage) {
+        self.note(|progress| progress.stage = stage);
     }
 
     pub(crate) fn counted(&self, files: u64, bytes: u64) {

@@ -8,7 +8,7 @@ mod walk;
 pub use walk::{Plan, PlanError};
 
 use crate::digest::Hasher;
-use crate::progress::{Event, Monitor};
+use crate::progress::{Event, Monitor, Stage};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -146,6 +146,7 @@ impl Sender {
             if fruitless >= FRUITLESS {
                 return Err(failure);
             }
+            monitor.stage(Stage::Connecting);
             monitor.tell(Event::Lost { words: failure.to_string() });
             away_until = Some(Instant::now() + self.reach_limit);
             tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(fruitless)).await;

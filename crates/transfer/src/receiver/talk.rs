@@ -9,7 +9,7 @@ use crate::digest::{StopOnDrop, Work};
 use crate::idle::Idle;
 use crate::manifest::{Chain, Entry, Kind};
 use crate::message::{Answer, CONTENT, MAX_OPEN, Offer};
-use crate::progress::{FileOutcome, Monitor};
+use crate::progress::{FileOutcome, Monitor, Stage};
 use crate::store::{Fault, Found, Goal};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -205,6 +205,8 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle, now: (u64, u64)) -> Result<(), ReceiveFailure> {
+        let parked = self.socket.is_parked();
+        self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Answer::encode_all(&[Answer::Progress { taken: now.0, checked: now.1 }]);
         if idle.is_over(self.socket, alive, &self.labels).await {
             return Err(ReceiveFailure::Idle(self.receiver.idle));

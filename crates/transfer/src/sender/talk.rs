@@ -7,7 +7,7 @@ use crate::digest::{Digest, StopOnDrop, Work};
 use crate::idle::Idle;
 use crate::manifest::{Entry, Kind, Time};
 use crate::message::{Answer, Greeting, MAX_BATCH, MAX_MESSAGE, MAX_OPEN, Offer, VERSION};
-use crate::progress::{FileOutcome, Monitor};
+use crate::progress::{FileOutcome, Monitor, Stage};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -130,6 +130,8 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle) -> Result<(), SendFailure> {
+        let parked = self.socket.is_parked();
+        self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Offer::Alive(self.work.bytes()).encode();
         if idle.is_over(self.socket, alive, &self.control()).await {
             return Err(SendFailure::Idle(self.sender.idle));
