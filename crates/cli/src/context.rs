@@ -13,11 +13,12 @@ use crate::exit::Failure;
 
 /// Options that every command has, before or after its name.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Globals {
-    /// The configuration file [default: ~/.config/steadfast/config.toml, else /etc/steadfast/config.toml].
+    /// The configuration, instead of ~/.config/steadfast/config.toml or else /etc/steadfast/config.toml.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The file of this side's private key [default: ~/.config/steadfast/identity].
+    /// The private key of this side, instead of ~/.config/steadfast/identity.
     #[arg(long, global = true, value_name = "FILE")]
     identity: Option<PathBuf>,
     /// Print JSON: one object, or one a line.
@@ -29,7 +30,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Args)]
 pub(crate) struct Connecting {
     /// How long to wait for the peer's first answer.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "Options")]
     pub(crate) connect_limit: Duration,
 }
 

@@ -19,6 +19,7 @@ mod duration;
 mod exit;
 mod keys;
 mod log;
+mod manual;
 mod networks;
 mod output;
 mod ping;
@@ -78,6 +79,10 @@ enum Command {
     Receive(receive::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
+    /// Print what makes a shell complete the program's arguments.
+    Completions(manual::Completions),
+    /// Print the manual page, or write one for each command.
+    Man(manual::Manual),
     /// The demo's process that makes the hosts and the networks between them.
     #[command(hide = true)]
     DemoLab {
@@ -118,6 +123,8 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
         Command::Send(arguments) => send::run(&arguments, &context()?, output),
         Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
+        Command::Completions(arguments) => manual::completions(&arguments, output),
+        Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Demo => demo::run(output),
         Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use steadfast_net::Scout;
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::context::{self, Context};
@@ -18,13 +18,13 @@ use seen::{Change, Seen};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A network is an interface that is up, has a carrier and a usable address. What Steadfast cannot see for itself, or sees \
-differently than you want it, stands in the configuration.
+A network is an interface that is up, has a carrier and a usable address. The configuration says what Steadfast \
+cannot see for itself. --watch goes on until Ctrl-C, which is a success.
 
 Examples:
   steadfast networks
-  steadfast networks --watch         until Ctrl-C, which is a success
-  steadfast networks --watch --json | jq .change")]
+  steadfast networks --watch
+  steadfast networks --json | jq -r '.networks[].name'")]
 pub(crate) struct Arguments {
     /// Go on, and show every change.
     #[arg(long, short)]
@@ -41,12 +41,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         if !arguments.watch {
             return print(&Seen::now(&scout, arguments.all)?, &config, output);
         }
+        // Before the first line is out, for whoever waits for that.
+        let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         tokio::select! {
             result = watch(scout, output) => result,
-            interrupted = ctrl_c() => {
-                interrupted.context("cannot wait for Ctrl-C")?;
-                Ok(Exit::Done)
-            }
+            _ = interrupts.recv() => Ok(Exit::Done),
         }
     })
 }

@@ -4,13 +4,12 @@ mod lines;
 mod tally;
 
 use std::collections::{BTreeMap, HashSet};
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use steadfast::{Bytes, Endpoint, Events, Labels, MultiSocket, Outcome, PathInfo, PathNumber, SessionError};
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -123,7 +122,8 @@ impl Ping<'_> {
     ) -> anyhow::Result<()> {
         let mut ticks = interval(arguments.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupted = pin!(ctrl_c());
+        // From here on, not only when it is first waited for.
+        let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let (mut round, mut deadline) = (0, None);
         while deadline.is_none() || self.is_waiting() {
             tokio::select! {
@@ -144,7 +144,7 @@ impl Ping<'_> {
                     }
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return Ok(()),
-                result = &mut interrupted => return result.context("cannot wait for Ctrl-C"),
+                _ = interrupts.recv() => return Ok(()),
             }
         }
         Ok(())
@@ -170,7 +170,7 @@ impl Ping<'_> {
             self.follow();
         }
         for path in self.paths() {
-            self.lines.fit(&Route::of(&path));
+            self.lines.fit(&path);
             if !self.asked.insert(path.path) {
                 continue;
             }
@@ -208,7 +208,8 @@ impl Ping<'_> {
         for path in paths {
             let before = message.bytes.insert(path.path, path.sent).unwrap_or(0);
             let route = Route::of(&path);
-            if path.sent - before >= PAYLOAD.len() as u64 && !message.by.contains(&route) {
+            if path.sent - before >= PAYLOAD.len() as u64 && !message.by.iter().any(|known| known.is(&route))
+            {
                 message.by.push(route);
             }
         }
@@ -218,7 +219,9 @@ impl Ping<'_> {
         match answer.of {
             Asked::Path(path) => {
                 self.asked.remove(&path.path);
-                let route = Route::of(&path);
+                // As it is called now.
+                let fresh = self.paths().into_iter().find(|one| one.path == path.path);
+                let route = Route::of(fresh.as_ref().unwrap_or(&path));
                 self.tally.answer(&route, answer.time);
                 self.lines.probe(answer.round, &route, answer.time)?;
             }

@@ -12,13 +12,16 @@ use crate::output::{Output, Table, clean};
 pub(crate) enum Command {
     /// Trust a key, and give it a name.
     #[command(after_help = "\
+Of a whole line KEY@ADDRESS,... the key counts; the configuration remembers addresses.
+
 Examples:
-  steadfast trust add kx4v...2a boat        the key that `steadfast id` prints on the boat
-  steadfast trust add kx4v...2a@10.0.0.7    the whole line that `steadfast receive` prints there; the key counts")]
+  steadfast trust add kx4v...2a boat
+  steadfast trust add kx4v...2a@10.0.0.7,10.1.0.7")]
     Add {
-        /// The peer's key, or its whole line KEY@ADDRESS,...
+        /// The key that `steadfast id` prints on the other side, or the line KEY@ADDRESS,... from there.
+        #[arg(value_name = "KEY|KEY@ADDRESS")]
         key: String,
-        /// What to call it, one word; may be used as HOST if a look-up of that name finds the peer.
+        /// What to call it, one word; where that is also its host name, it can be used as HOST.
         name: Option<String>,
     },
     /// List the trusted keys with their names.

@@ -1,9 +1,10 @@
 //! A ping in lines for people and in objects for programs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use steadfast::{DownReason, Event, Fingerprint};
+use steadfast::{DownReason, Event, Fingerprint, PathInfo, PathNumber};
 
 use super::tally::{Route, Tally, Times, milliseconds};
 use crate::output::{Output, Table, clean};
@@ -16,11 +17,13 @@ pub(super) struct Lines<'a> {
     output: &'a mut Output,
     /// Of the widest name and address so far.
     widths: [usize; 2],
+    /// How paths were called while they were up: the event of its end may come when the network's name is gone.
+    known: BTreeMap<PathNumber, Route>,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(output: &'a mut Output) -> Self {
-        Self { output, widths: [MESSAGE.len(), 0] }
+        Self { output, widths: [MESSAGE.len(), 0], known: BTreeMap::new() }
     }
 
     pub(super) fn begin(&mut self, host: &str, peer: Fingerprint) -> anyhow::Result<()> {
@@ -48,10 +51,12 @@ impl<'a> Lines<'a> {
     }
 
     /// Makes room for what will be said of this path, so that columns stand still.
-    pub(super) fn fit(&mut self, route: &Route) {
-        for (width, text) in self.widths.iter_mut().zip([name(route), route.address.to_string()]) {
+    pub(super) fn fit(&mut self, path: &PathInfo) {
+        let route = Route::of(path);
+        for (width, text) in self.widths.iter_mut().zip([name(&route), route.address.to_string()]) {
             *width = (*width).max(text.chars().count());
         }
+        self.known.insert(path.path, route);
     }
 
     fn row(&mut self, round: u64, first: &str, second: &str, result: &str) -> anyhow::Result<()> {
@@ -70,7 +75,7 @@ impl<'a> Lines<'a> {
             Event::Resumed { .. } => return self.conversation("resumed", "there is a path again"),
             _ => return Ok(()),
         };
-        let route = Route::of(path);
+        let route = self.known.get(&path.path).cloned().unwrap_or_else(|| Route::of(path));
         self.output.object(&json!({ "type": "path", "path": route, "state": state, "reason": reason }))?;
         let reason = reason.map(|reason| format!(", {reason}")).unwrap_or_default();
         self.aside(style, &format!("path {}: {state}{reason}", name(&route)))

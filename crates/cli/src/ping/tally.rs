@@ -1,6 +1,5 @@
 //! What was asked and answered so far.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,13 +11,19 @@ use steadfast::PathInfo;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Route {
     pub(super) local: String,
-    pub(super) remote: String,
     pub(super) address: IpAddr,
+    /// As the peer calls its network; empty until it has said so, which may be after the first answer.
+    pub(super) remote: String,
 }
 
 impl Route {
     pub(super) fn of(path: &PathInfo) -> Self {
         Self { local: path.local_name.clone(), remote: path.remote_name.clone(), address: path.remote.ip() }
+    }
+
+    /// Whether it is the same, however much the peer had said by then.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (&self.local, self.address) == (&other.local, other.address)
     }
 }
 
@@ -76,13 +81,23 @@ impl Times {
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) routes: BTreeMap<Route, Times>,
+    /// In the order in which they came up.
+    pub(super) routes: Vec<(Route, Times)>,
     pub(super) message: Times,
 }
 
 impl Tally {
     fn route(&mut self, route: &Route) -> &mut Times {
-        self.routes.entry(route.clone()).or_default()
+        let found = self.routes.iter().position(|(known, _)| known.is(route));
+        let index = found.unwrap_or_else(|| {
+            self.routes.push((route.clone(), Times::default()));
+            self.routes.len() - 1
+        });
+        let (known, times) = &mut self.routes[index];
+        if !route.remote.is_empty() {
+            known.remote.clone_from(&route.remote);
+        }
+        times
     }
 
     pub(super) fn asked(&mut self, route: &Route) {
@@ -106,7 +121,7 @@ impl Tally {
 
     /// Whether there was any answer.
     pub(super) fn answered(&self) -> bool {
-        self.message.answered > 0 || self.routes.values().any(|times| times.answered > 0)
+        self.message.answered > 0 || self.routes.iter().any(|(_, times)| times.answered > 0)
     }
 }
 
@@ -118,6 +133,22 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_comes_late_is_no_other_route() {
+        let route = |remote: &str| Route {
+            local: "wifi".into(),
+            address: IpAddr::from([10, 0, 0, 1]),
+            remote: remote.into(),
+        };
+        let mut tally = Tally::default();
+        tally.asked(&route(""));
+        tally.answer(&route("air"), Some(Duration::from_millis(1)));
+        tally.asked(&route(""));
+        assert_eq!(tally.routes.len(), 1);
+        let (known, times) = &tally.routes[0];
+        assert_eq!((known.remote.as_str(), times.asked, times.answered), ("air", 2, 1));
+    }
 
     #[test]
     fn times_in_short() {

@@ -32,15 +32,15 @@ pub(crate) enum Told {
 pub(crate) struct Report {
     told: Told,
     peer: String,
-    began: Instant,
+    /// When something first moved.
+    began: Option<Instant>,
     quiet: bool,
     next: Instant,
 }
 
 impl Report {
     pub(crate) fn new(told: Told, peer: String, quiet: bool) -> Self {
-        let began = Instant::now();
-        Self { told, peer, began, quiet, next: began + OBJECT }
+        Self { told, peer, began: None, quiet, next: Instant::now() + OBJECT }
     }
 
     /// Something happened.
@@ -57,6 +57,10 @@ impl Report {
             }
             Event::File { path, outcome: FileOutcome::Skipped(words) } if !self.quiet => {
                 (format!("Skipped: {}: {words}", printable(path)), Style::Dim)
+            }
+            Event::Counted { files, bytes: all } if !self.quiet => {
+                let verb = if self.told == Told::Sending { "Sending" } else { "Receiving" };
+                (format!("{verb} {}, {}.", counted(*files, "file", "files"), bytes(*all)), Style::Bold)
             }
             Event::Resumed { path, have, size } if !self.quiet => {
                 let at = percent(*have, *size);
@@ -111,6 +115,9 @@ impl Report {
         output: &mut Output,
     ) -> anyhow::Result<Vec<String>> {
         let now = Instant::now();
+        if progress.stage != Stage::Connecting {
+            self.began.get_or_insert(now);
+        }
         let rates = meter.rates();
         if output.is_json() {
             if now >= self.next && !self.quiet {
@@ -177,7 +184,7 @@ impl Report {
         if self.quiet {
             return Ok(());
         }
-        let took = self.began.elapsed();
+        let took = self.took();
         let rate = progress.bytes as f64 / took.as_secs_f64().max(0.001);
         let verb = if self.told == Told::Sending { "Sent" } else { "Received" };
         let files = counted(progress.stored, "file", "files");
@@ -222,6 +229,11 @@ impl Report {
         Ok(())
     }
 
+    /// How long it has gone on.
+    fn took(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| began.elapsed())
+    }
+
     /// The result for programs.
     pub(crate) fn result(&self, progress: &Progress, meter: &Meter, exit: u8, error: Option<&str>) -> Value {
         let failed: Vec<_> = progress
@@ -239,7 +251,7 @@ impl Report {
             "passed_over": progress.skipped,
             "failed": failed,
             "failed_files": progress.failed,
-            "seconds": (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            "seconds": (self.took().as_secs_f64() * 1000.0).round() / 1000.0,
             "networks": meter.networks(),
             "exit": exit,
         });
@@ -266,6 +278,9 @@ fn bar(done: u64, total: u64) -> String {
 
 /// How far it is, on one line.
 fn plain(progress: &Progress, rates: &Rates) -> String {
+    if progress.stage == Stage::Connecting && progress.total.is_none() {
+        return "connecting".into();
+    }
     let mut parts = Vec::new();
     match progress.total {
         Some((_, total)) => {
@@ -277,6 +292,9 @@ fn plain(progress: &Progress, rates: &Rates) -> String {
     match progress.stage {
         Stage::Connecting => parts.push("connecting".into()),
         Stage::Parked => parts.push("no network: waiting".into()),
+        _ if progress.total.is_some_and(|(_, total)| progress.done >= total) => {
+            parts.push("finishing".into())
+        }
         _ if rates.content < 1.0 => {}
         _ => {
             parts.push(format!("{}/s", bytes(rates.content as u64)));

@@ -48,14 +48,17 @@ impl Hostile {
 
     /// The files that are asked for next, if that is soon.
     async fn wanted(&self) -> Vec<u64> {
-        let message = tokio::time::timeout(Duration::from_millis(50), self.socket.recv()).await;
-        let Ok(Ok(Some(message))) = message else { return Vec::new() };
-        let answers = Answer::decode_all(message.payload().unwrap().clone()).unwrap();
-        let entry = |answer: Answer| match answer {
-            Answer::Want { entry, .. } => Some(entry),
-            _ => None,
-        };
-        answers.into_iter().filter_map(entry).collect()
+        let mut wanted = Vec::new();
+        while wanted.is_empty() {
+            let message = tokio::time::timeout(Duration::from_millis(20), self.socket.recv()).await;
+            let Ok(Ok(Some(message))) = message else { break };
+            for answer in Answer::decode_all(message.payload().unwrap().clone()).unwrap() {
+                if let Answer::Want { entry, .. } = answer {
+                    wanted.push(entry);
+                }
+            }
+        }
+        wanted
     }
 
     /// Listens until this is said; panics at the end.
