@@ -21,7 +21,7 @@ use crate::context::{self, Context};
 use crate::exit::{self, Exit, Failure};
 use crate::output::Output;
 use crate::screen::Style;
-use crate::transfer::{Direction, Meter, Report, Stop, Told, same_command, watched};
+use crate::transfer::{Direction, Meter, Report, Stop, Told, quoted, same_command, watched};
 use stranger::Strangers;
 
 /// How often the screen changes.
@@ -122,7 +122,7 @@ async fn listen(arguments: &Arguments, context: &Context, config: &Config) -> an
 /// Prints the line for the other side.
 fn announce(endpoint: &Endpoint, directory: &Path, output: &mut Output) -> anyhow::Result<()> {
     let contact = endpoint.contact();
-    let command = format!("steadfast send FILE... {contact}");
+    let command = format!("steadfast send FILE... {}", quoted(contact.as_bytes()));
     let shown = printable_path(directory);
     output.object(&json!({
         "event": "listening",
@@ -318,11 +318,11 @@ impl Receiving<'_> {
             self.output.object(&json!({ "event": "stopped", "exit": Exit::Done as u8 }))?;
             return Ok(Exit::Done);
         }
-        let mut again = same_command();
-        if self.arguments.port.is_none() {
+        let again = match self.arguments.port {
+            Some(_) => same_command(),
             // There the sender looks for it.
-            again.push_str(&format!(" --port {}", self.endpoint.port()));
-        }
+            None => format!("{} --port {}", same_command(), self.endpoint.port()),
+        };
         self.output.line("Stopped. What has come is kept; to go on from there:")?;
         self.output.line(format!("  {again}"))?;
         let error = format!("stopped; to go on from there: {again}");

@@ -8,7 +8,7 @@ mod stop;
 pub(crate) use amount::bytes;
 pub(crate) use meter::{Direction, Meter};
 pub(crate) use report::{Report, Told};
-pub(crate) use stop::{Stop, same_command};
+pub(crate) use stop::{Stop, quoted, same_command};
 
 use std::sync::Arc;
 

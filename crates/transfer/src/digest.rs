@@ -26,9 +26,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A checksum that grows; a copy goes on from the same beginning.
+/// A checksum that grows, 2 KiB; a copy goes on from the same beginning.
 #[derive(Debug, Clone, Default)]
-pub struct Hasher(blake3::Hasher);
+pub struct Hasher(Box<blake3::Hasher>);
 
 impl Hasher {
     /// Takes more bytes.

@@ -158,7 +158,7 @@ impl Monitor {
         self.note(|progress| {
             let Progress { bytes, resumed, checked, .. } = *progress;
             let total = progress.total;
-            *progress = Progress { bytes, resumed, checked, total, ..Progress::default() };
+            *progress = Progress { total, bytes, resumed, checked, ..Progress::default() };
         });
     }
 

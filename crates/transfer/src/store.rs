@@ -240,9 +240,12 @@ fn hidden_name(sender: Fingerprint, path: &[u8], ending: &str) -> Vec<u8> {
     hasher.update(&sender.0);
     hasher.update(path);
     let Digest(digest) = hasher.digest();
-    let mut name: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    name.push_str(ending);
-    name.into_bytes()
+    let mut name = Vec::with_capacity(32 + ending.len());
+    for byte in &digest[..16] {
+        name.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    name.extend_from_slice(ending.as_bytes());
+    name
 }
 
 fn marker(sender: Fingerprint, path: &[u8]) -> Vec<u8> {

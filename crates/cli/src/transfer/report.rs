@@ -130,7 +130,7 @@ impl Report {
             return Ok(Vec::new());
         }
         if output.screen().is_live() {
-            return Ok(self.lines(progress, &rates));
+            return Ok(Self::lines(progress, &rates));
         }
         if now >= self.next {
             self.next = now + LINE;
@@ -162,7 +162,7 @@ impl Report {
     }
 
     /// Lines for a screen: the current file if there are several, the whole, and the networks.
-    fn lines(&self, progress: &Progress, rates: &Rates) -> Vec<String> {
+    fn lines(progress: &Progress, rates: &Rates) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(current) = &progress.current
             && progress.total.is_none_or(|(files, _)| files > 1)
@@ -188,11 +188,11 @@ impl Report {
         let rate = progress.bytes as f64 / took.as_secs_f64().max(0.001);
         let verb = if self.told == Told::Sending { "Sent" } else { "Received" };
         let files = counted(progress.stored, "file", "files");
-        let mut line = format!("{verb} {files}, {}", bytes(progress.bytes));
+        let mut parts = vec![format!("{verb} {files}, {}", bytes(progress.bytes))];
         if progress.bytes > 0 {
-            line.push_str(&format!(" in {}", time(took)));
+            parts.push(format!(" in {}", time(took)));
             if took >= Duration::from_secs(1) {
-                line.push_str(&format!(", {}/s", bytes(rate as u64)));
+                parts.push(format!(", {}/s", bytes(rate as u64)));
             }
             let over: Vec<_> = meter
                 .networks()
@@ -202,14 +202,14 @@ impl Report {
                 .collect();
             match &over[..] {
                 [] => {}
-                [(name, _)] => line.push_str(&format!(", over {name}")),
+                [(name, _)] => parts.push(format!(", over {name}")),
                 several => {
                     let shares = several.iter().map(|(name, carried)| format!("{name} {}", bytes(*carried)));
-                    line.push_str(&format!(": {}", shares.collect::<Vec<_>>().join(", ")));
+                    parts.push(format!(": {}", shares.collect::<Vec<_>>().join(", ")));
                 }
             }
         }
-        line.push('.');
+        let line = format!("{}.", parts.concat());
         output.line(line)?;
         if progress.resumed > 0 {
             output.line(format!("{} were there from an earlier attempt.", bytes(progress.resumed)))?;
@@ -293,7 +293,7 @@ fn plain(progress: &Progress, rates: &Rates) -> String {
         Stage::Connecting => parts.push("connecting".into()),
         Stage::Parked => parts.push("no network: waiting".into()),
         _ if progress.total.is_some_and(|(_, total)| progress.done >= total) => {
-            parts.push("finishing".into())
+            parts.push("finishing".into());
         }
         _ if rates.content < 1.0 => {}
         _ => {

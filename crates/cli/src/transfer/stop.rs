@@ -42,7 +42,7 @@ fn command(words: impl Iterator<Item = OsString>) -> String {
 }
 
 /// A word as shells take it.
-fn quoted(word: &[u8]) -> String {
+pub(crate) fn quoted(word: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./,:@%+=".contains(byte);
     match std::str::from_utf8(word) {
         Ok(text) if !word.is_empty() && word.iter().all(plain) => text.into(),

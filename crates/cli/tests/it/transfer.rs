@@ -9,7 +9,7 @@ use steadfast::{Endpoint, Labels, ScoutConfig};
 use steadfast_transfer::message::{Answer, Greeting, Offer, VERSION};
 use steadfast_transfer::{Entry, Kind, Time};
 
-use crate::common::{Home, Running};
+use crate::common::{Home, Running, skip};
 
 /// Nothing that works takes this long, on however slow a machine.
 const GUARD: Duration = Duration::from_secs(60);
@@ -88,7 +88,9 @@ pub(crate) fn start(home: &Home, words: &[&str]) -> Running {
 pub(crate) fn contact(receiver: &mut Running) -> String {
     let listening = receiver.until("its line", |object| object["event"] == "listening");
     let contact = listening["contact"].as_str().unwrap().to_owned();
-    assert_eq!(listening["command"], format!("steadfast send FILE... {contact}"));
+    // An address of IPv6 has what a shell would take for a pattern.
+    let quoted = if contact.contains('[') { format!("'{contact}'") } else { contact.clone() };
+    assert_eq!(listening["command"], format!("steadfast send FILE... {quoted}"));
     contact
 }
 
@@ -210,7 +212,7 @@ fn whoever_is_stopped_says_how_to_go_on() {
     two.await_partial();
     let sent = result(sender.interrupt(), 5);
     let words = sent["error"].as_str().unwrap();
-    assert!(words.contains(&format!("send --json {file} {contact}")), "{words}");
+    assert!(words.contains(&format!("send --json {file} '{contact}'")), "{words}");
     let (objects, code) = receiver.interrupt();
     let last = objects.last().unwrap();
     assert_eq!((code, &last["exit"]), (Some(5), &5.into()), "{last}");
@@ -286,6 +288,34 @@ fn several_are_received_at_once_if_it_stays() {
     let (objects, code) = receiver.interrupt();
     assert_eq!(code, Some(0), "{objects:?}");
     assert!(same(&two.from("one"), &two.to("one")) && same(&two.from("two"), &two.to("two")));
+}
+
+#[test]
+fn a_full_disk_says_so_and_the_rest_comes() {
+    let two = Two::new();
+    let files = [two.put("large", 9_000_000), two.put("small", 1000)];
+    let key = two.a.key().to_string();
+    let words = two.receiving(&["--trust", &key]);
+    // A disk of its own, in a namespace of its own.
+    let script = "mount -t tmpfs -o size=4m none \"$0\" && cd \"$0\" && exec \"$@\" --keep .";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(two.to(""));
+    command.arg(env!("CARGO_BIN_EXE_steadfast")).args(&words[..words.len() - 1]).env("HOME", two.b.path());
+    let mut receiver = Running::start(&mut command, |command| command.spawn().unwrap());
+    let Some(listening) = receiver.object() else {
+        return skip(
+            "transfer::a_full_disk_says_so_and_the_rest_comes",
+            "no file system can be mounted here",
+        );
+    };
+    let contact = listening["contact"].as_str().unwrap().to_owned();
+    let words = [&["send", "--json"], &files.each_ref().map(String::as_str)[..], &[&contact]].concat();
+    let sent = result(start(&two.a, &words).end(), 1);
+    assert_eq!((&sent["files"], &sent["failed_files"]), (&1.into(), &1.into()), "{sent}");
+    assert!(sent["failed"][0]["reason"].as_str().unwrap().contains("make room"), "{sent}");
+    // What came is kept: the next attempt begins behind it.
+    let resumed = start(&two.a, &words).until("resumption", |object| object["event"] == "resumed");
+    assert!(resumed["have"].as_u64().unwrap() > 1_000_000, "{resumed}");
 }
 
 #[test]

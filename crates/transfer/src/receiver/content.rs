@@ -33,7 +33,7 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// All of it, and right.
-    Verified(Box<Verified>),
+    Verified(Verified),
     /// All of it, and something else than what was sent.
     Mismatch,
     /// The sender gave it up.
@@ -121,7 +121,7 @@ impl Incoming {
         drop(chunks);
         match (writing.await, read) {
             (Ok(Err(fault)), _) => Taken::Fault(fault),
-            (Ok(Ok(Some(verified))), Taken::Mismatch) => Taken::Verified(Box::new(verified)),
+            (Ok(Ok(Some(verified))), Taken::Mismatch) => Taken::Verified(verified),
             (_, read) => read,
         }
     }

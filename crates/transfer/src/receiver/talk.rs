@@ -10,7 +10,7 @@ use crate::idle::Idle;
 use crate::manifest::{Chain, Entry, Kind};
 use crate::message::{Answer, CONTENT, MAX_OPEN, Offer};
 use crate::progress::{FileOutcome, Monitor, Stage};
-use crate::store::{Fault, Found, Goal};
+use crate::store::{Fault, Found, Goal, Verified};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub(super) struct Talk<'a> {
     waiting: Option<Message>,
     /// Those whose thread has ended, on their way to their names.
     commits: JoinSet<(u64, Settling)>,
-    verified: VecDeque<(u64, Box<crate::store::Verified>)>,
+    verified: VecDeque<(u64, Verified)>,
     /// Said by the sender: that was all, but for so many.
     ended: Option<u64>,
     /// Directories have their modes.
@@ -402,7 +402,7 @@ impl Talk<'_> {
             && let Some((entry, verified)) = self.verified.pop_front()
         {
             let store = Arc::clone(&self.receiver.store);
-            self.commits.spawn_blocking(move || match store.commit(*verified) {
+            self.commits.spawn_blocking(move || match store.commit(verified) {
                 Ok(()) => (entry, Settling::Stored),
                 Err(fault) => (entry, Settling::Fault(fault)),
             });

@@ -68,9 +68,10 @@ async fn another_file_of_that_name_begins_anew() {
                 let request = receiver.greet(at_b).await.unwrap();
                 receiver.receive(request, Arc::default()).await
             };
+            let both = Box::pin(async { tokio::join!(sender.send(&at_a, &from), receiving) });
             soon("half", async {
                 tokio::select! {
-                    _ = async { tokio::join!(sender.send(&at_a, &from), receiving) } => panic!("too early"),
+                    _ = both => panic!("too early"),
                     () = half_way(&place) => {}
                 }
             })
@@ -128,7 +129,7 @@ async fn a_receiver_that_restarts_is_found_again() {
         drop(b);
         serve(bind(port).await.unwrap(), Receiver::new(place.store(false))).await
     };
-    let both = async { tokio::join!(sender.deliver(&a, &contact, &from), receiving) };
+    let both = Box::pin(async { tokio::join!(sender.deliver(&a, &contact, &from), receiving) });
     let (sent, received) = soon("transfer", both).await;
     sent.unwrap();
     assert!(received.resumed >= 5_000_000, "{received:?}");
