@@ -37,16 +37,22 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
     let config = context.config()?;
     context::run(async {
-        let scout = Scout::start(config.scout()).await?;
+        let mut scout = Scout::start(config.scout()).await?;
         if !arguments.watch {
             return print(&Seen::now(&scout, arguments.all)?, &config, output);
         }
         // Before the first line is out, for whoever waits for that.
         let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         tokio::select! {
-            result = watch(scout, output) => result,
-            _ = interrupts.recv() => Ok(Exit::Done),
+            result = watch(&mut scout, output) => return result,
+            _ = interrupts.recv() => {}
         }
+        if is_redrawn(output) {
+            // What stays is the table, without the hint and the terminal's `^C`.
+            output.end_status();
+            output.table(&table(&Seen::now(&scout, false)?))?;
+        }
+        Ok(Exit::Done)
     })
 }
 
@@ -81,13 +87,18 @@ fn table(seen: &[Seen]) -> Table {
     table
 }
 
+/// Whether a person watches lines that change.
+fn is_redrawn(output: &mut Output) -> bool {
+    !output.is_json() && output.screen().is_live()
+}
+
 /// Shows the networks again whenever they change: in place at a terminal, a line for each change elsewhere.
-async fn watch(mut scout: Scout, output: &mut Output) -> anyhow::Result<Exit> {
+async fn watch(scout: &mut Scout, output: &mut Output) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let mut before: Vec<Seen> = Vec::new();
     loop {
-        let now = Seen::now(&scout, false)?;
-        if !output.is_json() && output.screen().is_live() {
+        let now = Seen::now(scout, false)?;
+        if is_redrawn(output) {
             let mut lines = table(&now).lines();
             lines.push(String::new());
             lines.push("Ctrl-C ends.".into());

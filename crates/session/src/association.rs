@@ -11,6 +11,7 @@ use crate::association::dial::Dials;
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
+use crate::ledger::{Dues, Ledger};
 use crate::path::{Cargo, Path};
 use crate::session::{Ending, Join, Session};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,9 @@ const CLOSED_PATHS: usize = 32;
 /// The most CHECK and HAVE frames, and the most END frames, that wait to be said.
 const MAX_NOTICES: usize = 64;
 const MAX_ENDS: usize = 1024;
+
+/// How often a peer may tell its networks, in how much time.
+const ANNOUNCEMENTS: (u32, Duration) = (512, Duration::from_secs(10));
 
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -74,6 +78,13 @@ pub(crate) struct Association {
     dial_dirty: bool,
     /// Without a session since then.
     idle_since: Option<Instant>,
+    /// What its sessions take, now and as far as the endpoint knows.
+    dues: Dues,
+    settled: Dues,
+    /// Sessions whose windows want to grow.
+    growing: BTreeSet<SessionId>,
+    /// When the peer's networks were last counted anew, and how often it told them since.
+    announcements: (Instant, u32),
 }
 
 impl Association {
@@ -105,6 +116,10 @@ impl Association {
             dial_at: None,
             dial_dirty: true,
             idle_since: None,
+            dues: Dues::default(),
+            settled: Dues::default(),
+            growing: BTreeSet::new(),
+            announcements: (Instant(0), 0),
         }
     }
 
@@ -154,6 +169,13 @@ impl Association {
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let dues = session.dues();
+            self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
+            if session.inb.may_grow() {
+                self.growing.insert(id);
+            }
+        }
         let session = self.sessions.get(&id);
         if session.is_some_and(Session::has_work) {
             self.work.insert(id);
@@ -176,6 +198,8 @@ impl Association {
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let mut session = self.sessions.remove(&id)?;
         session.detached();
+        self.dues.replace(core::mem::take(&mut session.noted), Dues::default());
+        self.growing.remove(&id);
         self.dial_dirty = true;
         self.touch(id);
         for path in self.paths.values_mut() {
@@ -275,10 +299,11 @@ impl Association {
                     || path.ping_due
                     || path.pong_due.is_some()
                     || self.says_bye(now)
-                    || self.networks_due
-                    || !self.work.is_empty()
-                    || !self.notices.is_empty()
-                    || !self.ends.is_empty()
+                    || !path.is_full()
+                        && (self.networks_due
+                            || !self.work.is_empty()
+                            || !self.notices.is_empty()
+                            || !self.ends.is_empty())
             }
         }
     }
@@ -378,26 +403,58 @@ impl Association {
             }
             self.touch(id);
         }
-        self.forget_excess(cx);
     }
 
-    /// A peer may park only so many of the sessions that it opened.
-    fn forget_excess(&mut self, cx: &mut Context) {
-        let mut parked: Vec<(Option<Instant>, SessionId)> = self
-            .sessions
-            .values()
-            .filter(|s| !s.opener && s.join == Join::Parked)
-            .map(|s| (s.parked_at, s.id))
-            .collect();
-        if parked.len() <= cx.config.max_parked {
-            return;
+    /// Lets windows grow by at most `room` bytes in all, and brings the peer's dues up to date.
+    pub(crate) fn settle(&mut self, ledger: &mut Ledger, mut room: u64) {
+        for id in core::mem::take(&mut self.growing) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                room = session.inb.grow(room);
+                // Without room it asks again when more was taken.
+                self.touch(id);
+                self.growing.remove(&id);
+            }
         }
-        parked.sort_unstable();
-        let excess = parked.len() - cx.config.max_parked;
-        for (_, id) in parked.into_iter().take(excess) {
-            cx.stats.forgotten += 1;
-            self.end(cx, id, EndReason::Forgotten, false, None);
+        ledger.replace(self.peer, self.settled, self.dues);
+        self.settled = self.dues;
+    }
+
+    pub(crate) const fn dues(&self) -> Dues {
+        self.dues
+    }
+
+    /// The session that holds most.
+    pub(crate) fn heaviest(&self) -> Option<SessionId> {
+        self.sessions.values().max_by_key(|session| session.noted.held).map(|session| session.id)
+    }
+
+    /// Its parked sessions that the peer opened, with the time since when they are.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (Option<Instant>, SessionId)> {
+        let parked = self.sessions.values().filter(|s| !s.opener && s.join == Join::Parked);
+        parked.map(|session| (session.parked_at, session.id))
+    }
+
+    /// Since when it has no path, if all its sessions are the peer's: it may be forgotten.
+    pub(crate) fn forgettable(&self) -> Option<Instant> {
+        let ours = self.sessions.values().any(|session| session.opener);
+        let parked = self.sessions.values().filter_map(|session| session.parked_at).max();
+        parked.filter(|_| !ours && self.paths.is_empty())
+    }
+
+    /// Ends a session that the peer opened and left.
+    pub(crate) fn forget(&mut self, cx: &mut Context, id: SessionId) {
+        cx.stats.forgotten += 1;
+        self.end(cx, id, EndReason::Forgotten, false, None);
+    }
+
+    /// Whether the peer may tell its networks once more: networks do not come and go hundreds of times a second.
+    fn may_announce(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.announcements;
+        if now.since(*since) > ANNOUNCEMENTS.1 {
+            (*since, *count) = (now, 0);
         }
+        *count += 1;
+        *count <= ANNOUNCEMENTS.0
     }
 
     fn cargo_lost(&mut self, cargo: Cargo) {
@@ -420,7 +477,10 @@ impl Association {
             assert_eq!(sum, path.in_flight, "{} in flight", path.number);
             assert_eq!(path.sent - path.acked, path.flights.len() as u64, "{} flights", path.number);
         }
+        let mut dues = Dues::default();
         for session in self.sessions.values() {
+            assert_eq!(session.noted, session.dues(), "{}: dues", session.id);
+            dues.replace(Dues::default(), session.noted);
             session.out.check_invariants();
             session.inb.check_invariants(cx.config.max_message);
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
@@ -428,6 +488,7 @@ impl Association {
             assert!(self.is_up() || parked, "{} goes on without a path", session.id);
             assert!(!self.is_up() || session.join != Join::Parked, "{} is parked beside a path", session.id);
         }
+        assert_eq!((dues, dues), (self.dues, self.settled), "the dues of {}", self.peer);
         let up = self.paths.values().filter(|path| path.is_up()).count();
         assert!(up <= cx.config.max_paths && self.paths.len() <= 2 * cx.config.max_paths, "too many paths");
     }

@@ -9,8 +9,16 @@ use steadfast_wire::frame::Process;
 pub struct Config {
     /// The largest whole message that is accepted from a peer; at most half of each window. 1 MiB.
     pub max_message: u64,
-    /// What one session may hold unread at the receiver, foreground and background. 4 MiB and 16 MiB.
+    /// What one session may hold unread at the receiver, foreground and background, at most. 4 MiB and 16 MiB.
     pub windows: [u64; 2],
+    /// What the windows of a session begin with. They double each time that the application has taken as much as they
+    /// hold. 256 KiB and 512 KiB.
+    pub first_windows: [u64; 2],
+    /// How much the windows of all sessions of one peer may grow in all. 256 MiB.
+    pub max_growth: u64,
+    /// What all sessions of one peer may hold unread, with what it takes to keep it. A session that goes over it is
+    /// ended as refused. 512 MiB.
+    pub max_held: u64,
     /// What one session may hold unsent at the sender, foreground and background, before a send has to wait.
     /// 4 MiB and 16 MiB; a single message or write may go over it, and the oldest message counts by itself, because
     /// all others may wait for it: so at most twice this.
@@ -37,8 +45,11 @@ pub struct Config {
     pub max_paths: usize,
     /// The most sessions of an association. 16,384.
     pub max_sessions: usize,
-    /// The most sessions that peers opened and the application has not accepted. 4,096.
+    /// The most sessions that peers opened and the application has not accepted. A single peer may have a quarter of
+    /// them. 4,096.
     pub max_incoming: usize,
+    /// The most processes of one peer. Those whose paths are gone longest are forgotten for new ones. 64.
+    pub max_processes: usize,
     /// The most paths that have connected to us and not yet said HELLO. 256.
     pub max_greeting: usize,
     /// The most associations. 4,096.
@@ -58,6 +69,9 @@ impl Default for Config {
         Self {
             max_message: 1 << 20,
             windows: [4 << 20, 16 << 20],
+            first_windows: [256 << 10, 512 << 10],
+            max_growth: 256 << 20,
+            max_held: 512 << 20,
             send_buffers: [4 << 20, 16 << 20],
             durable: false,
             suspicion_margin: Duration::from_millis(15),
@@ -71,6 +85,7 @@ impl Default for Config {
             max_paths: 8,
             max_sessions: 16_384,
             max_incoming: 4096,
+            max_processes: 64,
             max_greeting: 256,
             max_associations: 4096,
             max_parked: 1000,
@@ -78,6 +93,13 @@ impl Default for Config {
             metered_standby: false,
             process: Process::default(),
         }
+    }
+}
+
+impl Config {
+    /// What a session's windows begin with.
+    pub(crate) fn first_windows(&self) -> [u64; 2] {
+        [0, 1].map(|class: usize| self.first_windows[class].min(self.windows[class]))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::config::{Config, Ordering, SessionConfig};
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo, Violation};
 use crate::journal::JournalEntry;
+use crate::ledger::Ledger;
 use crate::path::{Path, State};
 use crate::session::{Ending, Session};
 use crate::stats::Stats;
@@ -18,6 +19,7 @@ use steadfast_wire::{
     Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
 };
 
+mod bounds;
 mod restore;
 mod verbs;
 
@@ -63,6 +65,7 @@ pub struct Endpoint {
     timers: BTreeSet<(Instant, AssociationId)>,
     timer_of: BTreeMap<AssociationId, Instant>,
     ready: BTreeSet<PathNumber>,
+    ledger: Ledger,
 }
 
 impl Endpoint {
@@ -82,6 +85,7 @@ impl Endpoint {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             ready: BTreeSet::new(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Endpoint {
 
     /// Brings everything that is kept beside an association up to date after it changed.
     fn after(&mut self, now: Instant, id: AssociationId) {
+        self.settle(now, id);
         let Some(association) = self.associations.get_mut(&id) else { return };
         for ending in core::mem::take(&mut association.ended) {
             let peer = association.peer;
@@ -331,7 +336,10 @@ impl Endpoint {
             }
             Frame::Resume(view) => {
                 let late = |session: &Session| session.is_late(&view, up_since);
+                let peer = association.peer;
                 let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
+                // Of a conversation with somebody else it hears what anybody would.
+                let home = home.filter(|home| home.peer == peer);
                 if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(late) {
                     self.cx.stats.frames_late += 1;
                 } else {
@@ -364,7 +372,9 @@ impl Endpoint {
             return None;
         }
         let full = association.sessions.len() >= self.cx.config.max_sessions;
-        if full || self.incoming.len() >= self.cx.config.max_incoming {
+        let max_incoming = self.cx.config.max_incoming;
+        let waiting = self.ledger.of(association.peer).waiting as usize;
+        if full || self.incoming.len() >= max_incoming || waiting >= max_incoming.div_ceil(4) {
             self.cx.stats.refused_sessions += 1;
             association.tell_end((session, EndReason::Refused, MessageId(0)));
             return None;
@@ -373,7 +383,7 @@ impl Endpoint {
         let config = SessionConfig { ordering, ..SessionConfig::default() };
         self.sessions.insert(session, id);
         self.incoming.push_back(session);
-        Some(Session::new(&mut self.cx, session, false, config))
+        Some(Session::new(&self.cx, session, false, config))
     }
 
     fn handle_resume(&mut self, now: Instant, id: AssociationId, view: &Resume) {
@@ -445,6 +455,8 @@ impl Endpoint {
         moved.park(&mut self.cx, now);
         if let Some(association) = self.associations.get_mut(&to) {
             association.insert(&mut self.cx, moved);
+            // Before the other side's loss is counted, or there would be room twice.
+            association.settle(&mut self.ledger, 0);
             self.sessions.insert(session, to);
         }
     }
@@ -457,7 +469,7 @@ impl Endpoint {
         let incarnation = hello.incarnation;
         let id = if let Some(greeting) = self.greetings.remove(&number) {
             let Some(id) = self.adopt(now, greeting, incarnation) else {
-                self.cx.stats.refused_greetings += 1;
+                self.cx.stats.refused_processes += 1;
                 self.cx.actions.push_back(Action::Reset { path: number });
                 return Ok(());
             };
@@ -482,7 +494,7 @@ impl Endpoint {
         let Greeting { path, peer } = greeting;
         let id = match self.by_process(peer, incarnation) {
             Some(id) => id,
-            None if self.associations.len() >= self.cx.config.max_associations => return None,
+            None if !self.make_room(now, peer) => return None,
             None => {
                 let mut association = Association::new(peer, Some(incarnation), Vec::new());
                 // The side that opened the first path opens the others; we help if it does not.
@@ -646,6 +658,7 @@ impl Endpoint {
             let home = self.associations.get(id);
             assert!(home.is_some_and(|a| a.sessions.contains_key(session)), "{session} is nowhere");
         }
+        self.check_bounds();
         assert!(self.tombstones.len() <= TOMBSTONES, "too many tombstones");
     }
 }

@@ -11,6 +11,8 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 /// Reports of arrival wait at most this long for company, or for this many bytes.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 pub(crate) const REPORT_BYTES: u64 = 4096;
+/// The most frames on their way on one path, some 100 bytes of memory each.
+const MAX_FLIGHTS: usize = 65_536;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -142,6 +144,11 @@ impl Path {
     /// Up, and nothing speaks against it.
     pub(crate) fn is_good(&self) -> bool {
         self.is_up() && self.suspect.is_none()
+    }
+
+    /// The peer takes frames and reports none of them: nothing more that is to be reported goes out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.flights.len() >= MAX_FLIGHTS
     }
 
     /// A counted frame goes out.

@@ -1,6 +1,5 @@
 //! The demo's second process: makes two hosts and two networks, starts a process on each host, cuts and heals.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -108,14 +107,10 @@ enum Stage {
 impl Stage {
     fn emulated() -> Result<Self, LabError> {
         if Lab::available().is_err() {
-            await_single_thread();
             enter_user_namespace()?;
         }
         let lab = Lab::new()?;
         let hosts = [lab.host(Role::Sender.host())?, lab.host(Role::Receiver.host())?];
-        for host in &hosts {
-            separate_networks(host);
-        }
         let links = NETWORKS.iter().map(|plan| {
             let link =
                 lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way);
@@ -161,27 +156,11 @@ impl Stage {
     }
 }
 
-/// Makes a host answer for an address only on the network that has it; Linux would answer on any, and each network would be
-/// a way to the addresses of both.
-fn separate_networks(host: &Host) {
-    // Where the setting is out of reach, as in some containers, there are more paths and the same networks.
-    let _read_only = host.run(|| fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1"));
-}
-
 /// This program, even if its file was replaced meanwhile.
 pub(crate) fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("steadfast");
     command
-}
-
-/// A thread that was joined may still be in the kernel's list for a moment, and then no user namespace can be entered.
-fn await_single_thread() {
-    let guard = Instant::now() + Duration::from_secs(1);
-    let threads = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    while threads() > 1 && Instant::now() < guard {
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The processes of the hosts; dropping it ends them.

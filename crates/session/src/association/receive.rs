@@ -131,7 +131,7 @@ impl Association {
                 }
             }
             Frame::Pong { nonce } => self.handle_pong(cx, now, number, nonce),
-            Frame::Networks { epoch, networks } => self.handle_networks(cx, now, epoch, networks),
+            Frame::Networks { epoch, networks } => return self.handle_networks(cx, now, epoch, networks),
             Frame::Bye { reason } => {
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
                 for id in self.sessions.keys().copied().collect::<alloc::vec::Vec<_>>() {
@@ -343,9 +343,12 @@ impl Association {
         now: Instant,
         epoch: u64,
         networks: alloc::vec::Vec<Network>,
-    ) {
+    ) -> Result<(), Violation> {
         if epoch < self.remote_epoch {
-            return;
+            return Ok(());
+        }
+        if !self.may_announce(now) {
+            return Err(Violation::Limit);
         }
         self.remote_epoch = epoch;
         let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));
@@ -363,6 +366,7 @@ impl Association {
             self.dials.networks_changed(now);
         }
         self.routes_changed();
+        Ok(())
     }
 }
 

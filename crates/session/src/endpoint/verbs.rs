@@ -35,7 +35,7 @@ impl Endpoint {
         let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
         let session = self.cx.rng.session();
-        let mut new = Session::new(&mut self.cx, session, true, config);
+        let mut new = Session::new(&self.cx, session, true, config);
         self.sessions.insert(session, id);
         if let Some(association) = self.associations.get_mut(&id) {
             self.cx.remember(
@@ -93,6 +93,7 @@ impl Endpoint {
             let Some(session) = association.sessions.get_mut(&id) else { continue };
             session.accepted = true;
             session.config = SessionConfig { ordering: session.config.ordering, ..config };
+            association.touch(id);
             self.after(now, home);
             return Some((id, peer));
         }

@@ -240,3 +240,26 @@ fn a_crash_that_nobody_heard_of_is_noticed_and_told() {
     assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(steadfast_wire::frame::EndReason::Unknown));
     assert_eq!(pair.outcome(A, id), Some(steadfast_session::Outcome::Unknown));
 }
+
+#[test]
+fn a_network_that_dies_takes_its_other_paths_into_doubt() {
+    let networks = [net(2_000_000, 20), net(2_000_000, 60)];
+    let mut pair = Pair::begin(9, &Config::default(), &networks, SessionConfig::default());
+    // Each network of one host reaches each of the other: four paths, and the two best share what is about to die.
+    pair.world.routed = true;
+    pair.until("four paths are up", |pair| {
+        [A, B].iter().all(|host| pair.world.nodes[*host].core.paths().len() == 4)
+    });
+    for host in [A, B] {
+        let ids: Vec<_> = (0..100).map(|number| pair.say(host, &format!("{number}"))).collect();
+        pair.until_delivered(host, &ids);
+    }
+    pair.run(Duration::from_secs(2));
+    let before = pair.world.now;
+    pair.hole(B, BEST, true, true);
+    let id = pair.say(A, "where to?");
+    pair.until("it arrives", |pair| pair.taken[B].iter().any(|message| message.id == id));
+    let waited = pair.world.now.since(before);
+    // Suspected after 60 ms, there 60 ms later; a second suspicion would cost 100 ms more.
+    assert!(waited < Duration::from_millis(150), "{waited:?}");
+}

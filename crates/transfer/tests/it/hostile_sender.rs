@@ -390,6 +390,8 @@ fn whatever_is_said() {
                             let entry = wanted[*entry as usize % wanted.len()];
                             let content = vec![7; sizes.get(entry as usize).copied().unwrap_or(0)];
                             hostile.content(entry, 0, &content, &content).await;
+                            // Until it is there, which is when nothing more is said.
+                            let _no_more = hostile.wanted().await;
                         }
                         Act::Noise(noise) => _ = hostile.say(noise.clone()).await,
                         Act::Content { entry, offset, bytes, right } => {
