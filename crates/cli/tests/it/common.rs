@@ -4,13 +4,19 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use steadfast::{Endpoint, Fingerprint, Identity, Override, ScoutConfig};
 use tokio::runtime::Runtime;
+
+/// Nothing that works is silent for so long, on however slow a machine.
+const GUARD: Duration = Duration::from_secs(20);
 
 /// The program under test.
 pub(crate) fn steadfast() -> Command {
@@ -143,24 +149,28 @@ impl From<Output> for Run {
 /// A command that runs until it is told to stop, and is stopped if the test forgets.
 pub(crate) struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Running {
     pub(crate) fn start(command: &mut Command, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let mut child = spawn(command.stdout(Stdio::piped()));
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
-    /// The next line that it prints; blocks until there is one. Empty at the end.
+    /// The next line that it prints, once there is one. Empty at the end.
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line
+        match self.lines.recv_timeout(GUARD) {
+            Ok(line) => line + "\n",
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => panic!("it printed nothing for {GUARD:?}"),
+        }
     }
 
-    /// The next object that it prints; blocks until there is one.
+    /// The next object that it prints, once there is one.
     pub(crate) fn object(&mut self) -> Option<Value> {
         let line = self.line();
         (!line.is_empty())
