@@ -167,8 +167,11 @@ impl Monitor {
     }
 
     pub(crate) fn counted(&self, files: u64, bytes: u64) {
-        self.note(|progress| progress.total = Some((files, bytes)));
-        self.tell(Event::Counted { files, bytes });
+        let before = self.lock().total.replace((files, bytes));
+        // A new conversation counts again, mostly the same.
+        if before != Some((files, bytes)) {
+            self.tell(Event::Counted { files, bytes });
+        }
     }
 
     /// A file begins at `have` of its bytes.

@@ -23,7 +23,8 @@ pub(crate) struct Meter {
     events: Events,
     peer: Option<Fingerprint>,
     direction: Direction,
-    seen: HashMap<PathNumber, u64>,
+    /// Bytes of each path at the last look, and its network: one that is gone has no name any more.
+    seen: HashMap<PathNumber, (u64, String)>,
     networks: BTreeMap<String, u64>,
     window: VecDeque<Sample>,
 }
@@ -79,8 +80,14 @@ impl Meter {
             return;
         }
         let now = if self.direction == Direction::Sent { path.sent } else { path.received };
-        let before = self.seen.insert(path.path, now).unwrap_or(0);
-        *self.networks.entry(path.local_name.clone()).or_default() += now.saturating_sub(before);
+        let (before, name) = self.seen.entry(path.path).or_default();
+        if name.is_empty() {
+            name.clone_from(&path.local_name);
+        }
+        if !name.is_empty() {
+            *self.networks.entry(name.clone()).or_default() += now.saturating_sub(*before);
+            *before = now;
+        }
     }
 
     /// Bytes of frames by network, so far.

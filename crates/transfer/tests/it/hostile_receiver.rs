@@ -16,11 +16,20 @@ async fn say(socket: &MultiSocket, answers: &[Answer]) {
 
 /// Sends a file to whoever `act` plays.
 async fn against<F: Future<Output = ()>>(act: impl FnOnce(MultiSocket) -> F) -> Result<(), SendFailure> {
+    // Long enough for a machine that does other things.
+    against_within(Duration::from_secs(30), act).await
+}
+
+/// The same with a limit of its own for doing nothing.
+async fn against_within<F: Future<Output = ()>>(
+    idle: Duration,
+    act: impl FnOnce(MultiSocket) -> F,
+) -> Result<(), SendFailure> {
     let place = Place::new();
     place.put("f", 200_000);
     let (a, b) = pair().await;
     let (at_a, at_b) = meet(&a, &b).await;
-    let sender = Sender::new(place.plan(&["f"]), Labels::background()).idle_limit(Duration::from_millis(400));
+    let sender = Sender::new(place.plan(&["f"]), Labels::background()).idle_limit(idle);
     let monitor = Monitor::default();
     let (sent, ()) = soon("both", async { tokio::join!(sender.send(&at_a, &monitor), act(at_b)) }).await;
     sent
@@ -69,16 +78,17 @@ async fn answers_that_no_receiver_gives_end_the_conversation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_takes_nothing_or_asks_for_ever_is_left() {
-    let sent = against(|socket| async move { listen(&socket).await }).await;
+    let sent =
+        against_within(Duration::from_millis(400), |socket| async move { listen(&socket).await }).await;
     assert!(matches!(sent, Err(SendFailure::Idle(_))), "{sent:?}");
-    let sent = against(|socket| async move {
+    let sent = against_within(Duration::from_millis(400), |socket| async move {
         say(&socket, &[WELCOME]).await;
         listen(&socket).await;
     })
     .await;
     assert!(matches!(sent, Err(SendFailure::Idle(_))), "{sent:?}");
     // It says that it goes on, and does not.
-    let sent = against(|socket| async move {
+    let sent = against_within(Duration::from_millis(400), |socket| async move {
         say(&socket, &[WELCOME]).await;
         tokio::select! {
             () = listen(&socket) => {}
