@@ -24,7 +24,6 @@ pub(crate) enum Exit {
     /// Nobody answered in time.
     Unreachable = 4,
     /// Stopped half-way; the same command again goes on from there.
-    #[expect(dead_code, reason = "commands that transfer files end with it")]
     Interrupted = 5,
 }
 
@@ -85,7 +84,6 @@ impl Exit {
 }
 
 /// Says why a command failed, once, and turns its result into the exit code.
-#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
 pub(crate) fn end(result: anyhow::Result<Exit>, output: &mut Output) -> ExitCode {
     let error = match result {
         Ok(exit) => return exit.into(),
@@ -98,13 +96,19 @@ pub(crate) fn end(result: anyhow::Result<Exit>, output: &mut Output) -> ExitCode
     if error.chain().any(closed) {
         return Exit::Failed.into();
     }
-    let exit = Exit::of(&error);
-    let message = clean_lines(&describe(&error));
-    output.end_status();
-    eprintln!("steadfast: {message}");
+    let (exit, message) = tell(&error, output);
     // Where this cannot be written either, standard error has said it.
     let _closed = output.object(&json!({ "error": message, "exit": exit as u8 }));
     exit.into()
+}
+
+/// Says on standard error why a command failed; its exit code, and what was said.
+#[expect(clippy::print_stderr, reason = "the one place where a failure is told")]
+pub(crate) fn tell(error: &anyhow::Error, output: &mut Output) -> (Exit, String) {
+    let message = clean_lines(&describe(error));
+    output.end_status();
+    eprintln!("steadfast: {message}");
+    (Exit::of(error), message)
 }
 
 /// The error and its causes, each once: many name their cause in their own words.

@@ -6,7 +6,7 @@
 //! | `context.rs`, `config.rs` | from options and files to an endpoint and a peer |
 //! | `exit.rs` | exit codes, and how a failure is told |
 //! | `output.rs`, `screen.rs` | what is printed, for people or as JSON |
-//! | `log.rs`, `duration.rs` | what else several commands need |
+//! | `log.rs`, `duration.rs`, `transfer.rs` | what else several commands need |
 //! | one for each command | that command |
 //!
 //! Invariants: no thread starts before a command runs, since the demo's lab enters a user namespace; nothing that a peer
@@ -23,7 +23,10 @@ mod manual;
 mod networks;
 mod output;
 mod ping;
+mod receive;
 mod screen;
+mod send;
+mod transfer;
 mod trust;
 
 use std::process::ExitCode;
@@ -70,6 +73,10 @@ enum Command {
     Networks(networks::Arguments),
     /// Measure round trips to a peer, over every path and through a conversation.
     Ping(ping::Arguments),
+    /// Send files and directories to a machine where `steadfast receive` runs; the same command goes on after anything.
+    Send(send::Arguments),
+    /// Receive files and directories, and print the line with which the other side sends them.
+    Receive(receive::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// Print what makes a shell complete the program's arguments.
@@ -114,6 +121,8 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Trust(command) => trust::run(command, &context()?, output),
         Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
         Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
+        Command::Send(arguments) => send::run(&arguments, &context()?, output),
+        Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
         Command::Completions(arguments) => manual::completions(&arguments, output),
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Demo => demo::run(output),

@@ -72,6 +72,12 @@ impl Screen {
         self.write(&format!("{erase}{}\n", text.as_ref()));
     }
 
+    /// Writes the beginning of a line that somebody else completes.
+    pub(crate) fn line_start(&mut self, text: &str) {
+        let erase = self.erase();
+        self.write(&format!("{erase}{text}"));
+    }
+
     /// Writes a long text that stays, broken between words, each line after `indent` spaces.
     pub(crate) fn paragraph(&mut self, indent: usize, text: &str) {
         for line in wrap(text, self.width.min(100).saturating_sub(indent)) {

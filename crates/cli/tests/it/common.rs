@@ -192,8 +192,13 @@ impl Running {
     }
 
     /// Presses Ctrl-C; returns what it prints then and its exit code.
-    pub(crate) fn interrupt(mut self) -> (Vec<Value>, Option<i32>) {
+    pub(crate) fn interrupt(self) -> (Vec<Value>, Option<i32>) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        self.end()
+    }
+
+    /// Waits for its end; returns what it prints until then and its exit code.
+    pub(crate) fn end(mut self) -> (Vec<Value>, Option<i32>) {
         let mut rest = Vec::new();
         while let Some(object) = self.object() {
             rest.push(object);

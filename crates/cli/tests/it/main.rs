@@ -10,5 +10,7 @@ mod lab;
 mod manual;
 mod ping;
 mod terminal;
+mod transfer;
+mod transfer_lab;
 mod trust;
 mod usage;
