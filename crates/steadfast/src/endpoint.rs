@@ -162,7 +162,7 @@ impl Endpoint {
         if peer == self.fingerprint() {
             return Err(ConnectError::Itself(peer));
         }
-        let addresses = target.resolve().await?;
+        let addresses = target.resolve(self.handle.connect_limit).await?;
         if target.fingerprint.is_some() {
             trusted.give(peer);
         }

@@ -142,7 +142,7 @@ impl Enemy {
     }
 
     /// The victim hangs up.
-    async fn is_thrown_out(mut self) {
+    async fn must_be_thrown_out(mut self) {
         while self.hear().await.is_some() {}
     }
 }
@@ -212,6 +212,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+#[expect(clippy::print_stdout, reason = "what it measured belongs to the test's words")]
 /// An attack in a process of its own, whose memory may grow by at most `most` bytes.
 fn in_bounds<F: Future<Output = ()>>(name: &str, most: u64, attack: fn() -> F) {
     isolated(&format!("hostile::{name}"), || {
@@ -239,20 +240,20 @@ async fn what_cannot_be_read_closes_its_path() {
         let before = scene.victim.stats().violations_decode;
         let mut enemy = scene.infiltrate().await;
         enemy.write(&bytes).await;
-        enemy.is_thrown_out().await;
+        enemy.must_be_thrown_out().await;
         assert!(scene.victim.stats().violations_decode > before, "{what}: {:?}", scene.victim.stats());
         scene.friend_is_served().await;
     }
 }
 
 #[tokio::test]
-async fn whoever_does_not_greet_properly_is_thrown_out() {
+async fn whoever_does_not_greet_properly_must_be_thrown_out() {
     let scene = Scene::new().await;
     for frames in [vec![open(1)], vec![hello(1), hello(2)], vec![hello(1), hello(1)]] {
         let before = scene.victim.stats().violations_hello;
         let mut enemy = scene.attack().await;
         enemy.say(&frames).await;
-        enemy.is_thrown_out().await;
+        enemy.must_be_thrown_out().await;
         assert!(scene.victim.stats().violations_hello > before, "{frames:?}");
     }
     scene.friend_is_served().await;
@@ -264,7 +265,7 @@ async fn a_strangers_key_opens_nothing() {
     scene.enemy = Identity::generate().unwrap();
     let key = scene.enemy.fingerprint();
     // Refused after its own side of the handshake is done, so it hears nothing, not even HELLO.
-    scene.infiltrate().await.is_thrown_out().await;
+    scene.infiltrate().await.must_be_thrown_out().await;
     let stranger = soon("stranger", scene.victim.next_stranger()).await.unwrap();
     assert_eq!(stranger.key, key);
     assert_eq!(scene.victim.reception().strangers, 1);
@@ -323,7 +324,7 @@ async fn ids_that_run_away_close_the_path() {
     enemy.say(&[open(1)]).await;
     enemy.say(&flood).await;
     scene.counts("limit", |stats| stats.violations_limit).await;
-    enemy.is_thrown_out().await;
+    enemy.must_be_thrown_out().await;
     scene.friend_is_served().await;
 }
 
