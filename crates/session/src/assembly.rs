@@ -4,9 +4,9 @@ use alloc::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use core::ops::Range;
 
-/// Pieces smaller than this are copied out of the buffer that they came in, in bytes. They grow to this length when
-/// more follows.
-const COPIED: usize = 32 * 1024;
+/// Pieces smaller than this are copied out of the buffer that they came in, in bytes; frames carry at most 64 KiB, and
+/// those of a bulk transfer just that. Copied pieces grow to this length when more follows.
+const COPIED: usize = 60 * 1024;
 /// A copied piece shorter than this is joined to one that comes before it, in bytes. Longer ones are left, or pieces
 /// that arrive backwards would be copied over and over.
 const JOINED: usize = 1024;

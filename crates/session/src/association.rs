@@ -153,7 +153,8 @@ impl Association {
     }
 
     /// A session joins: a new one, or one that another association had.
-    pub(crate) fn insert(&mut self, cx: &mut Context, mut session: Session) {
+    pub(crate) fn insert(&mut self, cx: &mut Context, now: Instant, mut session: Session) {
+        session.joined_at = now;
         if let Some(hello) = &self.hello {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
@@ -193,8 +194,18 @@ impl Association {
         }
     }
 
-    /// Takes a session out, to move it elsewhere.
+    /// Takes a session out, to move it elsewhere: it may come back, and what is in flight is not its any more.
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.take(id)?;
+        for flight in self.paths.values_mut().flat_map(|path| &mut path.flights) {
+            if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id) {
+                flight.cargo = Cargo::Nothing;
+            }
+        }
+        Some(session)
+    }
+
+    fn take(&mut self, id: SessionId) -> Option<Session> {
         let mut session = self.sessions.remove(&id)?;
         session.detached();
         self.dues.replace(core::mem::take(&mut session.noted), Dues::default());
@@ -203,12 +214,6 @@ impl Association {
         self.touch(id);
         for path in self.paths.values_mut() {
             path.introduced.remove(&id);
-            for flight in &mut path.flights {
-                if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id)
-                {
-                    flight.cargo = Cargo::Nothing;
-                }
-            }
         }
         Some(session)
     }
@@ -222,7 +227,7 @@ impl Association {
         tell: bool,
         common: Option<MessageId>,
     ) {
-        let Some(mut session) = self.remove(id) else { return };
+        let Some(mut session) = self.take(id) else { return };
         session.out.end(cx);
         let here = session.inb.common();
         if reason == EndReason::RolledBack {
@@ -386,7 +391,7 @@ impl Association {
             self.closed_paths.pop_front();
         }
         for flight in flights {
-            self.cargo_lost(flight.cargo);
+            self.cargo_lost(flight.cargo, flight.at);
         }
         if reason != DownReason::Carrier {
             cx.actions.push_back(Action::Reset { path: number });
@@ -467,10 +472,11 @@ impl Association {
         *count <= ANNOUNCEMENTS.0
     }
 
-    fn cargo_lost(&mut self, cargo: Cargo) {
+    /// What flew at `at` has to be said again.
+    fn cargo_lost(&mut self, cargo: Cargo, at: Instant) {
         match cargo {
             Cargo::Session(id, item) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
+                if let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) {
                     session.lost(&item);
                     self.touch(id);
                 }

@@ -325,7 +325,7 @@ impl Endpoint {
                 if let Some(new) = self.admit(id, session, per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    association.handle_open(&mut self.cx, new, Some(token));
+                    association.handle_open(&mut self.cx, now, new, Some(token));
                 }
                 Ok(())
             }
@@ -403,7 +403,7 @@ impl Endpoint {
                 if let Some(new) = self.admit(id, view.session, view.per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    association.handle_open(&mut self.cx, new, None);
+                    association.handle_open(&mut self.cx, now, new, None);
                     association.handle_resume(&mut self.cx, now, view);
                 }
             }
@@ -448,7 +448,7 @@ impl Endpoint {
         };
         moved.park(&mut self.cx, now);
         if let Some(association) = self.associations.get_mut(&to) {
-            association.insert(&mut self.cx, moved);
+            association.insert(&mut self.cx, now, moved);
             // Before the other side's loss is counted, or there would be room twice.
             association.settle(&mut self.ledger, 0);
             self.sessions.insert(session, to);

@@ -108,6 +108,8 @@ pub(crate) struct Outbound {
     raised_below: u64,
     pub(crate) used: [u64; 2],
     pub(crate) limit: [u64; 2],
+    /// All that the peer's library ever had whole.
+    acked: RangeSet,
     max_message: u64,
     peer_durable: bool,
     dropped: RangeSet,
@@ -137,6 +139,7 @@ impl Outbound {
             raised_below: 0,
             used: [0; 2],
             limit: [0; 2],
+            acked: RangeSet::new(),
             max_message,
             peer_durable: false,
             dropped: RangeSet::new(),
@@ -678,7 +681,9 @@ impl Outbound {
         if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
             return Err(Violation::Contradiction);
         }
-        for id in self.known(&ack.received) {
+        // A peer may say the same range again and again.
+        let news: RangeSet = ack.received.iter().flat_map(|range| self.acked.missing(range)).collect();
+        for id in self.known(&news) {
             self.acked(cx, id);
         }
         for id in self.known(&ack.delivered) {
@@ -703,6 +708,7 @@ impl Outbound {
             return;
         }
         message.acked = true;
+        self.acked.insert_one(id);
         if let Some(whole) = message.whole() {
             message.arrived.insert(whole);
         }

@@ -11,8 +11,10 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 /// Reports of arrival wait at most this long for company, or for this many bytes.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 pub(crate) const REPORT_BYTES: u64 = 4096;
-/// The most frames on their way on one path, some 100 bytes of memory each.
+/// The most frames on their way on one path, some 100 bytes of memory each, and the most bytes of what they carried
+/// that is kept with them.
 const MAX_FLIGHTS: usize = 65_536;
+const MAX_CARGO: u64 = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -34,12 +36,22 @@ pub(crate) enum Cargo {
     Nothing,
 }
 
+impl Cargo {
+    fn weight(&self) -> u32 {
+        let (Self::Session(_, Item::Ack(ack)) | Self::Moved(_, Item::Ack(ack))) = self else { return 0 };
+        let ranges = ack.received.ranges() + ack.delivered.ranges() + ack.dropped.ranges();
+        (ranges * size_of::<core::ops::Range<u64>>()) as u32
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) cargo: Cargo,
     pub(crate) bytes: u32,
     pub(crate) at: Instant,
     pub(crate) background: bool,
+    /// Memory of the cargo beside the flight itself, in bytes.
+    weight: u32,
 }
 
 #[derive(Debug)]
@@ -68,6 +80,7 @@ pub(crate) struct Path {
     pub(crate) acked: u64,
     pub(crate) in_flight: u64,
     pub(crate) background_in_flight: u64,
+    cargo_weight: u64,
     pub(crate) last_progress: Instant,
     pub(crate) received: u64,
     pub(crate) unreported: u64,
@@ -118,6 +131,7 @@ impl Path {
             acked: 0,
             in_flight: 0,
             background_in_flight: 0,
+            cargo_weight: 0,
             last_progress: now,
             received: 0,
             unreported: 0,
@@ -148,7 +162,7 @@ impl Path {
 
     /// The peer takes frames and reports none of them: nothing more that is to be reported goes out.
     pub(crate) fn is_full(&self) -> bool {
-        self.flights.len() >= MAX_FLIGHTS
+        self.flights.len() >= MAX_FLIGHTS || self.cargo_weight >= MAX_CARGO
     }
 
     /// A counted frame goes out.
@@ -163,7 +177,9 @@ impl Path {
             self.background_in_flight += bytes as u64;
         }
         self.last_sent = now;
-        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background });
+        let weight = cargo.weight();
+        self.cargo_weight += u64::from(weight);
+        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background, weight });
     }
 
     /// The next flight that a report of `count` frames covers.
@@ -174,6 +190,7 @@ impl Path {
         let flight = self.flights.pop_front()?;
         self.acked += 1;
         self.in_flight -= u64::from(flight.bytes);
+        self.cargo_weight -= u64::from(flight.weight);
         if flight.background {
             self.background_in_flight -= u64::from(flight.bytes);
         }

@@ -69,6 +69,8 @@ pub(crate) struct Session {
     pub(crate) inb: Inbound,
     /// What it adds to the dues of its association.
     pub(crate) noted: Dues,
+    /// Since when it is in its association: what flew before was another's.
+    pub(crate) joined_at: Instant,
     pub(crate) due: Due,
     /// The application has taken it with `accept`, or opened it.
     pub(crate) accepted: bool,
@@ -98,6 +100,7 @@ impl Session {
             out: Outbound::new(id, config.ordering, cx.config.max_message),
             inb: Inbound::new(id, &cx.config),
             noted: Dues::default(),
+            joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
             accepted: opener,
             acks_flying: 0,

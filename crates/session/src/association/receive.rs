@@ -186,7 +186,14 @@ impl Association {
     }
 
     /// A session that the peer opened.
-    pub(crate) fn handle_open(&mut self, cx: &mut Context, mut session: Session, held: Option<Token>) {
+    pub(crate) fn handle_open(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut session: Session,
+        held: Option<Token>,
+    ) {
+        session.joined_at = now;
         let peer = self.peer;
         if let Some(token) = held {
             session.epoch.hold(token);
@@ -235,7 +242,7 @@ impl Association {
         while let Some(flight) = path.land(progress.count) {
             bytes += u64::from(flight.bytes);
             newest = Some(flight.at);
-            landed.push(flight.cargo);
+            landed.push((flight.cargo, flight.at));
         }
         let Some(newest) = newest else { return Ok(()) };
         path.last_progress = now;
@@ -246,19 +253,19 @@ impl Association {
             path.estimate.delivered(bytes, progress.clock);
             self.recovered(cx, progress.path);
         }
-        for cargo in landed {
-            self.cargo_arrived(cx, cargo);
+        for (cargo, at) in landed {
+            self.cargo_arrived(cx, cargo, at);
         }
         Ok(())
     }
 
-    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo) {
+    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo, at: Instant) {
         let (id, late, item) = match cargo {
             Cargo::Session(id, item) => (id, false, item),
             Cargo::Moved(id, item) => (id, true, item),
             _ => return,
         };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) else { return };
         if late {
             session.arrived_late(cx, item);
         } else {
@@ -314,13 +321,13 @@ impl Association {
         }
         let mut landed = alloc::vec::Vec::new();
         while let Some(flight) = path.land(count) {
-            landed.push(flight.cargo);
+            landed.push((flight.cargo, flight.at));
         }
         if !landed.is_empty() {
             path.last_progress = now;
         }
-        for cargo in landed {
-            self.cargo_arrived(cx, cargo);
+        for (cargo, at) in landed {
+            self.cargo_arrived(cx, cargo, at);
         }
         Ok(())
     }

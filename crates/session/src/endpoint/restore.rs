@@ -49,7 +49,7 @@ impl Endpoint {
             };
             self.sessions.insert(id, home);
             if let Some(association) = self.associations.get_mut(&home) {
-                association.insert(&mut self.cx, session);
+                association.insert(&mut self.cx, now, session);
             }
             self.after(now, home);
         }

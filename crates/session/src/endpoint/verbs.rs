@@ -51,7 +51,7 @@ impl Endpoint {
             let token = new.epoch.offer(&mut self.cx);
             // Where there is a store the first token is stored with the first message, which waits for it.
             let _stored = self.cx.record(session, Record::Offered(token), Effect::None);
-            association.insert(&mut self.cx, new);
+            association.insert(&mut self.cx, now, new);
         }
         self.after(now, id);
         session
