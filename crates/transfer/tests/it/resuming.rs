@@ -127,7 +127,14 @@ async fn a_receiver_that_restarts_is_found_again() {
         }
         b.close("restarting").await;
         drop(b);
-        serve(bind(port).await.unwrap(), Receiver::new(place.store(false))).await
+        // Another test may have been given the port meanwhile, for as long as it takes.
+        let again = loop {
+            match bind(port).await {
+                Ok(endpoint) => break endpoint,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        serve(again, Receiver::new(place.store(false))).await
     };
     let both = Box::pin(async { tokio::join!(sender.deliver(&a, &contact, &from), receiving) });
     let (sent, received) = soon("transfer", both).await;
