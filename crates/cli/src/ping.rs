@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use steadfast::{Bytes, Endpoint, Events, Labels, MultiSocket, Outcome, PathInfo, PathNumber, SessionError};
+use steadfast_transfer::message::PING;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -22,9 +23,6 @@ use tally::{Route, Tally};
 
 /// How long the last answers are waited for: longer than a path may be silent before it is down, which settles its probe.
 const LINGER: Duration = Duration::from_secs(5);
-
-/// What a message says, for whoever reads it there. It is cancelled when it has arrived, so mostly nobody does.
-const PAYLOAD: &[u8] = b"steadfast ping: this message measures a round trip and wants no answer";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -185,7 +183,7 @@ impl Ping<'_> {
 
     fn send(&mut self, round: u64) {
         let start = Instant::now();
-        let Ok(receipt) = self.socket.try_send(Bytes::from_static(PAYLOAD), Labels::foreground()) else {
+        let Ok(receipt) = self.socket.try_send(Bytes::from_static(PING), Labels::foreground()) else {
             // The conversation is ending: its event tells, and the paths can be asked until then.
             self.message = None;
             return;
@@ -195,8 +193,10 @@ impl Ping<'_> {
         tokio::spawn(async move {
             let acked = receipt.acked().await;
             let time = acked.is_ok().then(|| start.elapsed());
-            // Nobody needs to read it any more; where somebody has, that is as good.
-            let _read = socket.cancel(receipt.id());
+            // The first one tells the peer's program what this is. Nobody needs to read the others.
+            if round > 1 {
+                let _read = socket.cancel(receipt.id());
+            }
             let _over = sender.send(Answer { round, of: Asked::Message(acked), time });
         });
     }
@@ -208,8 +208,7 @@ impl Ping<'_> {
         for path in paths {
             let before = message.bytes.insert(path.path, path.sent).unwrap_or(0);
             let route = Route::of(&path);
-            if path.sent - before >= PAYLOAD.len() as u64 && !message.by.iter().any(|known| known.is(&route))
-            {
+            if path.sent - before >= PING.len() as u64 && !message.by.iter().any(|known| known.is(&route)) {
                 message.by.push(route);
             }
         }

@@ -19,6 +19,8 @@ const MAGIC: [u8; 8] = *b"sfFILES\0";
 
 /// The version that is spoken here.
 pub const VERSION: u64 = 1;
+/// The first words of a conversation that only measures round trips: whoever takes files stays in it.
+pub const PING: &[u8] = b"steadfast ping: this message measures a round trip and wants no answer";
 
 /// The largest message that is looked at, the data excepted.
 pub const MAX_MESSAGE: usize = 256 * 1024;

@@ -6,14 +6,14 @@ mod directories;
 mod talk;
 
 use crate::manifest::ManifestFault;
-use crate::message::{Answer, Greeting, VERSION};
+use crate::message::{Answer, Greeting, PING, VERSION};
 use crate::progress::Monitor;
 use crate::sender::IDLE;
 use crate::store::Store;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use steadfast::{Fingerprint, Labels, MultiSocket, SessionError};
+use steadfast::{Fingerprint, Labels, Message, MultiSocket, SessionError};
 use tokio::sync::watch;
 
 /// How long a peer may take to say its first words.
@@ -113,15 +113,20 @@ impl Receiver {
         &self.store
     }
 
-    /// Takes a peer's first words; `None`, and the conversation is over, if they are not those of a transfer.
+    /// Takes a peer's first words; `None`, and the conversation is over, if they are not those of a transfer. One that only
+    /// measures round trips is read until its opener ends it.
     pub async fn greet(&self, socket: MultiSocket) -> Option<Request> {
         let first = tokio::time::timeout(GREETING, socket.recv()).await;
         let message = first.ok().and_then(Result::ok).flatten();
+        let pings = message.as_ref().and_then(Message::payload).is_some_and(|words| *words == PING);
         let greeting = message.and_then(|message| {
             let greeting = Greeting::decode(message.payload()?.clone())?;
             Some((greeting, Labels::foreground().rule(message.labels.rule.clone())))
         });
         let Some((greeting, labels)) = greeting else {
+            if pings {
+                while let Ok(Some(_)) = socket.recv().await {}
+            }
             // Ended in the background: who asked for something else is answered by the end.
             drop(socket);
             return None;
