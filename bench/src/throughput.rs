@@ -167,7 +167,8 @@ impl Meter {
     fn note(&mut self, length: usize) {
         self.last = now();
         self.bytes += length as u64;
-        let (began, _) = *self.began.get_or_insert((self.last, cpu_seconds()));
+        let time = self.last;
+        let (began, _) = *self.began.get_or_insert_with(|| (time, cpu_seconds()));
         if self.last - began >= WARM_UP {
             self.warm.get_or_insert((self.last, self.bytes));
         }
