@@ -13,6 +13,7 @@ use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
 use crate::path::{Cargo, Path};
 use crate::session::{Ending, Join, Session};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -53,7 +54,8 @@ pub(crate) struct Association {
     pub(crate) paths: BTreeMap<PathNumber, Path>,
     /// Ours, the peer's number, and what arrived.
     closed_paths: VecDeque<(PathNumber, PathNumber, u64)>,
-    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// Boxed, because the map keeps a third of its room free.
+    pub(crate) sessions: BTreeMap<SessionId, Box<Session>>,
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
     /// Where background goes on, so that sessions share it.
@@ -145,20 +147,23 @@ impl Association {
         if session.join == Join::Parked && self.is_up() {
             session.claim(cx);
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.dial_dirty = true;
         self.touch(id);
     }
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
-        let session = self.sessions.get(&id);
-        if session.is_some_and(Session::has_work) {
+        let session = self.sessions.get_mut(&id);
+        let timeout = session.as_ref().and_then(|session| session.timeout());
+        if session.as_ref().is_some_and(|session| session.has_work()) {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
+            if let Some(session) = session {
+                session.release_room();
+            }
         }
-        let timeout = session.and_then(Session::timeout);
         if timeout != self.timer_of.get(&id).copied() {
             if let Some(old) = self.timer_of.remove(&id) {
                 self.timers.remove(&(old, id));
@@ -172,7 +177,7 @@ impl Association {
 
     /// Takes a session out, to move it elsewhere.
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let mut session = self.sessions.remove(&id)?;
+        let mut session = *self.sessions.remove(&id)?;
         session.detached();
         self.dial_dirty = true;
         self.touch(id);
@@ -222,7 +227,7 @@ impl Association {
 
     /// Ends the sessions that both sides have shut and drained.
     pub(crate) fn finish_over(&mut self, cx: &mut Context, id: SessionId) {
-        if self.sessions.get(&id).is_some_and(Session::is_over) {
+        if self.sessions.get(&id).is_some_and(|session| session.is_over()) {
             self.end(cx, id, EndReason::Closed, true, None);
         }
     }

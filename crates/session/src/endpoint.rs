@@ -332,7 +332,8 @@ impl Endpoint {
             Frame::Resume(view) => {
                 let late = |session: &Session| session.is_late(&view, up_since);
                 let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
-                if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(late) {
+                if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(|session| late(session))
+                {
                     self.cx.stats.frames_late += 1;
                 } else {
                     self.handle_resume(now, id, &view);

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{Event, Read, Received, Recv, Violation};
 use crate::journal::{Effect, Record};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -46,7 +47,8 @@ impl Message {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     session: SessionId,
-    messages: BTreeMap<u64, Message>,
+    /// Boxed, because the map keeps room for eleven even when it is empty.
+    messages: BTreeMap<u64, Box<Message>>,
     /// Complete and not resolved.
     received: RangeSet,
     resolved: RangeSet,
@@ -104,6 +106,18 @@ impl Inbound {
             ack_held: BTreeSet::new(),
             shut: None,
             closed: false,
+        }
+    }
+
+    /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
+    pub(crate) fn release_room(&mut self) {
+        if self.messages.is_empty() {
+            self.messages = BTreeMap::new();
+            self.received = RangeSet::new();
+            self.by_place = Default::default();
+            self.awaited = BTreeSet::new();
+            self.freed = Vec::new();
+            self.ready = BTreeSet::new();
         }
     }
 
