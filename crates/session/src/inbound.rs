@@ -328,6 +328,11 @@ impl Inbound {
         }
     }
 
+    /// Whether [`recv`](Self::recv) would say that nothing can be taken yet.
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.ready.is_empty() && !self.is_finished()
+    }
+
     /// Takes the next message.
     pub(crate) fn recv(&mut self, cx: &mut Context) -> Recv {
         let Some((_, id)) = self.ready.pop_first() else {
