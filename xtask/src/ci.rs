@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::bench;
 use crate::process::{self, answer, cargo, succeeds};
 use crate::test;
 use crate::tidy;
@@ -63,17 +64,24 @@ fn timed(name: &'static str, step: impl FnOnce() -> bool) -> (&'static str, bool
     (name, success, took)
 }
 
-/// Fails if `Cargo.lock` no longer fits the manifests, and fetches what all later steps use, for all systems.
+/// Fails if a `Cargo.lock` no longer fits its manifests, and fetches what all later steps use, for all systems.
 fn lock() -> Result<bool> {
-    succeeds(&mut cargo(&["fetch", "--locked"]))
+    let main = succeeds(&mut cargo(&["fetch", "--locked"]))?;
+    Ok(succeeds(&mut cargo(&["fetch", "--locked", "--manifest-path", bench::MANIFEST]))? && main)
 }
 
 fn fmt() -> Result<bool> {
-    succeeds(&mut cargo(&["fmt", "--all", "--check"]))
+    let main = succeeds(&mut cargo(&["fmt", "--all", "--check"]))?;
+    Ok(succeeds(&mut cargo(&["fmt", "--check", "--manifest-path", bench::MANIFEST]))? && main)
 }
 
 fn clippy() -> Result<bool> {
-    succeeds(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    let lint = |what: &[&str]| {
+        let mut command = cargo(&["clippy", "--all-targets"]);
+        succeeds(command.args(what).args(["--", "--deny", "warnings"]))
+    };
+    let main = lint(&["--workspace"])?;
+    Ok(lint(&["--manifest-path", bench::MANIFEST])? && main)
 }
 
 fn doc() -> Result<bool> {

@@ -1,10 +1,11 @@
-//! The chores of this repository: `cargo xtask test`, `soak`, `replay`, `tidy` and `ci`.
+//! The chores of this repository: `cargo xtask test`, `soak`, `replay`, `bench`, `tidy` and `ci`.
 //!
 //! | file | one chore or idea |
 //! |---|---|
 //! | `test.rs`, `tally.rs` | every test, and what its output amounts to |
 //! | `setup.rs` | the programs that tests call, installed where that is possible |
 //! | `soak.rs` | the long counts, and one seed again |
+//! | `bench.rs` | the benchmarks, in a workspace of their own |
 //! | `tidy.rs` and below | rules about the text of the repository that no compiler checks |
 //! | `ci.rs` | everything that has to hold before a change is taken |
 //! | `process.rs` | starting cargo and other programs |
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a program of chores is for")]
 
+mod bench;
 mod ci;
 mod process;
 mod setup;
@@ -34,6 +36,7 @@ Usage: cargo xtask COMMAND
                    (ARGS go to `cargo test`, as in: cargo xtask test -- -p steadfast-wire -- frame)
   soak [NAME]      run the long counts, all of them or one
   replay SEED      run the simulator's swarm for this seed alone, with its trace
+  bench [NAME]     list the benchmarks, or run one (--quick to see that it works, --json for programs)
   tidy             check the rules that no compiler checks
   ci               run what CI runs: fmt, clippy, doc, deny, tidy, test
 ";
@@ -55,7 +58,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] | ["help" | "--help" | "-h"] => {
-            print!("{USAGE}\nSoaks:\n{}", soak::list());
+            print!("{USAGE}\nSoaks:\n{}\nBenchmarks:\n{}", soak::list(), bench::list());
             Ok(true)
         }
         ["test"] => test::run(&[]),
@@ -66,6 +69,11 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
         ["soak"] => soak::run(None),
         ["soak", name] => soak::run(Some(name)),
         ["replay", seed] => soak::replay(seed),
+        ["bench"] => {
+            print!("Usage: cargo xtask bench NAME [--quick] [--json]\n\n{}", bench::list());
+            Ok(true)
+        }
+        ["bench", name, options @ ..] => bench::run(name, options),
         ["tidy"] => tidy::run(),
         ["ci"] => ci::run(),
         _ => bail!("cannot make sense of `{}`\n\n{USAGE}", words.join(" ")),

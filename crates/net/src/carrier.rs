@@ -15,7 +15,9 @@ pub use tcp_info::TcpInfo;
 use crate::tls::{self, TlsError};
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
 use rustls::Connection;
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -33,6 +35,10 @@ pub const DEFAULT_RECORD_SIZE: usize = 16 * 1024;
 pub const DEFAULT_UNSENT_LIMIT: u32 = 128 * 1024;
 /// What is read from the socket at once; TLS records of 16 KiB one by one would cost a system call each.
 const INPUT: usize = 128 * 1024;
+thread_local! {
+    /// What a read takes from the kernel, until it is with TLS: within one call, so that all carriers share it.
+    static SHARED_INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 /// Plaintext written in one call before the caller gets its turn, whatever the peer can take.
 const WRITE_TURN: usize = 1024 * 1024;
 
@@ -41,7 +47,8 @@ const WRITE_TURN: usize = 1024 * 1024;
 /// Nothing runs inside: whoever owns it calls [`try_write`](Self::try_write) and [`try_read`](Self::try_read), which
 /// never block, and awaits [`socket`](Self::socket)`.writable()` or `.readable()` between them, without a lock.
 ///
-/// Holds up to 128 KiB of input and two records of output (see [`set_record_size`](Self::set_record_size)).
+/// Holds up to two records of output (see [`set_record_size`](Self::set_record_size)) and what has arrived of a TLS
+/// record; some 6 KiB while it is idle.
 /// Dropping it ends the connection without a farewell: the peer sees [`ReadState::Truncated`] or
 /// [`ReadState::Reset`].
 pub struct Carrier {
@@ -53,11 +60,11 @@ pub struct Carrier {
     local: SocketAddr,
     remote: SocketAddr,
     record_size: usize,
+    unsent_limit: usize,
+    /// What was written since the kernel last said that it wants more.
+    unasked: usize,
+    /// Empty between calls; small while there is little to say.
     plain: Vec<u8>,
-    /// Allocated at the first read; what lies in `input_start..input_end` is not yet with TLS.
-    input: Vec<u8>,
-    input_start: usize,
-    input_end: usize,
     input_ended: bool,
     output: Output,
 }
@@ -85,7 +92,7 @@ pub enum WriteState {
 pub enum ReadState {
     /// Everything that had arrived was given: await `readable()`, then call again.
     Blocked,
-    /// `max` bytes were given or a turn's work was done: call again. There may be no wake-up.
+    /// `max` bytes or more were given or a turn's work was done: call again. There may be no wake-up.
     More,
     /// The peer said that it sends no more (`close_notify`): nothing is missing.
     Closed,
@@ -105,10 +112,10 @@ impl Carrier {
             own,
             peer,
             record_size: DEFAULT_RECORD_SIZE,
+            unsent_limit: DEFAULT_UNSENT_LIMIT as usize,
+            // Unknown at first.
+            unasked: usize::MAX,
             plain: Vec::new(),
-            input: Vec::new(),
-            input_start: 0,
-            input_end: 0,
             input_ended: false,
             output: Output::Open,
         })
@@ -151,23 +158,23 @@ impl Carrier {
 
     /// How many bytes the kernel may hold that it has not sent yet (`TCP_NOTSENT_LOWAT`).
     ///
-    /// The kernel calls the socket writable, and so more is asked for, once less than half of this is unsent.
-    pub fn set_unsent_limit(&self, bytes: u32) -> io::Result<()> {
-        connect::set_unsent_limit(&self.socket, bytes)
+    /// The kernel calls the socket writable once less than half of this is unsent, and more is asked for while that was
+    /// so an eighth of it ago.
+    pub fn set_unsent_limit(&mut self, bytes: u32) -> io::Result<()> {
+        connect::set_unsent_limit(&self.socket, bytes)?;
+        self.unsent_limit = bytes as usize;
+        Ok(())
     }
 
     /// Writes what the kernel can send now.
     ///
     /// Encrypted bytes that are left from before go first. Then, while the socket is writable, `fill` is asked to
-    /// append at most the given number of plaintext bytes to the (empty) buffer and to return how many it appended;
-    /// 0 means that there is nothing to send. At most 1 MiB a call.
+    /// append about the given number of plaintext bytes to the (empty) buffer, and to return whether there may be more.
+    /// None means that there is nothing to send. About 1 MiB a call.
     ///
     /// Errors are final: the connection was reset or timed out. After [`try_close`](Self::try_close) nothing is
     /// asked for.
-    pub fn try_write(
-        &mut self,
-        fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> usize,
-    ) -> io::Result<WriteState> {
+    pub fn try_write(&mut self, fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool) -> io::Result<WriteState> {
         let mut written = 0;
         loop {
             if !self.flush()? {
@@ -182,44 +189,57 @@ impl Carrier {
             if !self.kernel_wants_more()? {
                 return Ok(WriteState::Blocked);
             }
-            self.plain.clear();
-            let appended = fill(&mut self.plain, self.record_size);
-            debug_assert_eq!(appended, self.plain.len(), "fill must return what it appended");
-            debug_assert!(appended <= self.record_size, "fill must not exceed what was asked for");
+            let more = fill(&mut self.plain, self.record_size);
             if self.plain.is_empty() {
                 return Ok(WriteState::Idle);
             }
             written += self.plain.len();
+            self.unasked = self.unasked.saturating_add(self.plain.len());
             self.tls.writer().write_all(&self.plain)?;
+            self.plain.clear();
+            if !more {
+                if self.plain.capacity() > DEFAULT_RECORD_SIZE {
+                    self.plain = Vec::new();
+                }
+                return Ok(if self.flush()? { WriteState::Idle } else { WriteState::Blocked });
+            }
         }
     }
 
-    /// Reads and decrypts what has arrived, appending at most `max` bytes to `out`.
+    /// Reads and decrypts what has arrived, appending about `max` bytes to `out`, at most 128 KiB more.
     ///
     /// After the states [`ReadState::Closed`], [`ReadState::Truncated`] and [`ReadState::Reset`] nothing more comes.
     /// An error is one of the network (`TimedOut`, `HostUnreachable`, ..) or a [`TlsError`] inside an `io::Error`:
     /// of kind `PermissionDenied` if the peer does not trust our key, which it can say only after our side of the
     /// handshake is done, else `InvalidData`.
     pub fn try_read(&mut self, out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
+        SHARED_INPUT.with_borrow_mut(|input| {
+            input.resize(INPUT, 0);
+            self.read_through(input, out, max)
+        })
+    }
+
+    fn read_through(&mut self, input: &mut [u8], out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
         let end = out.len().saturating_add(max);
         // Bounds the work for a peer that sends nothing but empty records.
         let mut reads = 4 + max / (INPUT / 2);
+        let mut drained = false;
         let state = loop {
-            match self.take_plaintext(out, end)? {
-                Some(state) => break state,
-                None if out.len() >= end => break ReadState::More,
-                None => {}
+            if let Some(state) = self.take_plaintext(out)? {
+                break state;
             }
-            if self.input_start < self.input_end {
-                self.decrypt_some()?;
-                continue;
+            if drained {
+                break ReadState::Blocked;
             }
-            if reads == 0 {
+            if out.len() >= end || reads == 0 {
                 break ReadState::More;
             }
             reads -= 1;
-            match self.receive() {
-                Ok(()) => {}
+            match self.receive(input) {
+                Ok((length, last)) => {
+                    drained = last;
+                    self.decrypt(&input[..length], out)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ReadState::Blocked,
                 Err(error) if is_reset(&error) => break ReadState::Reset,
                 Err(error) => return Err(error),
@@ -315,7 +335,11 @@ impl Carrier {
     ///
     /// The runtime's readiness does not say so: it stays set until a write fails, and by then the kernel holds a
     /// whole limit. A poll answers by the low-water mark, and arms the wake-up if the answer is no.
-    fn kernel_wants_more(&self) -> io::Result<bool> {
+    fn kernel_wants_more(&mut self) -> io::Result<bool> {
+        // A small message is not worth a system call of its own.
+        if self.unasked < self.unsent_limit / 8 {
+            return Ok(true);
+        }
         let polled = self.socket.try_io(Interest::WRITABLE, || {
             let mut sockets = [PollFd::new(&*self.socket, PollFlags::OUT)];
             poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
@@ -328,21 +352,27 @@ impl Carrier {
             }
         });
         match polled {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Ok(()) => {
+                self.unasked = 0;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.unasked = usize::MAX;
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// Moves decrypted bytes to `out` until it is `end` long; the state, if the stream is over.
-    fn take_plaintext(&mut self, out: &mut BytesMut, end: usize) -> io::Result<Option<ReadState>> {
+    /// Moves decrypted bytes to `out`; the state, if the stream is over.
+    fn take_plaintext(&mut self, out: &mut BytesMut) -> io::Result<Option<ReadState>> {
         let mut reader = self.tls.reader();
-        while out.len() < end {
+        loop {
             match reader.fill_buf() {
                 Ok([]) => return Ok(Some(ReadState::Closed)),
                 Ok(chunk) => {
-                    let taken = chunk.len().min(end - out.len());
-                    out.extend_from_slice(&chunk[..taken]);
+                    let taken = chunk.len();
+                    out.extend_from_slice(chunk);
                     reader.consume(taken);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -354,13 +384,23 @@ impl Carrier {
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
     }
 
-    fn decrypt_some(&mut self) -> io::Result<()> {
-        let taken = self.tls.read_tls(&mut &self.input[self.input_start..self.input_end])?;
-        self.input_start += taken;
-        self.process()
+    /// Gives all of `input` to TLS, and what comes of it to `out`.
+    fn decrypt(&mut self, mut input: &[u8], out: &mut BytesMut) -> io::Result<()> {
+        out.reserve(input.len());
+        loop {
+            // Also without input: the end of the stream is for TLS to know.
+            self.tls.read_tls(&mut input)?;
+            self.process()?;
+            if input.is_empty() {
+                return Ok(());
+            }
+            // TLS takes no more while it holds plaintext.
+            if self.take_plaintext(out)?.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     fn process(&mut self) -> io::Result<()> {
@@ -375,14 +415,24 @@ impl Carrier {
         Err(io::Error::new(kind, error))
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        if self.input.is_empty() {
-            self.input = vec![0; INPUT];
+    /// Reads once; returns also whether that was all there was.
+    fn receive(&mut self, input: &mut [u8]) -> io::Result<(usize, bool)> {
+        let mut drained = None;
+        let read = self.socket.try_io(Interest::READABLE, || {
+            let (length, _) = rustix::net::recv(&*self.socket, &mut *input, RecvFlags::empty())?;
+            if length > 0 && length < input.len() {
+                // To ask once more would be a system call for this very answer.
+                drained = Some(length);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(length)
+        });
+        if let Some(length) = drained {
+            return Ok((length, true));
         }
-        let length = self.socket.try_read(&mut self.input)?;
-        (self.input_start, self.input_end) = (0, length);
-        self.input_ended = length == 0;
-        Ok(())
+        let length = read?;
+        self.input_ended |= length == 0;
+        Ok((length, false))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::journal::Record;
 use crate::ledger::{Dues, Ledger};
 use crate::path::{Cargo, Path};
 use crate::session::{Ending, Join, Session};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -57,7 +58,8 @@ pub(crate) struct Association {
     pub(crate) paths: BTreeMap<PathNumber, Path>,
     /// Ours, the peer's number, and what arrived.
     closed_paths: VecDeque<(PathNumber, PathNumber, u64)>,
-    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// Boxed, because the map keeps a third of its room free.
+    pub(crate) sessions: BTreeMap<SessionId, Box<Session>>,
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
     /// Where background goes on, so that sessions share it.
@@ -162,27 +164,30 @@ impl Association {
         if session.join == Join::Parked && self.is_up() {
             session.claim(cx);
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.dial_dirty = true;
         self.touch(id);
     }
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
+        let mut session = self.sessions.get_mut(&id);
+        if let Some(session) = &mut session {
             let dues = session.dues();
             self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
             if session.inb.may_grow() {
                 self.growing.insert(id);
             }
         }
-        let session = self.sessions.get(&id);
-        if session.is_some_and(Session::has_work) {
+        let timeout = session.as_ref().and_then(|session| session.timeout());
+        if session.as_ref().is_some_and(|session| session.has_work()) {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
+            if let Some(session) = session {
+                session.release_room();
+            }
         }
-        let timeout = session.and_then(Session::timeout);
         if timeout != self.timer_of.get(&id).copied() {
             if let Some(old) = self.timer_of.remove(&id) {
                 self.timers.remove(&(old, id));
@@ -206,7 +211,7 @@ impl Association {
     }
 
     fn take(&mut self, id: SessionId) -> Option<Session> {
-        let mut session = self.sessions.remove(&id)?;
+        let mut session = *self.sessions.remove(&id)?;
         session.detached();
         self.dues.replace(core::mem::take(&mut session.noted), Dues::default());
         self.growing.remove(&id);
@@ -252,7 +257,7 @@ impl Association {
 
     /// Ends the sessions that both sides have shut and drained.
     pub(crate) fn finish_over(&mut self, cx: &mut Context, id: SessionId) {
-        if self.sessions.get(&id).is_some_and(Session::is_over) {
+        if self.sessions.get(&id).is_some_and(|session| session.is_over()) {
             self.end(cx, id, EndReason::Closed, true, None);
         }
     }

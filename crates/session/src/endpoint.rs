@@ -163,16 +163,19 @@ impl Endpoint {
                 self.ready.insert(*number);
             }
         }
-        let timeout = association.timeout(&self.cx);
         let empty = association.is_empty();
-        if let Some(old) = self.timer_of.remove(&id) {
-            self.timers.remove(&(old, id));
+        let timeout = association.timeout(&self.cx).filter(|_| !empty);
+        if timeout != self.timer_of.get(&id).copied() {
+            if let Some(old) = self.timer_of.remove(&id) {
+                self.timers.remove(&(old, id));
+            }
+            if let Some(at) = timeout {
+                self.timer_of.insert(id, at);
+                self.timers.insert((at, id));
+            }
         }
         if empty {
             self.associations.remove(&id);
-        } else if let Some(at) = timeout {
-            self.timer_of.insert(id, at);
-            self.timers.insert((at, id));
         }
     }
 
@@ -335,7 +338,8 @@ impl Endpoint {
                 let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
                 // Of a conversation with somebody else it hears what anybody would.
                 let home = home.filter(|home| home.peer == peer);
-                if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(late) {
+                if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(|session| late(session))
+                {
                     self.cx.stats.frames_late += 1;
                 } else {
                     self.handle_resume(now, id, &view);
@@ -638,6 +642,13 @@ impl Endpoint {
             }
         }
         bytes
+    }
+
+    /// Whether a path may have something to say: if not, [`poll_transmit`](Self::poll_transmit) returns 0.
+    #[must_use]
+    pub fn has_output(&self, now: Instant, path: PathNumber) -> bool {
+        let home = self.homes.get(&path).and_then(|id| self.associations.get(id));
+        home.is_some_and(|home| home.paths.get(&path).is_some_and(|path| home.has_output(now, path)))
     }
 
     /// How many bytes a driver should ask for at once on a path: about 5 ms of its rate, 1,400 bytes to 256 KiB.

@@ -117,8 +117,8 @@ impl Estimate {
 
     fn end_round(&mut self, rate: u64) {
         let best = self.rate().unwrap_or(0);
-        // A round in which the sender ran dry says nothing of the path, unless it beats what is known.
-        if !core::mem::take(&mut self.starved) || (rate > best && best > 0) {
+        // A round in which the sender ran dry says nothing of the path, unless it beats what is known or guessed.
+        if !core::mem::take(&mut self.starved) || rate > self.rate_or_guess() {
             self.plateau = if rate > best + best / 4 { 0 } else { self.plateau.saturating_add(1) };
             self.rates.push_back(rate);
             if self.rates.len() > RATE_ROUNDS {
@@ -132,9 +132,10 @@ impl Estimate {
         self.starved = true;
     }
 
-    /// Nothing was in flight for a while: a new round begins with the next report.
+    /// Nothing was in flight for a while: the round says how fast the path is at least. An application that writes now
+    /// and then may never keep it busy for a whole one.
     pub(crate) const fn idle(&mut self) {
-        self.round = None;
+        self.starved = true;
     }
 
     /// How many bytes of background may be in flight: what the path holds at its measured rate, and `queue` more.

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{Event, Read, Received, Recv, Violation};
 use crate::journal::{Effect, Record};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -65,7 +66,8 @@ impl Message {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     session: SessionId,
-    messages: BTreeMap<u64, Message>,
+    /// Boxed, because the map keeps room for eleven even when it is empty.
+    messages: BTreeMap<u64, Box<Message>>,
     /// Complete and not resolved.
     received: RangeSet,
     resolved: RangeSet,
@@ -133,6 +135,18 @@ impl Inbound {
             ack_held: BTreeSet::new(),
             shut: None,
             closed: false,
+        }
+    }
+
+    /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
+    pub(crate) fn release_room(&mut self) {
+        if self.messages.is_empty() {
+            self.messages = BTreeMap::new();
+            self.received = RangeSet::new();
+            self.by_place = Default::default();
+            self.awaited = BTreeSet::new();
+            self.freed = Vec::new();
+            self.ready = BTreeSet::new();
         }
     }
 
@@ -342,7 +356,7 @@ impl Inbound {
     fn remove(&mut self, id: u64) -> Option<Message> {
         let message = self.messages.remove(&id)?;
         self.weight -= message.noted;
-        Some(message)
+        Some(*message)
     }
 
     fn advanced(&mut self, cx: &mut Context, id: u64, fresh_head: bool) {
@@ -396,6 +410,11 @@ impl Inbound {
             self.ready.insert((urgency, id));
             cx.event(Event::Readable { session: self.session });
         }
+    }
+
+    /// Whether [`recv`](Self::recv) would say that nothing can be taken yet.
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.ready.is_empty() && !self.is_finished()
     }
 
     /// Takes the next message.

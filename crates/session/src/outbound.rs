@@ -12,6 +12,7 @@ use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
 use crate::payload::Payload;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -97,7 +98,8 @@ pub(crate) struct Outbound {
     session: SessionId,
     ordering: Ordering,
     next: u64,
-    messages: BTreeMap<u64, Message>,
+    /// Boxed, because the map keeps room for eleven even when it is empty.
+    messages: BTreeMap<u64, Box<Message>>,
     sequences: [u64; 2],
     queues: [BTreeSet<u64>; 2],
     /// Messages whose rule allows no path that is up, by urgency.
@@ -160,6 +162,15 @@ impl Outbound {
         }
         self.max_message = max_message;
         self.peer_durable = durable;
+    }
+
+    /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
+    pub(crate) fn release_room(&mut self) {
+        if self.messages.is_empty() {
+            self.messages = BTreeMap::new();
+            self.queues = Default::default();
+            self.unroutable = Default::default();
+        }
     }
 
     pub(crate) const fn next(&self) -> MessageId {
@@ -258,7 +269,7 @@ impl Outbound {
         }
         let urgent = message.labels.urgency == Urgency::Foreground;
         self.waits += message.head.order.dependencies().len();
-        self.messages.insert(id, message);
+        self.messages.insert(id, Box::new(message));
         if urgent {
             self.raise_predecessors(id);
         }
@@ -735,7 +746,7 @@ impl Outbound {
         self.relabels.remove(&id);
         let gone = self.forget(id);
         cx.remember(self.session, Record::Settled { id: MessageId(id), delivered: true });
-        self.release_dependencies(gone.as_ref());
+        self.release_dependencies(gone.as_deref());
     }
 
     fn settle_dropped(&mut self, cx: &mut Context, id: u64) {
@@ -775,7 +786,7 @@ impl Outbound {
         }
     }
 
-    fn forget(&mut self, id: u64) -> Option<Message> {
+    fn forget(&mut self, id: u64) -> Option<Box<Message>> {
         let gone = self.messages.remove(&id)?;
         self.waits -= gone.head.order.dependencies().len();
         Some(gone)
@@ -806,7 +817,7 @@ impl Outbound {
     pub(crate) fn reset_arrived(&mut self, cx: &mut Context, id: MessageId, known: bool) {
         if known && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
             let gone = self.forget(id.0);
-            self.release_dependencies(gone.as_ref());
+            self.release_dependencies(gone.as_deref());
             self.give_room(cx, 0, 0);
         }
     }

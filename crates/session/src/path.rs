@@ -1,16 +1,17 @@
 //! One path: a carrier between a local and a remote network, what is in flight on it, and whether it still answers.
 
 use crate::config::Config;
-use crate::estimate::Estimate;
+use crate::estimate::{Estimate, bytes_in};
 use crate::session::{Ending, Item};
 use alloc::collections::{BTreeSet, VecDeque};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 
-/// Reports of arrival wait at most this long for company, or for this many bytes.
+/// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
+/// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
-pub(crate) const REPORT_BYTES: u64 = 4096;
+const REPORT_BYTES: [u64; 2] = [4096, 256 * 1024];
 /// The most frames on their way on one path, some 100 bytes of memory each, and the most bytes of what they carried
 /// that is kept with them.
 const MAX_FLIGHTS: usize = 65_536;
@@ -84,6 +85,7 @@ pub(crate) struct Path {
     pub(crate) last_progress: Instant,
     pub(crate) received: u64,
     pub(crate) unreported: u64,
+    arrivals: Arrivals,
     pub(crate) report_at: Option<Instant>,
     pub(crate) report_due: bool,
     pub(crate) last_counted: Instant,
@@ -101,6 +103,27 @@ pub(crate) struct Path {
     pub(crate) bytes: [u64; 2],
     /// Sessions that were opened on this path.
     pub(crate) introduced: BTreeSet<SessionId>,
+}
+
+/// How fast bytes come in, and so how many of them a report is worth.
+#[derive(Debug)]
+struct Arrivals {
+    since: Instant,
+    bytes: u64,
+    report_bytes: u64,
+}
+
+impl Arrivals {
+    fn note(&mut self, now: Instant, bytes: u64) {
+        self.bytes += bytes;
+        let elapsed = now.since(self.since);
+        if elapsed >= REPORT_DELAY {
+            let rate = u128::from(self.bytes) * 1_000_000_000 / elapsed.as_nanos();
+            let lately = bytes_in(u64::try_from(rate).unwrap_or(u64::MAX), REPORT_DELAY);
+            self.report_bytes = (lately / 8).clamp(REPORT_BYTES[0], REPORT_BYTES[1]);
+            (self.since, self.bytes) = (now, 0);
+        }
+    }
 }
 
 impl Path {
@@ -135,6 +158,7 @@ impl Path {
             last_progress: now,
             received: 0,
             unreported: 0,
+            arrivals: Arrivals { since: now, bytes: 0, report_bytes: REPORT_BYTES[0] },
             report_at: None,
             report_due: false,
             last_counted: now,
@@ -202,7 +226,8 @@ impl Path {
         self.received += 1;
         self.unreported += bytes.max(1);
         self.last_counted = now;
-        if urgent || self.unreported >= REPORT_BYTES {
+        self.arrivals.note(now, bytes);
+        if urgent || self.unreported >= self.arrivals.report_bytes {
             self.report_due = true;
             self.report_at = None;
         } else if !self.report_due && self.report_at.is_none() {

@@ -306,6 +306,12 @@ impl Session {
                 || self.out.has_control())
     }
 
+    /// Lets go of memory that an idle session has no use for.
+    pub(crate) fn release_room(&mut self) {
+        self.out.release_room();
+        self.inb.release_room();
+    }
+
     /// Whether anything at all is due.
     pub(crate) fn has_work(&self) -> bool {
         self.has_control() || (self.may_send() && Urgency::ALL.iter().any(|u| self.out.has_queued(*u)))

@@ -1,10 +1,11 @@
 //! The carriers of all paths: a task for each that reads, and whoever has something to say writes.
 
 use crate::lock;
-use crate::shared::Shared;
+use crate::shared::{Inner, Shared};
 use bytes::BytesMut;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
@@ -21,6 +22,10 @@ const READ_TURN: usize = 256 * 1024;
 const TUNE_EVERY: Duration = Duration::from_millis(100);
 /// The least unsent limit, in bytes: below it the kernel would be asked for every packet.
 const LEAST_UNSENT: usize = 8 * 1024;
+/// Values of [`Link::soon`]. While its task reads, that task looks at it afterwards and need not be woken.
+const NOTHING: u8 = 0;
+const SOON: u8 = 1;
+const READING: u8 = 2;
 /// How long a carrier may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -44,8 +49,10 @@ pub(crate) struct Link {
     path: PathNumber,
     socket: Arc<TcpStream>,
     output: Mutex<Output>,
-    /// The task has to look at `output` again.
+    /// The task has to look at `output`, or at `soon`.
     kick: Notify,
+    /// Whether something is to be said once others had time to add to it: [`NOTHING`], [`SOON`], or [`READING`].
+    soon: AtomicU8,
 }
 
 #[derive(Debug)]
@@ -55,8 +62,6 @@ struct Output {
     /// The goodbye is being said, by another task.
     closing: bool,
     waits: Waits,
-    /// What the core said beyond the record that was asked for.
-    spill: Vec<u8>,
     tuned: Wall,
 }
 
@@ -122,17 +127,14 @@ impl Carriers {
 }
 
 impl Link {
-    fn take(&self) -> Option<(Carrier, Vec<u8>)> {
-        let mut output = lock(&self.output);
-        let spill = std::mem::take(&mut output.spill);
-        let carrier = output.carrier.take()?;
-        drop(output);
+    fn take(&self) -> Option<Carrier> {
+        let carrier = lock(&self.output).carrier.take()?;
         self.kick.notify_one();
-        Some((carrier, spill))
+        Some(carrier)
     }
 
     fn reset(&self) {
-        if let Some((mut carrier, _)) = self.take() {
+        if let Some(mut carrier) = self.take() {
             carrier.reset();
         }
     }
@@ -196,9 +198,9 @@ impl Shared {
         let Some(link) = self.carriers.open(path) else { return self.reset_path(path) };
         let shared = Arc::clone(self);
         lock(&link.output).closing = true;
-        let Some((carrier, spill)) = link.take() else { return self.reset_path(path) };
+        let Some(carrier) = link.take() else { return self.reset_path(path) };
         self.spawn(async move {
-            if let Err(error) = say_goodbye(carrier, spill).await {
+            if let Err(error) = carrier.close(FAREWELL).await {
                 tracing::debug!(%path, %error, "a carrier ended without a goodbye");
             }
             shared.carriers.remove(path);
@@ -213,13 +215,32 @@ impl Shared {
         }
     }
 
+    /// Lets a path's task write what it has to say, after whoever is running now.
+    pub(crate) fn flush_path_soon(&self, path: PathNumber) {
+        if let Some(link) = self.carriers.open(path)
+            && link.soon.swap(SOON, Ordering::AcqRel) == NOTHING
+        {
+            link.kick.notify_one();
+        }
+    }
+
     fn flush(self: &Arc<Self>, link: &Link) {
         let mut output = lock(&link.output);
-        let Output { carrier: Some(carrier), waits, spill, .. } = &mut *output else { return };
+        let Output { carrier: Some(carrier), waits, .. } = &mut *output else { return };
         if *waits != Waits::Nothing {
             return;
         }
-        match carrier.try_write(&mut |out, max| self.fill(link.path, spill, out, max)) {
+        let says = |inner: &Inner, now| inner.core.has_output(now, link.path);
+        if !carrier.wants_write() && !self.peek(|inner, now| says(inner, now)) {
+            return;
+        }
+        let mut fill = |out: &mut Vec<u8>, max| {
+            self.peek(|inner, now| {
+                inner.core.poll_transmit(now, link.path, max, out);
+                says(inner, now)
+            })
+        };
+        match carrier.try_write(&mut fill) {
             Ok(WriteState::Idle) => {}
             Ok(WriteState::Blocked) => {
                 *waits = Waits::Socket;
@@ -239,19 +260,6 @@ impl Shared {
         }
     }
 
-    fn fill(&self, path: PathNumber, spill: &mut Vec<u8>, out: &mut Vec<u8>, max: usize) -> usize {
-        if spill.is_empty() {
-            self.peek(|inner, now| inner.core.poll_transmit(now, path, max, out));
-            // A single control frame may be longer than what was asked for.
-            if out.len() > max {
-                spill.extend(out.drain(max..));
-            }
-        } else {
-            out.extend(spill.drain(..spill.len().min(max)));
-        }
-        out.len()
-    }
-
     /// Reads a carrier until it ends, and writes when its socket takes bytes again.
     async fn run_link(self: Arc<Self>, link: Arc<Link>) {
         let mut input = BytesMut::new();
@@ -265,12 +273,20 @@ impl Shared {
                     if readable.is_err() {
                         break;
                     }
-                    let (goes_on, ready) = self.read(&link, &mut input);
+                    link.soon.store(READING, Ordering::Release);
+                    let (goes_on, mut ready) = self.read(&link, &mut input);
                     // An application that answers at once takes our acknowledgements along.
                     tokio::task::yield_now().await;
+                    if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON && !ready.contains(&link.path) {
+                        ready.push(link.path);
+                    }
                     self.flush_paths(ready);
                     if !goes_on {
                         break;
+                    }
+                    if input.is_empty() {
+                        // An idle carrier holds nothing, and what was read belongs to those who read it.
+                        input = BytesMut::new();
                     }
                 }
                 writable = link.socket.writable(), if waits == Waits::Socket => {
@@ -279,7 +295,11 @@ impl Shared {
                     }
                     self.resume(&link);
                 }
-                () = link.kick.notified() => {}
+                () = link.kick.notified() => {
+                    if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON {
+                        self.flush_paths(vec![link.path]);
+                    }
+                }
             }
         }
         // Whoever took the carrier out of its slot has told the core, or been told by it.
@@ -313,7 +333,7 @@ impl Shared {
         };
         let mut ready = Vec::new();
         if !input.is_empty() {
-            ready = self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input));
+            ((), ready) = self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input));
         }
         if tune {
             self.tune(link);
@@ -361,10 +381,10 @@ impl Link {
                 carrier: Some(carrier),
                 closing: false,
                 waits: Waits::Nothing,
-                spill: Vec::new(),
                 tuned: Wall::now(),
             }),
             kick: Notify::new(),
+            soon: AtomicU8::new(NOTHING),
         }
     }
 
@@ -377,28 +397,4 @@ impl Link {
     fn is_closing(&self) -> bool {
         lock(&self.output).closing
     }
-}
-
-/// Writes the rest, says `close_notify`, and waits for the peer's end.
-async fn say_goodbye(mut carrier: Carrier, mut spill: Vec<u8>) -> std::io::Result<()> {
-    let socket = carrier.socket();
-    let rest = async {
-        loop {
-            let mut fill = |out: &mut Vec<u8>, max: usize| {
-                out.extend(spill.drain(..spill.len().min(max)));
-                out.len()
-            };
-            match carrier.try_write(&mut fill)? {
-                WriteState::Idle => return std::io::Result::Ok(()),
-                WriteState::Blocked => socket.writable().await?,
-                WriteState::More => tokio::task::yield_now().await,
-            }
-        }
-    };
-    match tokio::time::timeout(FAREWELL, rest).await {
-        Ok(written) => written?,
-        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
-    }
-    drop(socket);
-    carrier.close(FAREWELL).await
 }

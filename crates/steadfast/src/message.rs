@@ -111,7 +111,7 @@ impl Reader {
         }
         let (socket, id) = (&self.socket, self.id);
         let found = wait_until(&socket.state().readable, || {
-            match socket.call(|inner, now, session| inner.core.read(now, session, id)) {
+            match socket.take(|inner, now, session| inner.core.read(now, session, id)) {
                 Ok(Read::Pending) => None,
                 Ok(other) => Some(Ok(other)),
                 Err(error) => Some(Err(ReadError::Session(socket.explain(error)))),

@@ -52,9 +52,6 @@ impl Cell {
 
 /// Waits until `look` finds something; `changed` is notified after every change.
 pub(crate) async fn wait_until<R>(changed: &Notify, mut look: impl FnMut() -> Option<R>) -> R {
-    if let Some(found) = look() {
-        return found;
-    }
     let mut notified = pin!(changed.notified());
     loop {
         // Enlisted before looking: a change between the two is not missed.

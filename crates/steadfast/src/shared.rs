@@ -117,23 +117,34 @@ impl Shared {
         result
     }
 
-    /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns the paths that have something to
-    /// say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs.
+    /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns also the paths that have something
+    /// to say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs.
     pub(crate) fn call_and_hold<R>(
         self: &Arc<Self>,
         f: impl FnOnce(&mut Inner, Instant) -> R,
-    ) -> Vec<PathNumber> {
+    ) -> (R, Vec<PathNumber>) {
         let mut effects = Effects::default();
-        {
+        let result = {
             let mut inner = lock(&self.inner);
-            f(&mut inner, self.clock.now());
+            let result = f(&mut inner, self.clock.now());
             self.collect(&mut inner, &mut effects);
-        }
+            result
+        };
         // A program may end as soon as it hears that its conversation did: our last word has to be out by then.
         let urgent = effects.wakes.iter().any(|wake| matches!(wake, Wake::All(_)));
         let ready = if urgent { Vec::new() } else { std::mem::take(&mut effects.ready) };
         self.carry_out(effects);
-        ready
+        (result, ready)
+    }
+
+    /// Calls into the core as [`Shared::call`] does, but leaves the writing to the carriers' tasks: whoever takes a
+    /// message often answers at once, and the acknowledgement goes with the answer.
+    pub(crate) fn call_and_leave<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
+        let (result, ready) = self.call_and_hold(f);
+        for path in ready {
+            self.flush_path_soon(path);
+        }
+        result
     }
 
     /// Writes what these paths have to say.
@@ -180,6 +191,7 @@ impl Shared {
     /// Does what the core asked for until it asks for nothing more.
     fn carry_out(self: &Arc<Self>, mut effects: Effects) {
         loop {
+            let acts = !(effects.actions.is_empty() && effects.ready.is_empty());
             for action in effects.actions.drain(..) {
                 self.act(&action);
             }
@@ -200,6 +212,9 @@ impl Shared {
             }
             if std::mem::take(&mut effects.rearm) {
                 self.timers.notify_one();
+            }
+            if !acts {
+                break;
             }
             // Sending may have changed something: a farewell that is said closes its carrier.
             self.collect(&mut lock(&self.inner), &mut effects);

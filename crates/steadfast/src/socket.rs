@@ -63,6 +63,11 @@ impl MultiSocket {
         self.shared().call(|inner, now| f(inner, now, self.state().id))
     }
 
+    /// Takes something from the conversation: what is to be said about that waits for a moment.
+    pub(crate) fn take<R>(&self, f: impl FnOnce(&mut Inner, Instant, SessionId) -> R) -> R {
+        self.shared().call_and_leave(|inner, now| f(inner, now, self.state().id))
+    }
+
     /// The other side's key.
     pub fn peer(&self) -> Fingerprint {
         self.state().peer
@@ -152,6 +157,11 @@ impl MultiSocket {
         &self,
         mut attempt: impl FnMut() -> Result<R, SendError>,
     ) -> Result<R, SendError> {
+        // There is room nearly always, and then enlisting would be in vain.
+        match attempt() {
+            Err(SendError::Full(_)) => {}
+            result => return result,
+        }
         wait_until(&self.state().writable, || match attempt() {
             Err(SendError::Full(_)) => None,
             result => Some(result),
@@ -194,7 +204,7 @@ impl MultiSocket {
     }
 
     fn look(&self) -> Result<Look, SessionError> {
-        match self.call(|inner, now, session| inner.core.recv(now, session)) {
+        match self.take(|inner, now, session| inner.core.recv(now, session)) {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
             Ok(Recv::Pending) => Ok(Look::Nothing),
             Ok(Recv::Finished) => Ok(Look::Finished),

@@ -93,7 +93,8 @@ struct Counters {
 /// Dropping it ends all of that soon; [`close`](Self::close) waits until the sockets are closed.
 #[derive(Debug)]
 pub struct Acceptor {
-    results: mpsc::Receiver<Incoming>,
+    /// Boxed, because a channel has room for dozens from the start.
+    results: mpsc::Receiver<Box<Incoming>>,
     counters: Arc<Counters>,
     addresses: Vec<SocketAddr>,
     task: JoinHandle<()>,
@@ -125,7 +126,7 @@ impl Acceptor {
     ///
     /// `None` only if the runtime is shutting down. Failures are dropped, not queued, when nobody takes them.
     pub async fn next(&mut self) -> Option<Incoming> {
-        self.results.recv().await
+        self.results.recv().await.map(|incoming| *incoming)
     }
 
     /// What was seen so far.
@@ -168,15 +169,15 @@ struct HalfOpen {
 }
 
 impl Reception {
-    async fn run(mut self, mut listener: Listener, sender: mpsc::Sender<Incoming>) {
+    async fn run(mut self, mut listener: Listener, sender: mpsc::Sender<Box<Incoming>>) {
         loop {
             tokio::select! {
                 Some(finished) = self.handshakes.join_next_with_id() => {
                     let Some(result) = self.finished(finished) else { continue };
                     let open = match result {
-                        Ok(carrier) => sender.send(Ok(carrier)).await.is_ok(),
+                        Ok(carrier) => sender.send(Box::new(Ok(carrier))).await.is_ok(),
                         // Strangers make as many failures as they like; carriers come from trusted peers.
-                        Err(error) => !matches!(sender.try_send(Err(error)), Err(mpsc::error::TrySendError::Closed(_))),
+                        Err(error) => !matches!(sender.try_send(Box::new(Err(error))), Err(mpsc::error::TrySendError::Closed(_))),
                     };
                     if !open {
                         return;

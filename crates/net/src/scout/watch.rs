@@ -30,7 +30,6 @@ const IFLA_EXT_MASK: u16 = 29;
 pub(super) struct Watch {
     config: ScoutConfig,
     socket: AsyncFd<Socket>,
-    buffer: Vec<u8>,
     table: Table,
     dump: Dump,
     /// Of the latest request: tells the end of its dump from an older one's.
@@ -81,7 +80,6 @@ impl Watch {
         let mut watch = Self {
             config,
             socket: register(socket)?,
-            buffer: vec![0; DATAGRAM],
             table: Table::default(),
             dump: Dump::None,
             sequence: 0,
@@ -136,7 +134,8 @@ impl Watch {
 
     /// Takes in what is queued, then publishes once.
     fn turn(&mut self) -> io::Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
+        // Changes are rare, and endpoints may be many: nothing is kept for the next one.
+        let mut buffer = vec![0; DATAGRAM];
         let (mut networks, mut routes) = (false, false);
         let mut result = Ok(());
         for _ in 0..TURN {
@@ -153,7 +152,6 @@ impl Watch {
                 break;
             }
         }
-        self.buffer = buffer;
         if routes {
             self.routes.send_modify(|count| *count += 1);
         }

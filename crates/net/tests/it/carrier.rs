@@ -45,11 +45,10 @@ async fn nothing_is_asked_for_while_the_kernel_has_enough() {
         let state = carrier
             .try_write(&mut |out, room| {
                 asked += 1;
-                if asked > 1 {
-                    return 0;
+                if asked == 1 {
+                    out.resize(room, 7);
                 }
-                out.resize(room, 7);
-                room
+                asked == 1
             })
             .unwrap();
         most = most.max(carrier.tcp_info().unwrap().unsent_bytes);
@@ -61,8 +60,8 @@ async fn nothing_is_asked_for_while_the_kernel_has_enough() {
             }
         }
     }
-    // Below half of the limit before the last record, that record after it.
-    let bound = LIMIT / 2 + RECORD as u32 + 64;
+    // Below half of the limit when it was last asked, then an eighth, and the last record.
+    let bound = LIMIT / 2 + LIMIT / 8 + RECORD as u32 + 1024;
     assert!(most <= bound, "{most} bytes unsent, at most {bound} were allowed");
     assert!(most > LIMIT / 4, "the kernel never held much ({most}), nothing was tested");
     for _ in 0..10 {
@@ -101,10 +100,11 @@ async fn one_call_is_bounded() {
             while got.len() < 300_000 {
                 let before = got.len();
                 let state = peer.try_read(&mut got, 1000).unwrap();
-                assert!(got.len() - before <= 1000);
+                // What one read of the socket gave goes out whole.
+                assert!(got.len() - before <= 1000 + 128 * 1024);
                 match state {
-                    ReadState::Blocked => socket.readable().await.unwrap(),
-                    ReadState::More => tokio::task::yield_now().await,
+                    ReadState::Blocked if got.len() < 300_000 => socket.readable().await.unwrap(),
+                    ReadState::Blocked | ReadState::More => tokio::task::yield_now().await,
                     over => panic!("{over:?}"),
                 }
             }

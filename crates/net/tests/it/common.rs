@@ -74,7 +74,7 @@ pub(crate) async fn send(carrier: &mut Carrier, bytes: &[u8]) -> std::io::Result
             let (now, later) = rest.split_at(rest.len().min(room));
             out.extend_from_slice(now);
             rest = later;
-            now.len()
+            !rest.is_empty()
         })?;
         match state {
             WriteState::Idle => return Ok(()),

@@ -220,7 +220,7 @@ impl Association {
         if let Some(effect) = cx.record(id, Record::Offered(token), Effect::Accept) {
             session.apply(effect);
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, alloc::boxed::Box::new(session));
         cx.event(Event::Incoming { session: id, peer });
         self.touch(id);
     }

@@ -8,7 +8,7 @@ use crate::path::{Cargo, Path};
 use crate::session::{Item, Join};
 use alloc::vec::Vec;
 use core::time::Duration;
-use steadfast_wire::frame::{Hello, MAX_BODY, Progress, VERSION};
+use steadfast_wire::frame::{DATA_OVERHEAD, Hello, MAX_BODY, Progress, VERSION};
 use steadfast_wire::time::nanos;
 use steadfast_wire::{Frame, Instant, PathNumber, Rule, SessionId, Urgency};
 
@@ -33,6 +33,16 @@ impl Sheet<'_> {
 
     fn room(&self) -> usize {
         self.max.saturating_sub(self.used())
+    }
+
+    /// How many payload bytes a DATA frame may take, so that the sheet is full and not over it: the rest would be a
+    /// record, and perhaps a packet, of its own. An empty sheet always takes something.
+    fn data_room(&self) -> usize {
+        match self.room() {
+            0 => 0,
+            room if room > DATA_OVERHEAD => room - DATA_OVERHEAD,
+            _ => usize::from(self.used() == 0),
+        }
     }
 
     /// Appends a frame; returns its size.
@@ -75,7 +85,7 @@ impl Association {
             if sheet.used() > 0 {
                 path.last_sent = now;
             }
-            if sheet.room() > 0
+            if sheet.data_room() > 0
                 && path.background_in_flight < path.estimate.background_window(cx.config.background_queue)
             {
                 path.estimate.starved();
@@ -211,13 +221,13 @@ impl Association {
         let ids: Vec<SessionId> =
             self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))).copied().collect();
         for id in ids {
-            if sheet.room() == 0 {
+            if sheet.data_room() == 0 {
                 return;
             }
             let Some(session) = self.sessions.get(&id).filter(|s| s.may_send()) else { continue };
             let candidates: Vec<Candidate> = session.out.candidates(urgency).take(LOOK).collect();
             for candidate in candidates {
-                if sheet.room() == 0 || !self.send_from(cx, now, number, urgency, id, candidate, sheet) {
+                if sheet.data_room() == 0 || !self.send_from(cx, now, number, urgency, id, candidate, sheet) {
                     break;
                 }
             }
@@ -258,14 +268,15 @@ impl Association {
         }
         self.introduce(now, number, id, sheet);
         let background = urgency == Urgency::Background;
-        while sheet.room() > 0 {
+        while sheet.data_room() > 0 {
             let Some(path) = self.paths.get_mut(&number) else { return false };
             let window = path.estimate.background_window(cx.config.background_queue);
             let free = window.saturating_sub(path.background_in_flight);
             if background && free == 0 {
                 return false;
             }
-            let room = if background { sheet.room().min(free.max(PACKET) as usize) } else { sheet.room() };
+            let room = sheet.data_room();
+            let room = if background { room.min(free.max(PACKET) as usize) } else { room };
             let Some(session) = self.sessions.get_mut(&id) else { return false };
             let Some((units, data)) = session.out.next_data(cx, candidate.id, room) else { return true };
             let before = sheet.out.len();

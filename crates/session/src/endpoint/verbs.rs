@@ -194,6 +194,11 @@ impl Endpoint {
 
     /// Takes the next message, foreground first.
     pub fn recv(&mut self, now: Instant, session: SessionId) -> Result<Recv, SessionError> {
+        // Whoever waits asks in vain as often as not.
+        let home = self.sessions.get(&session).and_then(|home| self.associations.get(home));
+        if home.and_then(|home| home.sessions.get(&session)).is_some_and(|found| found.inb.has_nothing()) {
+            return Ok(Recv::Pending);
+        }
         self.on_session(now, session, |s, cx| s.inb.recv(cx))
     }
 

@@ -4,6 +4,7 @@ use super::{Message, Outbound, Phase};
 use crate::context::Context;
 use crate::event::DropReason;
 use crate::journal::Record;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -84,7 +85,7 @@ impl Outbound {
             let end = live(id).map(|m| m.length.map_or(m.payload.end(), |length| length + 1));
             end.is_some_and(|end| units.max() >= Some(end))
         };
-        let unfinished = |(id, m): (&u64, &Message)| {
+        let unfinished = |(id, m): (&u64, &Box<Message>)| {
             m.phase == Phase::Live && m.length.is_none() && view.received.contains(*id)
         };
         if view.partial.iter().any(invented) || self.messages.iter().any(unfinished) {

@@ -101,7 +101,7 @@ impl Enemy {
                 let (now, later) = rest.split_at(rest.len().min(room));
                 out.extend_from_slice(now);
                 rest = later;
-                now.len()
+                !rest.is_empty()
             });
             match state {
                 Ok(WriteState::Blocked) => soon("the victim reads", socket.writable()).await.unwrap(),

@@ -1,0 +1,139 @@
+//! The processes that are measured: how they are started and what the two sides tell each other.
+//!
+//! Each is this program once more, with one argument: the JSON of its [`Part`]. Orders come on standard input, reports
+//! go to standard output, one JSON value a line.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child as Process, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use steadfast_testbed::Host;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::Part;
+
+/// The word before a part among the arguments.
+pub(crate) const WORD: &str = "part";
+
+/// What a process says that cannot go on.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failed {
+    failed: String,
+}
+
+/// A process that is measured, seen from the conductor; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    process: Process,
+    orders: ChildStdin,
+    reports: Receiver<Value>,
+}
+
+impl Child {
+    /// Starts a part, on a host of a lab or here.
+    pub(crate) fn start(name: &str, part: Part, host: Option<&Host>) -> anyhow::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(WORD).arg(serde_json::to_string(&part)?).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let process = match host {
+            Some(host) => host.spawn(&mut command),
+            None => command.spawn(),
+        };
+        let mut process = process.with_context(|| format!("cannot start the process of the {name}"))?;
+        let orders = process.stdin.take().context("a process was started without its input")?;
+        let output = process.stdout.take().context("a process was started without its output")?;
+        let (sender, reports) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let Ok(value) = serde_json::from_str(&line) else { return };
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { name: name.into(), process, orders, reports })
+    }
+
+    /// Gives an order.
+    pub(crate) fn order(&mut self, order: &impl Serialize) -> anyhow::Result<()> {
+        write_line(&mut self.orders, order)
+            .with_context(|| format!("the process of the {} is gone", self.name))
+    }
+
+    /// The next report if one comes within `limit`.
+    pub(crate) fn poll<T: DeserializeOwned>(&self, limit: Duration) -> anyhow::Result<Option<T>> {
+        let value = match self.reports.recv_timeout(limit) {
+            Ok(value) => value,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!("the process of the {} ended early", self.name),
+        };
+        if let Ok(Failed { failed }) = serde_json::from_value(value.clone()) {
+            bail!("{}: {failed}", self.name);
+        }
+        Ok(Some(serde_json::from_value(value).with_context(|| format!("the {} makes no sense", self.name))?))
+    }
+
+    /// The next report, which has to come within `limit`.
+    pub(crate) fn expect<T: DeserializeOwned>(&self, what: &str, limit: Duration) -> anyhow::Result<T> {
+        self.poll(limit)?.with_context(|| format!("{}: {what} took longer than {limit:?}", self.name))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, which is just as well.
+        let _ended = self.process.kill();
+        let _ended = self.process.wait();
+    }
+}
+
+/// A process that is measured, seen from inside.
+#[derive(Debug)]
+pub(crate) struct Console {
+    orders: UnboundedReceiver<Value>,
+}
+
+impl Console {
+    /// Listens to the conductor. When that is gone, however it ended, so is this process.
+    pub(crate) fn open() -> Self {
+        let (sender, orders) = unbounded_channel();
+        thread::spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                let Ok(value) = serde_json::from_str(&line) else { break };
+                let _nobody_waits = sender.send(value);
+            }
+            std::process::exit(1);
+        });
+        Self { orders }
+    }
+
+    /// The next order. Cancel safe.
+    pub(crate) async fn hear<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+        let value = self.orders.recv().await.context("the conductor is gone")?;
+        serde_json::from_value(value).context("an order makes no sense")
+    }
+}
+
+/// Reports to the conductor.
+pub(crate) fn tell(report: &impl Serialize) {
+    // An error means that the conductor is gone, and then so is this process.
+    let _conductor_gone = write_line(&mut io::stdout().lock(), report);
+}
+
+/// Reports that this process cannot go on.
+pub(crate) fn tell_failure(error: &anyhow::Error) {
+    tell(&Failed { failed: format!("{error:#}") });
+}
+
+fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
+    out.flush()
+}

@@ -1,0 +1,138 @@
+//! Steadfast and its peers, measured side by side: `cargo xtask bench NAME [--quick] [--json]`.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `failover.rs` and below | how long a conversation is silent when its network dies |
+//! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
+//! | `sessions.rs` | what idle conversations cost |
+//! | `systems.rs` and below | the systems, and how client and server of each find together |
+//! | `child.rs` | the processes that are measured, and what they and the conductor tell each other |
+//! | `outcome.rs`, `spread.rs`, `usage.rs` | what was found; medians; processor time and memory |
+//!
+//! Invariants: client and server are a process each, of one thread, whatever the system; systems alternate within a run,
+//! with fresh processes for each measurement; what cannot be measured here is recorded as skipped, with the reason.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
+
+mod child;
+mod failover;
+mod latency;
+mod outcome;
+mod sessions;
+mod spread;
+mod systems;
+mod throughput;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::child::Console;
+use crate::outcome::Outcome;
+use crate::systems::System;
+
+/// How much to measure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Only to see that it works.
+    quick: bool,
+}
+
+impl Effort {
+    /// One of two counts.
+    fn of<T>(self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// What one of the measured processes does.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Part {
+    FailoverClient(System),
+    FailoverServer(System),
+    StreamClient(System),
+    StreamServer(System),
+    PingClient(System),
+    PingServer(System),
+    SessionsClient,
+    AssociationsClient,
+    SessionsServer,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [child::WORD, part] => match perform(part) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                child::tell_failure(&error);
+                ExitCode::FAILURE
+            }
+        },
+        [name, options @ ..] => match conduct(name, options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench {name}: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        [] => {
+            eprintln!("Usage: cargo xtask bench NAME [--quick] [--json]");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a benchmark and prints what it found.
+fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
+    let (mut effort, mut json) = (Effort { quick: false }, false);
+    for option in options {
+        match *option {
+            "--quick" => effort.quick = true,
+            "--json" => json = true,
+            other => bail!("cannot make sense of `{other}`; there are --quick and --json"),
+        }
+    }
+    let mut outcome = match name {
+        "failover" => failover::run(effort)?,
+        "throughput" => throughput::run(effort)?,
+        "latency" => latency::run(effort)?,
+        "sessions" => sessions::run(effort)?,
+        _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
+    };
+    outcome.condition("quick", effort.quick);
+    report(&outcome, json);
+    Ok(())
+}
+
+fn report(outcome: &Outcome, json: bool) {
+    if !json {
+        println!("{}", outcome.table());
+    }
+    println!("{}", outcome.json());
+}
+
+/// Runs one part, in a process of its own.
+fn perform(part: &str) -> anyhow::Result<()> {
+    let part: Part = serde_json::from_str(part).context("no such part")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut console = Console::open();
+    let console = &mut console;
+    runtime.block_on(async {
+        match part {
+            Part::FailoverClient(system) => failover::client(system, console).await,
+            Part::FailoverServer(system) => failover::server(system, console).await,
+            Part::StreamClient(system) => throughput::client(system, console).await,
+            Part::StreamServer(system) => throughput::server(system, console).await,
+            Part::PingClient(system) => latency::client(system, console).await,
+            Part::PingServer(system) => latency::server(system, console).await,
+            Part::SessionsClient => sessions::client(console).await,
+            Part::AssociationsClient => sessions::many_clients(console).await,
+            Part::SessionsServer => sessions::server(console).await,
+        }
+    })
+}

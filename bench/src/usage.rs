@@ -1,0 +1,38 @@
+//! What this process has used: processor time and memory; and the kernel's clock.
+
+use std::fs;
+
+use anyhow::Context;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of the monotonic clock, which all processes of one machine share.
+pub(crate) type Nanos = u64;
+
+/// The time now.
+pub(crate) fn now() -> Nanos {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has a monotonic clock");
+    time.num_nanoseconds().cast_unsigned()
+}
+
+/// Seconds of processor time that this process has used, in user space and in the kernel on its behalf.
+pub(crate) fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
+}
+
+/// Resident memory of this process in bytes (`statm`, proc(5)).
+pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").context("cannot read /proc/self/statm")?;
+    let pages = statm.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok());
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
+    Ok(pages.context("/proc/self/statm is not as proc(5) says")? * page.cast_unsigned())
+}
+
+/// Allows this process as many descriptors as the system lets it have.
+pub(crate) fn raise_descriptor_limit() -> anyhow::Result<u64> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    Ok(most)
+}

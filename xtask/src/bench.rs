@@ -1,0 +1,42 @@
+//! The benchmarks: a workspace of their own, built in release and run.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// The manifest of the benchmarks' workspace, from the root of the repository.
+pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
+
+/// Each benchmark and what it measures.
+const BENCHES: [(&str, &str); 4] = [
+    ("failover", "the silence when a network dies: steadfast, MPTCP, TCP"),
+    ("throughput", "one long stream on the loopback: steadfast, TLS over TCP"),
+    ("latency", "a small message and its answer on the loopback: steadfast, TLS over TCP"),
+    ("sessions", "memory and processor time of idle conversations"),
+];
+
+const OPTIONS: [&str; 2] = ["--quick", "--json"];
+
+/// One line for each benchmark.
+pub(crate) fn list() -> String {
+    BENCHES.iter().fold(String::new(), |mut list, (name, what)| {
+        let _infallible = writeln!(list, "  {name:<10} {what}");
+        list
+    })
+}
+
+/// `cargo xtask bench NAME [--quick] [--json]`.
+pub(crate) fn run(name: &str, options: &[&str]) -> Result<bool> {
+    if !BENCHES.iter().any(|(known, _)| *known == name) {
+        bail!("there is no benchmark `{name}`; these are known:\n{}", list());
+    }
+    if let Some(option) = options.iter().find(|option| !OPTIONS.contains(option)) {
+        bail!("`{option}` means nothing to a benchmark; there are {}", OPTIONS.join(" and "));
+    }
+    let mut command =
+        process::cargo(&["run", "--quiet", "--locked", "--release", "--manifest-path", MANIFEST]);
+    command.args(["--", name]).args(options);
+    process::succeeds(&mut command)
+}
