@@ -171,22 +171,23 @@ impl Association {
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
-        let mut session = self.sessions.get_mut(&id);
-        if let Some(session) = &mut session {
+        let (mut has_work, mut timeout) = (false, None);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            has_work = session.has_work();
+            timeout = session.timeout();
+            if !has_work {
+                session.release_room();
+            }
             let dues = session.dues();
             self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
             if session.inb.may_grow() {
                 self.growing.insert(id);
             }
         }
-        let timeout = session.as_ref().and_then(|session| session.timeout());
-        if session.as_ref().is_some_and(|session| session.has_work()) {
+        if has_work {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
-            if let Some(session) = session {
-                session.release_room();
-            }
         }
         if timeout != self.timer_of.get(&id).copied() {
             if let Some(old) = self.timer_of.remove(&id) {
