@@ -25,6 +25,8 @@ mod restore;
 mod tombstones;
 mod verbs;
 
+/// How many frames are taken before other paths get their turn: small ones may mean more work than their bytes show.
+const FRAMES_A_TURN: usize = 256;
 /// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
 const RECORD_TIME: Duration = Duration::from_millis(5);
 const RECORD: [u64; 2] = [1400, 256 * 1024];
@@ -259,12 +261,14 @@ impl Endpoint {
     }
 
     /// Bytes from a carrier. Whole frames are taken off the front of `input`; what is left belongs before the bytes
-    /// that come next (at most 128 KiB and a header).
-    pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) {
-        loop {
+    /// that come next (at most 128 KiB and a header). Whether it stopped before all of them were taken, because others
+    /// are to have their turn: then call it again.
+    #[must_use]
+    pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
+        for _ in 0..FRAMES_A_TURN {
             let before = input.len();
             let result = match Frame::decode(input) {
-                Ok(None) => return,
+                Ok(None) => return false,
                 Ok(Some(frame)) => {
                     self.cx.stats.frames_received += 1;
                     self.handle_frame(now, path, frame, (before - input.len()) as u64)
@@ -274,9 +278,10 @@ impl Endpoint {
             if let Err(violation) = result {
                 input.clear();
                 self.violated(now, path, violation);
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn violated(&mut self, now: Instant, path: PathNumber, violation: Violation) {

@@ -81,7 +81,7 @@ impl Host {
     fn say(&mut self, path: PathNumber, frame: &Frame) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        self.core.handle_data(self.now, path, &mut BytesMut::from(&bytes[..]));
+        assert!(!self.core.handle_data(self.now, path, &mut BytesMut::from(&bytes[..])), "one frame");
         self.listen(path);
     }
 
