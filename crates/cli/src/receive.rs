@@ -108,14 +108,25 @@ fn discard(directory: &Path, output: &mut Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// How long a port that is taken is waited for, and how often it is tried.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_PAUSE: Duration = Duration::from_millis(100);
+
 /// An endpoint at the port where others look first, or at any.
 async fn listen(arguments: &Arguments, context: &Context, config: &Config) -> anyhow::Result<Endpoint> {
     let port = arguments.port.unwrap_or(config.port);
-    match context.builder(config).port(port).bind().await {
-        Err(BindError::Listen(_)) if arguments.port.is_none() => {
-            Ok(context.builder(config).port(0).bind().await?)
+    let patience = tokio::time::Instant::now() + PORT_PATIENCE;
+    loop {
+        match context.builder(config).port(port).bind().await {
+            // A receiver that was stopped just now may still hold it, and its sender looks for the next one there.
+            Err(BindError::Listen(_)) if tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            Err(BindError::Listen(_)) if arguments.port.is_none() => {
+                return Ok(context.builder(config).port(0).bind().await?);
+            }
+            other => return Ok(other?),
         }
-        other => Ok(other?),
     }
 }
 

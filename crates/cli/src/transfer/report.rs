@@ -291,7 +291,7 @@ fn plain(progress: &Progress, rates: &Rates) -> String {
     }
     match progress.stage {
         Stage::Connecting => parts.push("connecting".into()),
-        Stage::Parked => parts.push("no network: waiting".into()),
+        Stage::Parked => parts.push("not reached now, waiting".into()),
         _ if progress.total.is_some_and(|(_, total)| progress.done >= total) => {
             parts.push("finishing".into());
         }

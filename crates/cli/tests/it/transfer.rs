@@ -262,6 +262,18 @@ fn other_exit_codes() {
 }
 
 #[test]
+fn a_rule_that_no_network_fits_is_waited_for_only_so_long() {
+    let two = Two::new();
+    let file = two.put("f", 10);
+    let (_receiver, contact) = two.receive(&[]);
+    let sent = result(
+        start(&two.a, &["send", "--json", "--only", "satellite", "--wait", "1", &file, &contact]).end(),
+        4,
+    );
+    assert!(sent["error"].as_str().unwrap().contains("no network that may be used"), "{sent}");
+}
+
+#[test]
 fn other_conversations_are_no_transfers() {
     let two = Two::new();
     let file = two.put("f", 10);

@@ -205,7 +205,7 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle, now: (u64, u64)) -> Result<(), ReceiveFailure> {
-        let parked = self.socket.is_parked();
+        let parked = !self.socket.has_network_for(&self.labels);
         self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Answer::encode_all(&[Answer::Progress { taken: now.0, checked: now.1 }]);
         if idle.is_over(self.socket, alive, &self.labels).await {

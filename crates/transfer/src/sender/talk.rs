@@ -130,7 +130,7 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle) -> Result<(), SendFailure> {
-        let parked = self.socket.is_parked();
+        let parked = !self.socket.has_network_for(&self.control());
         self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Offer::Alive(self.work.bytes()).encode();
         if idle.is_over(self.socket, alive, &self.control()).await {
