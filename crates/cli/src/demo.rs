@@ -5,12 +5,11 @@ pub(crate) mod lab;
 mod picture;
 pub(crate) mod protocol;
 mod report;
-mod screen;
 mod story;
 mod tcp;
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
@@ -21,8 +20,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use lab::Place;
 use protocol::{Report, read_lines};
 use report::{Figures, Run};
-use screen::Screen;
 use story::Story;
+
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::screen::Screen;
 
 /// What the conductor waits for.
 enum Heard {
@@ -34,28 +36,26 @@ enum Heard {
 }
 
 /// Runs the demo; the result says whether everything arrived.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the result and the reason of a failure are its output"
-)]
-pub(crate) fn run(json: bool) -> ExitCode {
-    let screen = if json { Screen::aside() } else { Screen::stdout() };
+pub(crate) fn run(output: &mut Output) -> anyhow::Result<Exit> {
+    let screen = if output.is_json() { Screen::aside() } else { Screen::stdout() };
     let mut story = Story::new(screen);
     match perform(&mut story) {
         Ok(Some((run, figures))) => {
-            if json {
-                println!("{}", serde_json::json!(figures));
+            if output.is_json() {
+                output.object(&figures)?;
             } else {
                 story.end(&run, &figures);
             }
-            if figures.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if figures.is_good() {
+                return Ok(Exit::Done);
+            }
+            Err(Failure::new(Exit::Failed, "the demo lost or changed something on its way: this is a defect")
+                .into())
         }
-        Ok(None) => ExitCode::FAILURE,
+        Ok(None) => Err(Failure::new(Exit::Failed, "the demo was stopped before its end").into()),
         Err(error) => {
             story.stop();
-            eprintln!("steadfast: the demo cannot go on: {error:#}");
-            ExitCode::FAILURE
+            Err(error.context("the demo cannot go on"))
         }
     }
 }

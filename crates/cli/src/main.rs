@@ -1,30 +1,88 @@
 //! The program `steadfast`.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `main.rs` | the commands and their arguments |
+//! | `context.rs`, `config.rs` | from options and files to an endpoint and a peer |
+//! | `exit.rs` | exit codes, and how a failure is told |
+//! | `output.rs`, `screen.rs` | what is printed, for people or as JSON |
+//! | `log.rs`, `duration.rs`, `transfer.rs` | what else several commands need |
+//! | one for each command | that command |
+//!
+//! Invariants: no thread starts before a command runs, since the demo's lab enters a user namespace; nothing that a peer
+//! or a file says reaches the terminal uncleaned. Deliberately absent: any protocol logic.
 
+mod config;
+mod context;
 mod demo;
+mod duration;
+mod exit;
+mod keys;
+mod log;
+mod manual;
+mod networks;
+mod output;
+mod ping;
+mod receive;
+mod screen;
+mod send;
+mod transfer;
+mod trust;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use context::{Context, Globals};
 use demo::lab::Place;
 use demo::protocol::Role;
+use exit::Exit;
+use output::Output;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 the arguments or the configuration cannot be used, 3 refused for want of trust, \
+4 nobody answered in time, 5 interrupted and the same command goes on from there.
+
+STEADFAST_CONFIG and STEADFAST_IDENTITY stand for --config and --identity. STEADFAST_LOG=debug tells on standard error \
+what happens inside.";
 
 /// Messages between machines over every network they have.
 #[derive(Debug, Parser)]
-#[command(name = "steadfast", version, max_term_width = 100)]
+#[command(name = "steadfast", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
-    Demo {
-        /// Print the result as one JSON object.
+    /// Make this side's key.
+    Keygen {
+        /// Replace the key that is there.
         #[arg(long)]
-        json: bool,
+        force: bool,
     },
+    /// Print this side's public key, for others to trust.
+    Id,
+    /// Say whom this side trusts.
+    #[command(subcommand)]
+    Trust(trust::Command),
+    /// Show this host's networks as Steadfast sees them.
+    Networks(networks::Arguments),
+    /// Measure round trips to a peer, over every path and through a conversation.
+    Ping(ping::Arguments),
+    /// Send files and directories to a machine where `steadfast receive` runs; the same command goes on after anything.
+    Send(send::Arguments),
+    /// Receive files and directories, and print the line with which the other side sends them.
+    Receive(receive::Arguments),
+    /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
+    Demo,
+    /// Print what makes a shell complete the program's arguments.
+    Completions(manual::Completions),
+    /// Print the manual page, or write one for each command.
+    Man(manual::Manual),
     /// The demo's process that makes the hosts and the networks between them.
     #[command(hide = true)]
     DemoLab {
@@ -40,10 +98,34 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // No thread may start before this: the lab's process enters a user namespace.
-    match Arguments::parse().command {
-        Command::Demo { json } => demo::run(json),
-        Command::DemoLab { place } => demo::lab::run(place),
-        Command::DemoHost { role } => demo::host::run(role),
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::usage(&error),
+    };
+    let mut output = Output::new(arguments.globals.json);
+    let result = log::start().and_then(|()| match arguments.command {
+        Command::DemoLab { place } => Ok(demo::lab::run(place)),
+        Command::DemoHost { role } => Ok(demo::host::run(role)),
+        command => run(command, &arguments.globals, &mut output),
+    });
+    exit::end(result, &mut output)
+}
+
+/// Runs a command for people and scripts.
+fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Result<Exit> {
+    // A demo needs no files, and so no home.
+    let context = || Context::new(globals);
+    match command {
+        Command::Keygen { force } => keys::generate(force, &context()?, output),
+        Command::Id => keys::show(&context()?, output),
+        Command::Trust(command) => trust::run(command, &context()?, output),
+        Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
+        Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
+        Command::Send(arguments) => send::run(&arguments, &context()?, output),
+        Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
+        Command::Completions(arguments) => manual::completions(&arguments, output),
+        Command::Man(arguments) => manual::manual(&arguments, output),
+        Command::Demo => demo::run(output),
+        Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
+use std::time::Duration;
 use steadfast_wire::{Fingerprint, id::FingerprintError};
 
 /// The port that is meant where none is named, for TCP and UDP.
@@ -127,15 +128,16 @@ impl fmt::Display for Target {
 impl Target {
     /// The socket addresses of all its hosts, each once, in the order of the text.
     ///
-    /// Hosts that cannot be found are left out; fails if none is left, with the first reason. Takes as long as the
-    /// system's resolver does. Cancel safe.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+    /// Hosts that cannot be found within `limit` are left out; fails if none is left, with the first reason. Cancel safe.
+    pub async fn resolve(&self, limit: Duration) -> Result<Vec<SocketAddr>, ResolveError> {
+        let deadline = tokio::time::Instant::now() + limit;
         let mut found = Vec::new();
         let mut first_error = None;
         for address in &self.addresses {
-            match address.resolve().await {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => first_error = first_error.or(Some(error)),
+            match tokio::time::timeout_at(deadline, address.resolve()).await {
+                Ok(Ok(addresses)) => found.extend(addresses),
+                Ok(Err(error)) => first_error = first_error.or(Some(error)),
+                Err(_) => first_error = first_error.or(Some(io::ErrorKind::TimedOut.into())),
             }
         }
         let mut seen = std::collections::HashSet::new();
@@ -308,11 +310,16 @@ mod tests {
     #[tokio::test]
     async fn resolving() {
         let target: Target = "127.0.0.1:5,[::1]:6,127.0.0.1:5,fe80::1%lo".parse().unwrap();
-        let found = target.resolve().await.unwrap();
+        let found = target.resolve(Duration::from_secs(60)).await.unwrap();
         assert_eq!(found.len(), 3, "{found:?}");
         let SocketAddr::V6(scoped) = found[2] else { panic!("{found:?}") };
         assert_ne!(scoped.scope_id(), 0);
-        let error = "fe80::1%nosuchdevice".parse::<Target>().unwrap().resolve().await.unwrap_err();
+        let error = "fe80::1%nosuchdevice"
+            .parse::<Target>()
+            .unwrap()
+            .resolve(Duration::from_secs(60))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("nosuchdevice"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use crate::association::dial::Dials;
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
+use crate::ledger::{Dues, Ledger};
 use crate::path::{Cargo, Path};
 use crate::session::{Ending, Join, Session};
 use alloc::boxed::Box;
@@ -34,6 +35,9 @@ const CLOSED_PATHS: usize = 32;
 /// The most CHECK and HAVE frames, and the most END frames, that wait to be said.
 const MAX_NOTICES: usize = 64;
 const MAX_ENDS: usize = 1024;
+
+/// How often a peer's networks may change, in how much time: each change is looked at for every session, and dialled.
+const ANNOUNCEMENTS: (u32, Duration) = (64, Duration::from_secs(10));
 
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -76,6 +80,13 @@ pub(crate) struct Association {
     dial_dirty: bool,
     /// Without a session since then.
     idle_since: Option<Instant>,
+    /// What its sessions take, now and as far as the endpoint knows.
+    dues: Dues,
+    settled: Dues,
+    /// Sessions whose windows want to grow.
+    growing: BTreeSet<SessionId>,
+    /// When the peer's networks were last counted anew, and how often it told them since.
+    announcements: (Instant, u32),
 }
 
 impl Association {
@@ -107,6 +118,10 @@ impl Association {
             dial_at: None,
             dial_dirty: true,
             idle_since: None,
+            dues: Dues::default(),
+            settled: Dues::default(),
+            growing: BTreeSet::new(),
+            announcements: (Instant(0), 0),
         }
     }
 
@@ -124,22 +139,24 @@ impl Association {
     }
 
     pub(crate) fn info(&self, cx: &Context, path: &Path) -> PathInfo {
-        let name = |network: Option<&Network>| network.map(|n| n.name.clone()).unwrap_or_default();
         PathInfo {
             path: path.number,
             peer: self.peer,
             local: path.local,
-            local_name: name(cx.network(path.local)),
-            remote_name: name(self.remote_network(path.remote)),
+            local_name: cx.network_name(path.local),
+            remote_name: self.remote_network(path.remote).map(|n| n.name.clone()).unwrap_or_default(),
             remote: path.address,
             rtt: path.estimate.rtt(),
             rate: path.estimate.rate(),
             suspect: path.suspect.is_some(),
+            sent: path.bytes[0],
+            received: path.bytes[1],
         }
     }
 
     /// A session joins: a new one, or one that another association had.
-    pub(crate) fn insert(&mut self, cx: &mut Context, mut session: Session) {
+    pub(crate) fn insert(&mut self, cx: &mut Context, now: Instant, mut session: Session) {
+        session.joined_at = now;
         if let Some(hello) = &self.hello {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
@@ -154,15 +171,23 @@ impl Association {
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
-        let session = self.sessions.get_mut(&id);
-        let timeout = session.as_ref().and_then(|session| session.timeout());
-        if session.as_ref().is_some_and(|session| session.has_work()) {
+        let (mut has_work, mut timeout) = (false, None);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            has_work = session.has_work();
+            timeout = session.timeout();
+            if !has_work {
+                session.release_room();
+            }
+            let dues = session.dues();
+            self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
+            if session.inb.may_grow() {
+                self.growing.insert(id);
+            }
+        }
+        if has_work {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
-            if let Some(session) = session {
-                session.release_room();
-            }
         }
         if timeout != self.timer_of.get(&id).copied() {
             if let Some(old) = self.timer_of.remove(&id) {
@@ -175,20 +200,26 @@ impl Association {
         }
     }
 
-    /// Takes a session out, to move it elsewhere.
+    /// Takes a session out, to move it elsewhere: it may come back, and what is in flight is not its any more.
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.take(id)?;
+        for flight in self.paths.values_mut().flat_map(|path| &mut path.flights) {
+            if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id) {
+                flight.cargo = Cargo::Nothing;
+            }
+        }
+        Some(session)
+    }
+
+    fn take(&mut self, id: SessionId) -> Option<Session> {
         let mut session = *self.sessions.remove(&id)?;
         session.detached();
+        self.dues.replace(core::mem::take(&mut session.noted), Dues::default());
+        self.growing.remove(&id);
         self.dial_dirty = true;
         self.touch(id);
         for path in self.paths.values_mut() {
             path.introduced.remove(&id);
-            for flight in &mut path.flights {
-                if matches!(&flight.cargo, Cargo::Session(owner, _) | Cargo::Moved(owner, _) if *owner == id)
-                {
-                    flight.cargo = Cargo::Nothing;
-                }
-            }
         }
         Some(session)
     }
@@ -202,7 +233,7 @@ impl Association {
         tell: bool,
         common: Option<MessageId>,
     ) {
-        let Some(mut session) = self.remove(id) else { return };
+        let Some(mut session) = self.take(id) else { return };
         session.out.end(cx);
         let here = session.inb.common();
         if reason == EndReason::RolledBack {
@@ -255,9 +286,15 @@ impl Association {
 
     /// The farewell was said on a path (or cannot be, because it is not up): close it.
     pub(crate) fn close_after_bye(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
-        if self.says_bye(now) && self.paths.remove(&number).is_some() {
+        if self.says_bye(now)
+            && let Some(path) = self.paths.remove(&number)
+        {
             self.gone.push(number);
             cx.actions.push_back(Action::Close { path: number });
+            if path.is_up() {
+                cx.stats.paths_down += 1;
+                cx.event(Event::PathDown(self.info(cx, &path), DownReason::Ended));
+            }
         }
         if self.is_leaving() && self.paths.is_empty() {
             for id in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -278,10 +315,11 @@ impl Association {
                     || path.ping_due
                     || path.pong_due.is_some()
                     || self.says_bye(now)
-                    || self.networks_due
-                    || !self.work.is_empty()
-                    || !self.notices.is_empty()
-                    || !self.ends.is_empty()
+                    || !path.is_full()
+                        && (self.networks_due
+                            || !self.work.is_empty()
+                            || !self.notices.is_empty()
+                            || !self.ends.is_empty())
             }
         }
     }
@@ -359,7 +397,7 @@ impl Association {
             self.closed_paths.pop_front();
         }
         for flight in flights {
-            self.cargo_lost(flight.cargo);
+            self.cargo_lost(flight.cargo, flight.at);
         }
         if reason != DownReason::Carrier {
             cx.actions.push_back(Action::Reset { path: number });
@@ -381,32 +419,70 @@ impl Association {
             }
             self.touch(id);
         }
-        self.forget_excess(cx);
     }
 
-    /// A peer may park only so many of the sessions that it opened.
-    fn forget_excess(&mut self, cx: &mut Context) {
-        let mut parked: Vec<(Option<Instant>, SessionId)> = self
-            .sessions
-            .values()
-            .filter(|s| !s.opener && s.join == Join::Parked)
-            .map(|s| (s.parked_at, s.id))
-            .collect();
-        if parked.len() <= cx.config.max_parked {
-            return;
+    /// Lets windows grow by at most `room` bytes in all, and brings the peer's dues up to date.
+    pub(crate) fn settle(&mut self, ledger: &mut Ledger, mut room: u64) {
+        for id in core::mem::take(&mut self.growing) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                room = session.inb.grow(room);
+                // Without room it asks again when more was taken.
+                self.touch(id);
+                self.growing.remove(&id);
+            }
         }
-        parked.sort_unstable();
-        let excess = parked.len() - cx.config.max_parked;
-        for (_, id) in parked.into_iter().take(excess) {
-            cx.stats.forgotten += 1;
-            self.end(cx, id, EndReason::Forgotten, false, None);
-        }
+        ledger.replace(self.peer, self.settled, self.dues);
+        self.settled = self.dues;
     }
 
-    fn cargo_lost(&mut self, cargo: Cargo) {
+    pub(crate) const fn dues(&self) -> Dues {
+        self.dues
+    }
+
+    /// The session that holds most, and how much that is.
+    pub(crate) fn heaviest(&self) -> Option<(u64, SessionId)> {
+        self.sessions.values().map(|session| (session.noted.held, session.id)).max()
+    }
+
+    /// Whether nothing is here but conversations of ours that wait for a network.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.paths.is_empty() && self.sessions.values().all(|session| session.opener)
+    }
+
+    /// Its parked sessions that the peer opened, with the time since when they are.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (Option<Instant>, SessionId)> {
+        let parked = self.sessions.values().filter(|s| !s.opener && s.join == Join::Parked);
+        parked.map(|session| (session.parked_at, session.id))
+    }
+
+    /// Since when it has no path, if all its sessions are the peer's: it may be forgotten.
+    pub(crate) fn forgettable(&self) -> Option<Instant> {
+        let ours = self.sessions.values().any(|session| session.opener);
+        let parked = self.sessions.values().filter_map(|session| session.parked_at).max();
+        parked.filter(|_| !ours && self.paths.is_empty())
+    }
+
+    /// Ends a session that the peer opened and left.
+    pub(crate) fn forget(&mut self, cx: &mut Context, id: SessionId) {
+        cx.stats.forgotten += 1;
+        self.end(cx, id, EndReason::Forgotten, false, None);
+    }
+
+    /// Whether the peer's networks may change once more.
+    fn may_announce(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.announcements;
+        if now.since(*since) > ANNOUNCEMENTS.1 {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= ANNOUNCEMENTS.0
+    }
+
+    /// What flew at `at` has to be said again.
+    fn cargo_lost(&mut self, cargo: Cargo, at: Instant) {
         match cargo {
             Cargo::Session(id, item) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
+                if let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) {
                     session.lost(&item);
                     self.touch(id);
                 }
@@ -423,7 +499,10 @@ impl Association {
             assert_eq!(sum, path.in_flight, "{} in flight", path.number);
             assert_eq!(path.sent - path.acked, path.flights.len() as u64, "{} flights", path.number);
         }
+        let mut dues = Dues::default();
         for session in self.sessions.values() {
+            assert_eq!(session.noted, session.dues(), "{}: dues", session.id);
+            dues.replace(Dues::default(), session.noted);
             session.out.check_invariants();
             session.inb.check_invariants(cx.config.max_message);
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
@@ -431,6 +510,7 @@ impl Association {
             assert!(self.is_up() || parked, "{} goes on without a path", session.id);
             assert!(!self.is_up() || session.join != Join::Parked, "{} is parked beside a path", session.id);
         }
+        assert_eq!((dues, dues), (self.dues, self.settled), "the dues of {}", self.peer);
         let up = self.paths.values().filter(|path| path.is_up()).count();
         assert!(up <= cx.config.max_paths && self.paths.len() <= 2 * cx.config.max_paths, "too many paths");
     }

@@ -9,8 +9,17 @@ use steadfast_wire::frame::Process;
 pub struct Config {
     /// The largest whole message that is accepted from a peer; at most half of each window. 1 MiB.
     pub max_message: u64,
-    /// What one session may hold unread at the receiver, foreground and background. 4 MiB and 16 MiB.
+    /// What one session may hold unread at the receiver, foreground and background, at most. 4 MiB and 16 MiB.
     pub windows: [u64; 2],
+    /// What the windows of a session begin with, at least twice [`max_message`](Self::max_message). They double each time
+    /// that the application has taken as much as they hold. 2 MiB each.
+    pub first_windows: [u64; 2],
+    /// How much the windows of all sessions of one peer may grow in all, at most half of
+    /// [`max_held`](Self::max_held). 256 MiB.
+    pub max_growth: u64,
+    /// What all sessions of one peer may hold unread, with what it takes to keep it. Beyond it the session that holds
+    /// most is ended as refused. 512 MiB.
+    pub max_held: u64,
     /// What one session may hold unsent at the sender, foreground and background, before a send has to wait.
     /// 4 MiB and 16 MiB; a single message or write may go over it, and the oldest message counts by itself, because
     /// all others may wait for it: so at most twice this.
@@ -35,11 +44,17 @@ pub struct Config {
     pub background_queue: Duration,
     /// The most paths of an association. 8.
     pub max_paths: usize,
-    /// The most sessions of an association. 16,384.
+    /// The most sessions of an association, and the most that one peer opened. 16,384.
     pub max_sessions: usize,
-    /// The most sessions that peers opened and the application has not accepted. 4,096.
+    /// The most sessions that peers opened and the application has not accepted. A single peer may have a quarter of
+    /// them. 4,096.
     pub max_incoming: usize,
-    /// The most paths that have connected to us and not yet said HELLO. 256.
+    /// The most processes of one peer. Those whose paths are gone longest are forgotten for new ones. 64.
+    pub max_processes: usize,
+    /// The most paths of one peer over all its processes. 128.
+    pub max_peer_paths: usize,
+    /// The most paths that have connected to us and not yet said HELLO; one more displaces the oldest of the peer that
+    /// has most. 256.
     pub max_greeting: usize,
     /// The most associations. 4,096.
     pub max_associations: usize,
@@ -58,6 +73,9 @@ impl Default for Config {
         Self {
             max_message: 1 << 20,
             windows: [4 << 20, 16 << 20],
+            first_windows: [2 << 20, 2 << 20],
+            max_growth: 256 << 20,
+            max_held: 512 << 20,
             send_buffers: [4 << 20, 16 << 20],
             durable: false,
             suspicion_margin: Duration::from_millis(15),
@@ -71,6 +89,8 @@ impl Default for Config {
             max_paths: 8,
             max_sessions: 16_384,
             max_incoming: 4096,
+            max_processes: 64,
+            max_peer_paths: 128,
             max_greeting: 256,
             max_associations: 4096,
             max_parked: 1000,
@@ -78,6 +98,20 @@ impl Default for Config {
             metered_standby: false,
             process: Process::default(),
         }
+    }
+}
+
+impl Config {
+    /// The same with what does not fit together put right: every window has room for two whole messages.
+    pub(crate) fn consistent(mut self) -> Self {
+        self.max_message = self.max_message.clamp(1, 1 << 30);
+        for class in 0..2 {
+            self.windows[class] = self.windows[class].max(2 * self.max_message);
+            let first = self.first_windows[class].max(2 * self.max_message);
+            self.first_windows[class] = first.min(self.windows[class]);
+        }
+        self.max_growth = self.max_growth.min(self.max_held / 2);
+        self
     }
 }
 

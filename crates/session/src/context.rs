@@ -6,6 +6,7 @@ use crate::journal::{Effect, JournalEntry, Record};
 use crate::rng::Rng;
 use crate::stats::Stats;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use steadfast_wire::{Fingerprint, Incarnation, Network, NetworkId, PathNumber, SessionId};
 
@@ -16,6 +17,8 @@ pub(crate) struct Context {
     pub(crate) incarnation: Incarnation,
     pub(crate) rng: Rng,
     pub(crate) networks: Vec<Network>,
+    /// Those of before the last change, so that what it took away has a name.
+    pub(crate) former_networks: Vec<Network>,
     pub(crate) networks_epoch: u64,
     pub(crate) events: VecDeque<Event>,
     pub(crate) actions: VecDeque<Action>,
@@ -30,11 +33,12 @@ impl Context {
     pub(crate) fn new(config: Config, identity: Fingerprint, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed);
         Self {
-            config,
+            config: config.consistent(),
             identity,
             incarnation: Incarnation(rng.next()),
             rng,
             networks: Vec::new(),
+            former_networks: Vec::new(),
             networks_epoch: 1,
             events: VecDeque::new(),
             actions: VecDeque::new(),
@@ -54,6 +58,12 @@ impl Context {
 
     pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.iter().find(|network| network.id == id)
+    }
+
+    /// The name of a network that is here, or was until the last change.
+    pub(crate) fn network_name(&self, id: NetworkId) -> String {
+        let all = self.networks.iter().chain(&self.former_networks);
+        all.filter(|network| network.id == id).map(|network| network.name.clone()).next().unwrap_or_default()
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -5,8 +5,9 @@ use crate::config::{Config, Ordering, SessionConfig};
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo, Violation};
 use crate::journal::JournalEntry;
+use crate::ledger::Ledger;
 use crate::path::{Path, State};
-use crate::session::{Ending, Session};
+use crate::session::Session;
 use crate::stats::Stats;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -17,12 +18,15 @@ use steadfast_wire::frame::{EndReason, Hello, Resume};
 use steadfast_wire::{
     Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
 };
+use tombstones::Tombstones;
 
+mod bounds;
 mod restore;
+mod tombstones;
 mod verbs;
 
-/// How many ended sessions are remembered, to tell a peer that asks.
-const TOMBSTONES: usize = 4096;
+/// How many frames are taken before other paths get their turn: small ones may mean more work than their bytes show.
+const FRAMES_A_TURN: usize = 256;
 /// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
 const RECORD_TIME: Duration = Duration::from_millis(5);
 const RECORD: [u64; 2] = [1400, 256 * 1024];
@@ -61,11 +65,11 @@ pub struct Endpoint {
     greetings: BTreeMap<PathNumber, Greeting>,
     sessions: BTreeMap<SessionId, AssociationId>,
     incoming: VecDeque<SessionId>,
-    tombstones: BTreeMap<SessionId, (Fingerprint, Ending)>,
-    burials: VecDeque<SessionId>,
+    tombstones: Tombstones,
     timers: BTreeSet<(Instant, AssociationId)>,
     timer_of: BTreeMap<AssociationId, Instant>,
     ready: BTreeSet<PathNumber>,
+    ledger: Ledger,
 }
 
 impl Endpoint {
@@ -80,11 +84,11 @@ impl Endpoint {
             greetings: BTreeMap::new(),
             sessions: BTreeMap::new(),
             incoming: VecDeque::new(),
-            tombstones: BTreeMap::new(),
-            burials: VecDeque::new(),
+            tombstones: Tombstones::default(),
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             ready: BTreeSet::new(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -145,18 +149,13 @@ impl Endpoint {
 
     /// Brings everything that is kept beside an association up to date after it changed.
     fn after(&mut self, now: Instant, id: AssociationId) {
+        self.settle(now, id);
         let Some(association) = self.associations.get_mut(&id) else { return };
         for ending in core::mem::take(&mut association.ended) {
             let peer = association.peer;
             self.sessions.remove(&ending.0);
             self.incoming.retain(|session| *session != ending.0);
-            self.tombstones.insert(ending.0, (peer, ending));
-            self.burials.push_back(ending.0);
-            if self.burials.len() > TOMBSTONES
-                && let Some(oldest) = self.burials.pop_front()
-            {
-                self.tombstones.remove(&oldest);
-            }
+            self.tombstones.bury(peer, ending);
         }
         for path in association.gone.drain(..) {
             self.homes.remove(&path);
@@ -192,7 +191,7 @@ impl Endpoint {
         if networks == self.cx.networks {
             return;
         }
-        self.cx.networks = networks;
+        self.cx.former_networks = core::mem::replace(&mut self.cx.networks, networks);
         self.cx.networks_epoch += 1;
         for id in self.associations.keys().copied().collect::<Vec<_>>() {
             if let Some(association) = self.associations.get_mut(&id) {
@@ -224,9 +223,12 @@ impl Endpoint {
         remote: SocketAddr,
         peer: Fingerprint,
     ) -> Option<PathNumber> {
-        if self.greetings.len() >= self.cx.config.max_greeting {
-            self.cx.stats.refused_greetings += 1;
+        if !self.has_room_for_path(peer) {
+            self.cx.stats.refused_processes += 1;
             return None;
+        }
+        if self.greetings.len() >= self.cx.config.max_greeting {
+            self.displace_greeting();
         }
         let number = self.cx.next_path();
         let mut path = Path::new(number, false, network, remote, now, now + self.cx.config.connect_timeout);
@@ -262,12 +264,14 @@ impl Endpoint {
     }
 
     /// Bytes from a carrier. Whole frames are taken off the front of `input`; what is left belongs before the bytes
-    /// that come next (at most 128 KiB and a header).
-    pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) {
-        loop {
+    /// that come next (at most 128 KiB and a header). Whether it stopped before all of them were taken, because others
+    /// are to have their turn: then call it again.
+    #[must_use]
+    pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
+        for _ in 0..FRAMES_A_TURN {
             let before = input.len();
             let result = match Frame::decode(input) {
-                Ok(None) => return,
+                Ok(None) => return false,
                 Ok(Some(frame)) => {
                     self.cx.stats.frames_received += 1;
                     self.handle_frame(now, path, frame, (before - input.len()) as u64)
@@ -277,9 +281,10 @@ impl Endpoint {
             if let Err(violation) = result {
                 input.clear();
                 self.violated(now, path, violation);
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn violated(&mut self, now: Instant, path: PathNumber, violation: Violation) {
@@ -331,13 +336,16 @@ impl Endpoint {
                 if let Some(new) = self.admit(id, session, per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    association.handle_open(&mut self.cx, new, Some(token));
+                    association.handle_open(&mut self.cx, now, new, Some(token));
                 }
                 Ok(())
             }
             Frame::Resume(view) => {
                 let late = |session: &Session| session.is_late(&view, up_since);
+                let peer = association.peer;
                 let home = self.sessions.get(&view.session).and_then(|home| self.associations.get(home));
+                // Of a conversation with somebody else it hears what anybody would.
+                let home = home.filter(|home| home.peer == peer);
                 if home.and_then(|home| home.sessions.get(&view.session)).is_some_and(|session| late(session))
                 {
                     self.cx.stats.frames_late += 1;
@@ -365,13 +373,16 @@ impl Endpoint {
         if self.sessions.contains_key(&session) || association.is_leaving() {
             return None;
         }
-        if let Some((_, ending)) = self.tombstones.get(&session).filter(|(peer, _)| *peer == association.peer)
-        {
-            association.tell_end(*ending);
+        if let Some(ending) = self.tombstones.find(association.peer, session) {
+            association.tell_end(ending);
             return None;
         }
         let full = association.sessions.len() >= self.cx.config.max_sessions;
-        if full || self.incoming.len() >= self.cx.config.max_incoming {
+        let max_incoming = self.cx.config.max_incoming;
+        let dues = self.ledger.of(association.peer);
+        let full = full || dues.opened as usize >= self.cx.config.max_sessions;
+        let waiting = dues.waiting as usize;
+        if full || self.incoming.len() >= max_incoming || waiting >= max_incoming.div_ceil(4) {
             self.cx.stats.refused_sessions += 1;
             association.tell_end((session, EndReason::Refused, MessageId(0)));
             return None;
@@ -380,7 +391,7 @@ impl Endpoint {
         let config = SessionConfig { ordering, ..SessionConfig::default() };
         self.sessions.insert(session, id);
         self.incoming.push_back(session);
-        Some(Session::new(&mut self.cx, session, false, config))
+        Some(Session::new(&self.cx, session, false, config))
     }
 
     fn handle_resume(&mut self, now: Instant, id: AssociationId, view: &Resume) {
@@ -404,7 +415,7 @@ impl Endpoint {
                 if let Some(new) = self.admit(id, view.session, view.per_urgency)
                     && let Some(association) = self.associations.get_mut(&id)
                 {
-                    association.handle_open(&mut self.cx, new, None);
+                    association.handle_open(&mut self.cx, now, new, None);
                     association.handle_resume(&mut self.cx, now, view);
                 }
             }
@@ -433,10 +444,8 @@ impl Endpoint {
     /// A peer speaks in a conversation that is not here: it learns how that ended, or that it is not known.
     fn tell_over(&mut self, id: AssociationId, session: SessionId) {
         let Some(association) = self.associations.get_mut(&id) else { return };
-        match self.tombstones.get(&session) {
-            Some((owner, ending)) if *owner == association.peer => association.tell_end(*ending),
-            _ => association.tell_end((session, EndReason::Unknown, MessageId(0))),
-        }
+        let known = self.tombstones.find(association.peer, session);
+        association.tell_end(known.unwrap_or((session, EndReason::Unknown, MessageId(0))));
     }
 
     fn tell_unknown(&mut self, id: AssociationId, session: SessionId) {
@@ -451,7 +460,9 @@ impl Endpoint {
         };
         moved.park(&mut self.cx, now);
         if let Some(association) = self.associations.get_mut(&to) {
-            association.insert(&mut self.cx, moved);
+            association.insert(&mut self.cx, now, moved);
+            // Before the other side's loss is counted, or there would be room twice.
+            association.settle(&mut self.ledger, 0);
             self.sessions.insert(session, to);
         }
     }
@@ -464,7 +475,7 @@ impl Endpoint {
         let incarnation = hello.incarnation;
         let id = if let Some(greeting) = self.greetings.remove(&number) {
             let Some(id) = self.adopt(now, greeting, incarnation) else {
-                self.cx.stats.refused_greetings += 1;
+                self.cx.stats.refused_processes += 1;
                 self.cx.actions.push_back(Action::Reset { path: number });
                 return Ok(());
             };
@@ -476,7 +487,12 @@ impl Endpoint {
             if path.is_some_and(|path| path.state != State::ExpectHello) {
                 return Err(Violation::Hello);
             }
-            self.place(now, number, old, incarnation)
+            let Some(id) = self.place(now, number, old, incarnation) else {
+                self.cx.stats.refused_processes += 1;
+                self.on_path(now, number, |a, cx| a.path_down(cx, now, number, DownReason::Ended));
+                return Ok(());
+            };
+            id
         };
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
         let result = association.handle_hello(&mut self.cx, now, number, hello);
@@ -489,7 +505,7 @@ impl Endpoint {
         let Greeting { path, peer } = greeting;
         let id = match self.by_process(peer, incarnation) {
             Some(id) => id,
-            None if self.associations.len() >= self.cx.config.max_associations => return None,
+            None if !self.make_room(now, peer) => return None,
             None => {
                 let mut association = Association::new(peer, Some(incarnation), Vec::new());
                 // The side that opened the first path opens the others; we help if it does not.
@@ -497,37 +513,48 @@ impl Endpoint {
                 self.create(association)
             }
         };
-        let association = self.associations.get_mut(&id)?;
+        let association = self.associations.get(&id)?;
         // Twins are settled at HELLO, so a few more than the limit may be there for a moment.
-        if association.paths.len() >= 2 * self.cx.config.max_paths {
+        if association.paths.len() >= 2 * self.cx.config.max_paths || !self.has_room_for_path(peer) {
             return None;
         }
+        let association = self.associations.get_mut(&id)?;
         self.homes.insert(path.number, id);
         association.paths.insert(path.number, path);
         Some(id)
     }
 
-    /// A path that we opened reached a process: it may be another one than the association was with.
+    /// A path that we opened reached a process: it may be another one than the association was with. `None` if there
+    /// may be no more of them, or this side is leaving.
     fn place(
         &mut self,
         now: Instant,
         number: PathNumber,
         old: AssociationId,
         incarnation: Incarnation,
-    ) -> AssociationId {
-        let Some(association) = self.associations.get_mut(&old) else { return old };
+    ) -> Option<AssociationId> {
+        let association = self.associations.get(&old)?;
         let peer = association.peer;
         if association.incarnation == Some(incarnation) {
-            return old;
+            return Some(old);
+        }
+        if association.is_leaving() {
+            return None;
         }
         let known = self.by_process(peer, incarnation);
-        let Some(association) = self.associations.get_mut(&old) else { return old };
+        let association = self.associations.get_mut(&old)?;
         if association.incarnation.is_none() && known.is_none() {
             association.incarnation = Some(incarnation);
-            return old;
+            return Some(old);
         }
-        let new = known.unwrap_or_else(|| self.create(Association::new(peer, Some(incarnation), Vec::new())));
-        let Some(mut from) = self.associations.remove(&old) else { return old };
+        let new = match known {
+            Some(known) => known,
+            None if self.make_room(now, peer) => {
+                self.create(Association::new(peer, Some(incarnation), Vec::new()))
+            }
+            None => return None,
+        };
+        let mut from = self.associations.remove(&old)?;
         let path = from.paths.remove(&number);
         let sessions: Vec<SessionId> =
             if from.is_up() { Vec::new() } else { from.sessions.keys().copied().collect() };
@@ -543,7 +570,7 @@ impl Endpoint {
             self.move_session(now, session, old, new);
         }
         self.after(now, old);
-        new
+        Some(new)
     }
 
     /// What is due by the clock.
@@ -671,6 +698,7 @@ impl Endpoint {
             let home = self.associations.get(id);
             assert!(home.is_some_and(|a| a.sessions.contains_key(session)), "{session} is nowhere");
         }
-        assert!(self.tombstones.len() <= TOMBSTONES, "too many tombstones");
+        self.check_bounds();
+        self.tombstones.check_invariants();
     }
 }

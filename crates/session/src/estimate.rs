@@ -22,6 +22,8 @@ const WINDOW: [u64; 2] = [64 * 1024, 16 * 1024];
 pub(crate) struct Estimate {
     srtt: Option<Duration>,
     rttvar: Duration,
+    /// When a round trip was last measured.
+    measured: Option<Instant>,
     /// Least round trips of the last two windows.
     least: [Option<Duration>; 2],
     least_since: Option<Instant>,
@@ -43,6 +45,15 @@ impl Estimate {
     /// Smoothed round trip, or a guess.
     pub(crate) fn rtt_or_guess(&self) -> Duration {
         self.srtt.unwrap_or(INITIAL_RTT)
+    }
+
+    pub(crate) const fn measured(&self) -> Option<Instant> {
+        self.measured
+    }
+
+    /// Whether what is believed is far above what was just measured.
+    pub(crate) fn is_above(&self, sample: Duration) -> bool {
+        self.srtt.is_some_and(|srtt| srtt > sample + sample / 4)
     }
 
     fn least_rtt(&self) -> Duration {
@@ -67,6 +78,7 @@ impl Estimate {
     }
 
     pub(crate) fn round_trip(&mut self, now: Instant, sample: Duration) {
+        self.measured = Some(now);
         match self.srtt {
             None => {
                 self.srtt = Some(sample);

@@ -132,6 +132,13 @@ pub enum Event {
     PathRecovered(PathInfo),
     /// A path is gone.
     PathDown(PathInfo, DownReason),
+    /// The answer to [`Endpoint::probe`](crate::Endpoint::probe).
+    Probed {
+        /// The path.
+        path: PathNumber,
+        /// Its round trip, between the two libraries.
+        rtt: Duration,
+    },
     /// The peer left (BYE) and says why.
     PeerLeft {
         /// Who.
@@ -162,6 +169,10 @@ pub struct PathInfo {
     pub rate: Option<u64>,
     /// Whether it is suspect.
     pub suspect: bool,
+    /// Bytes of frames given to it so far, before encryption.
+    pub sent: u64,
+    /// Bytes of frames that came in on it so far.
+    pub received: u64,
 }
 
 /// What the driver is to do.

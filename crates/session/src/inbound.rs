@@ -5,6 +5,7 @@
 //! have open.
 
 use crate::assembly::Assembly;
+use crate::config::Config;
 use crate::context::Context;
 use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{Event, Read, Received, Recv, Violation};
@@ -31,11 +32,29 @@ struct Message {
     taken: bool,
     /// It is resolved; only its accounting is left until the sender says what it will ever cost.
     ghost: bool,
+    /// What it adds to [`Inbound::weight`].
+    noted: u64,
 }
+
+/// What a message, a piece of its bytes, a range and a pair of an awaited and a waiting message take, in bytes.
+const MESSAGE_WEIGHT: usize = 512;
+const PIECE_WEIGHT: usize = 128;
+const RANGE_WEIGHT: usize = 32;
+const AWAITED_WEIGHT: usize = 64;
 
 impl Message {
     fn complete(&self) -> bool {
         self.length.is_some_and(|length| self.units.contains_range(0..length + 1))
+    }
+
+    /// Memory beside the bytes that the window paid for.
+    fn weight(&self) -> u64 {
+        let head = self.head.as_ref();
+        let dependencies = head.map_or(0, |head| size_of_val(head.order.dependencies()));
+        let labels = head.map(|head| &head.labels).into_iter().chain(&self.relabel);
+        let rules: usize = labels.map(|labels| labels.rule.memory()).sum();
+        let parts = self.bytes.pieces() * PIECE_WEIGHT + self.units.ranges() * RANGE_WEIGHT;
+        (MESSAGE_WEIGHT + parts + dependencies + rules) as u64
     }
 
     fn labels(&self) -> Labels {
@@ -71,6 +90,12 @@ pub(crate) struct Inbound {
     /// What may still come from before the last resume, and is paid for only when it is sent again.
     late: [u64; 2],
     windows: [u64; 2],
+    /// What the windows began with, and may become.
+    bounds: [[u64; 2]; 2],
+    /// What was given back since the windows last grew.
+    consumed: [u64; 2],
+    /// Memory of all messages beside what the windows paid for.
+    weight: u64,
     /// Which CREDIT frames are due.
     pub(crate) credit_due: [bool; 2],
     /// What the next ACK frame says.
@@ -83,7 +108,8 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(session: SessionId, windows: [u64; 2]) -> Self {
+    pub(crate) fn new(session: SessionId, config: &Config) -> Self {
+        let windows = config.first_windows;
         Self {
             session,
             messages: BTreeMap::new(),
@@ -101,6 +127,9 @@ impl Inbound {
             told: windows,
             late: [0; 2],
             windows,
+            bounds: [windows, config.windows],
+            consumed: [0; 2],
+            weight: 0,
             credit_due: [false; 2],
             ack: Ack::default(),
             ack_held: BTreeSet::new(),
@@ -187,6 +216,7 @@ impl Inbound {
         }
         let price = cost(&message.units, message.length) - before;
         message.paid[data.class.index()] += price;
+        self.reweigh(id);
         let new: u64 = fresh.iter().map(|range| range.end - range.start).sum();
         cx.stats.bytes_received += new;
         cx.stats.bytes_duplicate += (data.payload.len() as u64).saturating_sub(new);
@@ -254,6 +284,7 @@ impl Inbound {
     fn give_credit(&mut self, amounts: [u64; 2]) {
         for (class, amount) in amounts.into_iter().enumerate() {
             self.limits[class] += amount;
+            self.consumed[class] += amount;
             // Told in steps of an eighth, or the frames would outnumber the data.
             if self.limits[class] - self.told[class] >= self.windows[class] / 8 {
                 self.credit_due[class] = true;
@@ -273,6 +304,59 @@ impl Inbound {
     pub(crate) fn credit_told(&mut self, class: Urgency) {
         self.told[class.index()] = self.limits[class.index()];
         self.credit_due[class.index()] = false;
+    }
+
+    /// Memory that what arrived takes until it is taken: the bytes that the windows paid for, and what is kept of them.
+    pub(crate) fn memory(&self) -> u64 {
+        let sets = [&self.received, &self.resolved, &self.dropped, &self.places[0], &self.places[1]];
+        let ranges: usize = sets.iter().map(|set| set.ranges()).sum();
+        let kept = ranges * RANGE_WEIGHT + self.awaited.len() * AWAITED_WEIGHT;
+        let held = |class: usize| self.windows[class] + self.charged[class] - self.limits[class];
+        held(0) + held(1) + self.weight + kept as u64
+    }
+
+    /// How much larger the windows are than at the beginning.
+    pub(crate) fn grown(&self) -> u64 {
+        self.windows.iter().sum::<u64>() - self.bounds[0].iter().sum::<u64>()
+    }
+
+    /// Whether a window may grow: the application has taken as much as it holds since it last grew.
+    pub(crate) fn may_grow(&self) -> bool {
+        (0..2).any(|class| self.growth(class) > 0)
+    }
+
+    fn growth(&self, class: usize) -> u64 {
+        let window = self.windows[class];
+        if self.consumed[class] < window { 0 } else { window.min(self.bounds[1][class] - window) }
+    }
+
+    /// Lets the windows double, by at most `room` bytes in all; returns what is left of that.
+    pub(crate) fn grow(&mut self, mut room: u64) -> u64 {
+        for class in 0..2 {
+            let more = self.growth(class).min(room);
+            if more > 0 {
+                room -= more;
+                self.windows[class] += more;
+                self.limits[class] += more;
+                self.consumed[class] = 0;
+                self.credit_due[class] = true;
+            }
+        }
+        room
+    }
+
+    /// Brings the weight up to date after a message changed.
+    fn reweigh(&mut self, id: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let weight = message.weight();
+        self.weight = self.weight - message.noted + weight;
+        message.noted = weight;
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Message> {
+        let message = self.messages.remove(&id)?;
+        self.weight -= message.noted;
+        Some(*message)
     }
 
     fn advanced(&mut self, cx: &mut Context, id: u64, fresh_head: bool) {
@@ -372,6 +456,7 @@ impl Inbound {
                 left -= *back;
             }
             self.give_credit(back);
+            self.reweigh(id.0);
             return Read::Chunk(bytes);
         }
         if message.complete() && message.length == Some(message.bytes.position()) {
@@ -426,10 +511,11 @@ impl Inbound {
         let place = (head.labels.urgency.index(), head.order.sequence());
         if delivered || message.complete() {
             // Nothing more of it will be sent for the first time.
-            self.messages.remove(&id);
+            self.remove(id);
         } else {
             message.ghost = true;
             message.bytes.clear();
+            self.reweigh(id);
         }
         self.settle(cx, id, delivered, place);
     }
@@ -516,7 +602,7 @@ impl Inbound {
             self.give_credit(back);
             self.uncharge(id, has.saturating_sub(charged));
             self.refund(id);
-            if let Some(message) = self.messages.remove(&id) {
+            if let Some(message) = self.remove(id) {
                 self.unwait(id, &message);
             }
             self.settle(cx, id, false, (place.0.index(), place.1));
@@ -542,6 +628,7 @@ impl Inbound {
         let old = message.labels().urgency;
         let new = labels.urgency;
         message.relabel = Some(labels);
+        self.reweigh(id.0);
         if self.ready.remove(&(old, id.0)) {
             self.ready.insert((new, id.0));
         }
@@ -595,7 +682,7 @@ impl Inbound {
             view.partial.push((MessageId(id), message.units.clone()));
         }
         for id in given_up {
-            if let Some(message) = self.messages.remove(&id) {
+            if let Some(message) = self.remove(id) {
                 self.unwait(id, &message);
                 for (charged, paid) in self.charged.iter_mut().zip(message.paid) {
                     *charged -= paid;
@@ -641,7 +728,9 @@ impl Inbound {
             assert_eq!(self.resolved.contains(*id), message.ghost, "{id}: resolved and ghost differ");
             paid[0] += message.paid[0];
             paid[1] += message.paid[1];
+            assert_eq!(message.weight(), message.noted, "{id} is weighed wrong");
         }
+        assert_eq!(self.weight, self.messages.values().map(|m| m.noted).sum::<u64>(), "the weight");
         for (class, paid) in paid.into_iter().enumerate() {
             // What was paid and not given back is what the messages hold: no credit leaks.
             assert_eq!(self.limits[class] + paid, self.windows[class] + self.charged[class], "credit leaks");
@@ -665,7 +754,8 @@ fn check_lengths(message: &Message, data: &Data, end: u64, max_message: u64) -> 
         let other = |length: u64| {
             length < end || length < known_end || message.length.is_some_and(|known| known != length)
         };
-        if too_large || head.length.is_some_and(other) {
+        let cut = head.length.is_some_and(|length| data.fin && end != length);
+        if too_large || cut || head.length.is_some_and(other) {
             return Err(Violation::FlowControl);
         }
         if message

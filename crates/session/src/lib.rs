@@ -12,6 +12,7 @@
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip, rate and background window |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
+//! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
 //! | `journal.rs` | what a durable endpoint has to remember |
 //!
 //! Invariants: no clock, no sockets, no threads (`no_std`); time is an argument, randomness a seed; nothing a peer
@@ -36,6 +37,7 @@ mod estimate;
 mod event;
 mod inbound;
 mod journal;
+mod ledger;
 mod outbound;
 mod path;
 mod payload;

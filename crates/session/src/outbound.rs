@@ -110,6 +110,8 @@ pub(crate) struct Outbound {
     raised_below: u64,
     pub(crate) used: [u64; 2],
     pub(crate) limit: [u64; 2],
+    /// All that the peer's library ever had whole.
+    acked: RangeSet,
     max_message: u64,
     peer_durable: bool,
     dropped: RangeSet,
@@ -139,6 +141,7 @@ impl Outbound {
             raised_below: 0,
             used: [0; 2],
             limit: [0; 2],
+            acked: RangeSet::new(),
             max_message,
             peer_durable: false,
             dropped: RangeSet::new(),
@@ -689,7 +692,9 @@ impl Outbound {
         if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
             return Err(Violation::Contradiction);
         }
-        for id in self.known(&ack.received) {
+        // A peer may say the same range again and again.
+        let news: RangeSet = ack.received.iter().flat_map(|range| self.acked.missing(range)).collect();
+        for id in self.known(&news) {
             self.acked(cx, id);
         }
         for id in self.known(&ack.delivered) {
@@ -714,6 +719,7 @@ impl Outbound {
             return;
         }
         message.acked = true;
+        self.acked.insert_one(id);
         if let Some(whole) = message.whole() {
             message.arrived.insert(whole);
         }
@@ -802,7 +808,7 @@ impl Outbound {
             order,
             sequence,
             class: message.class.unwrap_or(order),
-            charged: cost(&message.charged, message.length),
+            charged: cost(&message.charged, message.length).min(steadfast_wire::varint::MAX),
             known: message.phase == Phase::Known,
         })
     }

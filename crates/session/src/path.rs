@@ -12,6 +12,10 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 const REPORT_BYTES: [u64; 2] = [4096, 256 * 1024];
+/// The most frames on their way on one path, some 100 bytes of memory each, and the most bytes of what they carried
+/// that is kept with them.
+const MAX_FLIGHTS: usize = 65_536;
+const MAX_CARGO: u64 = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -33,12 +37,22 @@ pub(crate) enum Cargo {
     Nothing,
 }
 
+impl Cargo {
+    fn weight(&self) -> u32 {
+        let (Self::Session(_, Item::Ack(ack)) | Self::Moved(_, Item::Ack(ack))) = self else { return 0 };
+        let ranges = ack.received.ranges() + ack.delivered.ranges() + ack.dropped.ranges();
+        (ranges * size_of::<core::ops::Range<u64>>()) as u32
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) cargo: Cargo,
     pub(crate) bytes: u32,
     pub(crate) at: Instant,
     pub(crate) background: bool,
+    /// Memory of the cargo beside the flight itself, in bytes.
+    weight: u32,
 }
 
 #[derive(Debug)]
@@ -67,6 +81,7 @@ pub(crate) struct Path {
     pub(crate) acked: u64,
     pub(crate) in_flight: u64,
     pub(crate) background_in_flight: u64,
+    cargo_weight: u64,
     pub(crate) last_progress: Instant,
     pub(crate) received: u64,
     pub(crate) unreported: u64,
@@ -80,8 +95,12 @@ pub(crate) struct Path {
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) ping_due: bool,
+    /// The application wants to know how long the answer takes.
+    pub(crate) probed: bool,
     pub(crate) pong_due: Option<u64>,
     pub(crate) estimate: Estimate,
+    /// Bytes of frames, sent and received.
+    pub(crate) bytes: [u64; 2],
     /// Sessions that were opened on this path.
     pub(crate) introduced: BTreeSet<SessionId>,
 }
@@ -135,6 +154,7 @@ impl Path {
             acked: 0,
             in_flight: 0,
             background_in_flight: 0,
+            cargo_weight: 0,
             last_progress: now,
             received: 0,
             unreported: 0,
@@ -147,8 +167,10 @@ impl Path {
             last_sent: now,
             ping: None,
             ping_due: false,
+            probed: false,
             pong_due: None,
             estimate: Estimate::default(),
+            bytes: [0; 2],
             introduced: BTreeSet::new(),
         }
     }
@@ -160,6 +182,11 @@ impl Path {
     /// Up, and nothing speaks against it.
     pub(crate) fn is_good(&self) -> bool {
         self.is_up() && self.suspect.is_none()
+    }
+
+    /// The peer takes frames and reports none of them: nothing more that is to be reported goes out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.flights.len() >= MAX_FLIGHTS || self.cargo_weight >= MAX_CARGO
     }
 
     /// A counted frame goes out.
@@ -174,7 +201,9 @@ impl Path {
             self.background_in_flight += bytes as u64;
         }
         self.last_sent = now;
-        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background });
+        let weight = cargo.weight();
+        self.cargo_weight += u64::from(weight);
+        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background, weight });
     }
 
     /// The next flight that a report of `count` frames covers.
@@ -185,6 +214,7 @@ impl Path {
         let flight = self.flights.pop_front()?;
         self.acked += 1;
         self.in_flight -= u64::from(flight.bytes);
+        self.cargo_weight -= u64::from(flight.weight);
         if flight.background {
             self.background_in_flight -= u64::from(flight.bytes);
         }
@@ -230,7 +260,9 @@ impl Path {
     pub(crate) fn ping_at(&self, config: &Config) -> Option<Instant> {
         let quiet = self.is_up() && self.ping.is_none() && !self.ping_due;
         quiet.then(|| {
-            let heard = self.last_heard + config.heartbeat;
+            // What only comes in measures nothing: the estimate of a path that others use would go stale.
+            let since = self.estimate.measured().map_or(self.last_heard, |at| at.min(self.last_heard));
+            let heard = since.max(self.up_since) + config.heartbeat;
             // A suspect path is probed more often: its recovery is worth knowing.
             if self.suspect.is_some() { heard.min(self.last_sent + config.heartbeat / 5) } else { heard }
         })

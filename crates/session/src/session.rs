@@ -6,6 +6,7 @@ use crate::epoch::Epoch;
 use crate::event::Event;
 use crate::inbound::Inbound;
 use crate::journal::{Effect, Record};
+use crate::ledger::Dues;
 use crate::outbound::Outbound;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -54,6 +55,9 @@ pub(crate) struct Due {
     pub(crate) shut: bool,
 }
 
+/// What an empty session takes, here and in a driver, in bytes.
+const SESSION_WEIGHT: u64 = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -63,6 +67,10 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) out: Outbound,
     pub(crate) inb: Inbound,
+    /// What it adds to the dues of its association.
+    pub(crate) noted: Dues,
+    /// Since when it is in its association: what flew before was another's.
+    pub(crate) joined_at: Instant,
     pub(crate) due: Due,
     /// The application has taken it with `accept`, or opened it.
     pub(crate) accepted: bool,
@@ -82,7 +90,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(cx: &mut Context, id: SessionId, opener: bool, config: SessionConfig) -> Self {
+    pub(crate) fn new(cx: &Context, id: SessionId, opener: bool, config: SessionConfig) -> Self {
         Self {
             id,
             opener,
@@ -90,7 +98,9 @@ impl Session {
             join: if opener { Join::Opening } else { Join::Active },
             epoch: Epoch::default(),
             out: Outbound::new(id, config.ordering, cx.config.max_message),
-            inb: Inbound::new(id, cx.config.windows),
+            inb: Inbound::new(id, &cx.config),
+            noted: Dues::default(),
+            joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
             accepted: opener,
             acks_flying: 0,
@@ -108,6 +118,17 @@ impl Session {
     /// The default order as the wire says it.
     pub(crate) fn per_urgency(&self) -> bool {
         self.config.ordering == Ordering::PerUrgency
+    }
+
+    /// What it takes of this side.
+    pub(crate) fn dues(&self) -> Dues {
+        Dues {
+            held: self.inb.memory() + if self.opener { 0 } else { SESSION_WEIGHT },
+            grown: self.inb.grown(),
+            parked: u64::from(!self.opener && self.join == Join::Parked),
+            waiting: u64::from(!self.accepted),
+            opened: u64::from(!self.opener),
+        }
     }
 
     /// When something of this session is due by the clock.

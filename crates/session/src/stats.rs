@@ -36,8 +36,12 @@ pub struct Stats {
     pub violations_limit: u64,
     /// Incoming carriers refused because too many had not said HELLO, or closed because they did not say it in time.
     pub refused_greetings: u64,
+    /// Processes of a peer refused because it had too many.
+    pub refused_processes: u64,
     /// Incoming sessions refused.
     pub refused_sessions: u64,
+    /// Sessions ended because their peer made this side hold too much.
+    pub refused_memory: u64,
     /// Sessions that ended because one side came back with an older state.
     pub rolled_back: u64,
     /// Sessions forgotten because too many were parked.

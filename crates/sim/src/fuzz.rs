@@ -58,12 +58,12 @@ pub fn hostile(data: &[u8]) {
     Frame::Open { session: SessionId(5), per_urgency: data.len().is_multiple_of(3), token: Token([1; 16]) }
         .encode(&mut honest);
     input.put_slice(&honest);
-    core.handle_data(now, path, &mut input);
+    while core.handle_data(now, path, &mut input) {}
     let _here = core.send(now, SessionId(5), Labels::foreground(), OrderRequest::Default, "hello".into());
     let mut out = Vec::new();
     for piece in data.chunks(64) {
         input.put_slice(piece);
-        core.handle_data(now, path, &mut input);
+        while core.handle_data(now, path, &mut input) {}
         assert!(input.len() <= steadfast_wire::frame::MAX_BODY + 16, "holds more than a frame");
         now += Duration::from_millis(3);
         core.handle_timeout(now);

@@ -99,6 +99,11 @@ impl Run {
             config.windows = [64 * 1024, 128 * 1024];
             config.send_buffers = [96 * 1024, 192 * 1024];
         }
+        if rng.chance(70) {
+            // Windows that have to grow, some of them without the room to.
+            config.first_windows = [8 * 1024, 16 * 1024];
+            config.max_growth = if rng.chance(50) { 100_000 } else { config.max_growth };
+        }
         let hosts = if rng.chance(25) { 3 } else { 2 };
         let networks = rng.range(1, 5) as usize;
         for _ in 0..hosts {

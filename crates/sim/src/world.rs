@@ -451,7 +451,7 @@ impl World {
             let node = &mut self.nodes[to.host];
             let input = node.inputs.entry(path).or_default();
             input.extend_from_slice(&bytes);
-            node.core.handle_data(clock, path, input);
+            while node.core.handle_data(clock, path, input) {}
             self.pump(to.host);
         }
         if self.carriers[index].closing == Some(side) && self.carriers[index].pipes[side].is_empty() {

@@ -272,7 +272,13 @@ impl Shared {
                         break;
                     }
                     link.soon.store(READING, Ordering::Release);
-                    let (goes_on, mut ready) = self.read(&link, &mut input);
+                    let goes_on = self.read(&link, &mut input);
+                    let (mut more, mut ready) = self.hand_over(&link, &mut input);
+                    while more {
+                        self.flush_paths(ready);
+                        tokio::task::yield_now().await;
+                        (more, ready) = self.hand_over(&link, &mut input);
+                    }
                     // An application that answers at once takes our acknowledgements along.
                     tokio::task::yield_now().await;
                     if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON && !ready.contains(&link.path) {
@@ -320,23 +326,27 @@ impl Shared {
         self.call(|_, _| ());
     }
 
-    /// One turn of reading: whether the carrier goes on, and the paths that have something to say to that.
-    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> (bool, Vec<PathNumber>) {
+    /// Gives what was read to the core: whether it has more to take, and the paths that have something to say to that.
+    fn hand_over(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> (bool, Vec<PathNumber>) {
+        if input.is_empty() {
+            return (false, Vec::new());
+        }
+        self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input))
+    }
+
+    /// One turn of reading: whether the carrier goes on.
+    fn read(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> bool {
         let (state, tune) = {
             let mut output = lock(&link.output);
-            let Some(carrier) = &mut output.carrier else { return (false, Vec::new()) };
+            let Some(carrier) = &mut output.carrier else { return false };
             let state = carrier.try_read(input, READ_TURN);
             let tune = output.tuned.elapsed() > TUNE_EVERY;
             (state, tune)
         };
-        let mut ready = Vec::new();
-        if !input.is_empty() {
-            ((), ready) = self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input));
-        }
         if tune {
             self.tune(link);
         }
-        let goes_on = match state {
+        match state {
             Ok(ReadState::Blocked | ReadState::More) => true,
             Ok(end) => {
                 tracing::debug!(path = %link.path, ?end, "a carrier ended");
@@ -352,8 +362,7 @@ impl Shared {
                 }
                 false
             }
-        };
-        (goes_on, ready)
+        }
     }
 
     /// Brings record size and unsent limit to what the path's rate asks for.

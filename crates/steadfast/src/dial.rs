@@ -4,7 +4,7 @@ use crate::lock;
 use crate::shared::Shared;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use steadfast_net::carrier::{DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Side};
+use steadfast_net::carrier::{DEFAULT_HANDSHAKE_LIMIT, Side};
 use steadfast_net::tls::TlsError;
 use steadfast_net::{Carrier, ConnectOptions, Expect, connect, handshake};
 use steadfast_wire::{Fingerprint, Network, NetworkClass, NetworkId, PathNumber};
@@ -92,12 +92,8 @@ fn known_as(network: &Network, local: IpAddr) -> IpAddr {
 async fn open(shared: &Arc<Shared>, options: &ConnectOptions, peer: Fingerprint) -> Result<Carrier, String> {
     let stream = connect(options).await.map_err(|error| error.to_string())?;
     let side = Side::Connecting(Expect::Key(peer));
-    handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT).await.map_err(|error| {
-        if let HandshakeError::Tls { source, .. } = &error {
-            shared.note_refusal(peer, source);
-        }
-        error.to_string()
-    })
+    // A refusal within the handshake proves nothing: anybody may answer at an old address. The peer's own comes later.
+    handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT).await.map_err(|error| error.to_string())
 }
 
 /// The address of `network` to connect from: of the peer's subnet if there is one, else of its kind. The loopback

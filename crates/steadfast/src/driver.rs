@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast_net::Carrier;
+use steadfast_net::tls::TlsError;
 use steadfast_session::SessionConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Wall, sleep_until};
@@ -109,7 +110,12 @@ impl Driver {
         match news {
             News::Incoming(incoming) => match *incoming {
                 Ok(carrier) => self.admit(carrier, Wall::now() + MOMENT),
-                Err(error) => tracing::debug!(%error, "a connection was refused"),
+                Err(error) => {
+                    if let Some(TlsError::Stranger(key)) = error.tls() {
+                        self.shared.strangers.note(*key, error.remote());
+                    }
+                    tracing::debug!(%error, "a connection was refused");
+                }
             },
             News::Networks(Some(networks)) => {
                 tell_networks(&self.shared, &self.plan, &networks);
@@ -261,6 +267,7 @@ impl Driver {
         }
         self.shared.stop_tasks().await;
         self.shared.incoming.notify_waiters();
+        self.shared.strangers.changed.notify_waiters();
         self.shared.hub.close();
         tracing::debug!("closed");
     }

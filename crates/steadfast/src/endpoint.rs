@@ -9,14 +9,16 @@ use crate::receipt::wait_until;
 use crate::shared::Shared;
 use crate::socket::MultiSocket;
 use crate::state::SessionState;
+use crate::strangers::Stranger;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast_net::Target;
 use steadfast_net::address::MAX_TARGET_ADDRESSES;
+use steadfast_net::carrier::{AcceptorCounters, AcceptorGauge};
 use steadfast_session::{PathInfo, SessionConfig, Stats};
-use steadfast_wire::{Fingerprint, Network, NetworkClass};
+use steadfast_wire::{Fingerprint, Network, NetworkClass, PathNumber};
 use tokio::sync::{mpsc, oneshot};
 
 /// One process among its peers: listens, connects, and watches the networks of its host.
@@ -160,7 +162,7 @@ impl Endpoint {
         if peer == self.fingerprint() {
             return Err(ConnectError::Itself(peer));
         }
-        let addresses = target.resolve().await?;
+        let addresses = target.resolve(self.handle.connect_limit).await?;
         if target.fingerprint.is_some() {
             trusted.give(peer);
         }
@@ -230,6 +232,44 @@ impl Endpoint {
     /// All paths to all peers that are up.
     pub fn paths(&self) -> Vec<PathInfo> {
         self.shared().peek(|inner, _| inner.core.paths())
+    }
+
+    /// Measures the round trip of one path now, between the two libraries: [`PathInfo::path`] of [`paths`](Self::paths)
+    /// names it. `None` if there is no such path (any more). Cancel safe.
+    pub async fn probe(&self, path: PathNumber) -> Option<Duration> {
+        let (sender, answer) = oneshot::channel();
+        let asked = self.shared().call(|inner, now| {
+            let asked = inner.core.probe(now, path);
+            if asked {
+                let waiting = inner.probes.entry(path).or_default();
+                waiting.retain(|other| !other.is_closed());
+                waiting.push(sender);
+            }
+            asked
+        });
+        if asked { answer.await.ok() } else { None }
+    }
+
+    /// Trusts a peer from now on, as long as this endpoint lives, or until it is removed from the trust file.
+    pub fn trust(&self, peer: Fingerprint) {
+        self.shared().trusted.give(peer);
+    }
+
+    /// Waits for a peer whose key is not trusted and that was therefore refused; it may be let in next time by
+    /// [`trust`](Self::trust) or through the trust file. At most 16 wait to be told; `None` once the endpoint is closed.
+    ///
+    /// Cancel safe: none is lost.
+    pub async fn next_stranger(&self) -> Option<Stranger> {
+        wait_until(&self.shared().strangers.changed, || {
+            let stranger = self.shared().strangers.take();
+            if stranger.is_none() && self.shared().is_closed() { Some(None) } else { stranger.map(Some) }
+        })
+        .await
+    }
+
+    /// What became of those who connected to this endpoint, since it was made or last revived.
+    pub fn reception(&self) -> AcceptorCounters {
+        lock(&self.shared().reception).as_ref().map(AcceptorGauge::read).unwrap_or_default()
     }
 
     /// What was done and refused so far.

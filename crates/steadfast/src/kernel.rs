@@ -51,6 +51,7 @@ impl Kernel {
         plan.port = listener.port();
         plan.scout.port = plan.port;
         let acceptor = Acceptor::start(listener, shared.tls.clone(), AcceptorConfig::default());
+        *lock(&shared.reception) = Some(acceptor.gauge());
         let mut kernel = Self { acceptor, networks: None, trust: None };
         kernel.open_scout(shared, plan).await?;
         kernel.open_trust(shared);

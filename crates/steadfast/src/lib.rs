@@ -43,7 +43,7 @@
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
-//! | `state.rs`, `trusted.rs`, `clock.rs`, `process.rs` | what is kept beside the core |
+//! | `state.rs`, `trusted.rs`, `strangers.rs`, `clock.rs`, `process.rs` | what is kept beside the core |
 
 #![forbid(unsafe_code)]
 
@@ -62,6 +62,7 @@ mod receipt;
 mod shared;
 mod socket;
 mod state;
+mod strangers;
 mod trusted;
 mod writer;
 
@@ -73,6 +74,7 @@ pub use events::Events;
 pub use message::Message;
 pub use receipt::Receipt;
 pub use socket::MultiSocket;
+pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
@@ -84,6 +86,7 @@ pub use steadfast_wire::{
     Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, SessionId,
     SizeClass, Urgency,
 };
+pub use strangers::Stranger;
 pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -9,16 +9,19 @@ use crate::events::{Hub, Wanted};
 use crate::lock;
 use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
+use crate::strangers::Strangers;
 use crate::trusted::Trusted;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
 use steadfast_session::{Action, Endpoint as Core, Event, SessionConfig};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Everything that the handles and the tasks of an endpoint share.
@@ -32,8 +35,10 @@ pub(crate) struct Shared {
     pub(crate) carriers: Carriers,
     pub(crate) hub: Hub,
     pub(crate) scout: Mutex<Option<Scout>>,
+    pub(crate) reception: Mutex<Option<AcceptorGauge>>,
     /// The driver has to look at the clock again.
     pub(crate) timers: Notify,
+    pub(crate) strangers: Strangers,
     /// A peer opened a conversation, or the endpoint was closed.
     pub(crate) incoming: Notify,
     pub(crate) session_config: SessionConfig,
@@ -47,6 +52,8 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub(crate) core: Core,
     pub(crate) sessions: HashMap<SessionId, Arc<SessionState>>,
+    /// Who waits for the round trip of a path.
+    pub(crate) probes: HashMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
 }
@@ -72,7 +79,12 @@ impl Shared {
         session_config: SessionConfig,
     ) -> Self {
         Self {
-            inner: Mutex::new(Inner { core, sessions: HashMap::new(), armed: Instant::FAR_FUTURE }),
+            inner: Mutex::new(Inner {
+                core,
+                sessions: HashMap::new(),
+                probes: HashMap::new(),
+                armed: Instant::FAR_FUTURE,
+            }),
             clock: Clock::new(),
             identity,
             tls,
@@ -80,7 +92,9 @@ impl Shared {
             carriers: Carriers::default(),
             hub: Hub::default(),
             scout: Mutex::new(None),
+            reception: Mutex::new(None),
             timers: Notify::new(),
+            strangers: Strangers::default(),
             incoming: Notify::new(),
             session_config,
             closed: AtomicBool::new(false),
@@ -288,6 +302,14 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
                 state.note(event);
             }
         }
+        Event::Probed { path, rtt } => {
+            for waiting in inner.probes.remove(path).into_iter().flatten() {
+                let _gave_up = waiting.send(*rtt);
+            }
+        }
+        Event::PathDown(path, _) => {
+            inner.probes.remove(&path.path);
+        }
         _ => {}
     }
 }
@@ -302,6 +324,10 @@ fn wake(inner: &Inner, session: SessionId, kind: fn(Arc<SessionState>) -> Wake, 
 fn is_public(event: &Event) -> bool {
     !matches!(
         event,
-        Event::Readable { .. } | Event::Writable { .. } | Event::Acked { .. } | Event::Outcome { .. }
+        Event::Readable { .. }
+            | Event::Writable { .. }
+            | Event::Acked { .. }
+            | Event::Outcome { .. }
+            | Event::Probed { .. }
     )
 }

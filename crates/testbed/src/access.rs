@@ -1,6 +1,8 @@
 //! Whether this process may make namespaces, why not, and the way in without root.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -13,6 +15,9 @@ use crate::sys;
 /// The number of `CAP_SYS_ADMIN` in a capability mask.
 const SYS_ADMIN: u32 = 21;
 
+/// How long threads that were joined may take to be gone from the kernel's list; it takes microseconds.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// Tries everything a lab is made of once: a namespace, a veth pair, a packet socket.
 pub(crate) fn available() -> Result<(), LabError> {
     let namespace = Namespace::new()?;
@@ -24,19 +29,21 @@ pub(crate) fn available() -> Result<(), LabError> {
         .map_err(veth_refused("make a veth pair"))?;
     let near = netlink.request(interface::by_name("near"));
     let near = near.map_err(|error| LabError::refused("find the veth pair just made", error))?;
-    let index = interface::found(&near).map_or(0, |(index, _)| index);
+    let index = interface::found(&near).unwrap_or(0);
     namespace.run("tb-available", || sys::packet_socket(index)).map_err(packet_refused)?;
     Ok(())
 }
 
 /// Makes a single-threaded process root in a user and a network namespace of its own, so that an ordinary user may build
-/// a [`Lab`](crate::Lab). Call it first thing in `main`, before any thread or runtime starts.
+/// a [`Lab`](crate::Lab). Call it early in `main`, before any thread or runtime starts; threads that have been joined, as
+/// those of [`Lab::available`](crate::Lab::available), do not matter. With others it fails after a second.
 ///
 /// Inside, user and group 0 are the caller's own; outside, nothing is gained. [`LabError::Forbidden`] says which
 /// setting of the machine stands in the way; after an error the process may be left without its capabilities and should
 /// only report and end.
 pub fn enter_user_namespace() -> Result<(), LabError> {
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    await_single_thread();
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
         .map_err(|errno| user_namespace_forbidden("making a user namespace", errno, &Policy::read()))?;
     // The kernel lets a group be mapped without privilege only once setgroups is given up.
@@ -52,6 +59,16 @@ pub fn enter_user_namespace() -> Result<(), LabError> {
         })?;
     }
     Ok(())
+}
+
+/// Waits for threads on their way out: joining one does not wait until the kernel has let it go, and before that no user
+/// namespace can be entered.
+fn await_single_thread() {
+    let guard = Instant::now() + LEAVING;
+    let threads = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    while threads() > 1 && Instant::now() < guard {
+        thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// What the machine says about namespaces; `None` where this kernel has no such setting.

@@ -2,7 +2,8 @@
 //!
 //! A [`Lab`] holds [`Host`]s, each a network namespace of its own with a real kernel stack, and [`Link`]s between two of
 //! them. A link is two veth pairs with a relay thread in the middle: it copies Ethernet frames and emulates rate, delay,
-//! jitter, loss, a drop-tail queue and a silent blackhole, each direction for itself, all changeable while traffic flows.
+//! jitter, loss (independent or in bursts), a drop-tail queue or eight in strict priority, and a silent blackhole, each
+//! direction for itself, all changeable while traffic flows.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -22,10 +23,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `lab`, `host`, `link` | what a caller touches |
-//! | `settings`, `pipe` | how one direction of a link behaves: plain data and a state machine without a clock |
+//! | `settings`, `loss` | how one direction of a link behaves, as plain data |
+//! | `pipe`, `bands` | the same as a state machine without a clock, and its queues |
 //! | `relay` | the thread between the two veth pairs |
 //! | `access`, `isolate` | whether this process may make namespaces, and what to do when not |
-//! | `precision` | what the emulation itself is worth on this machine |
+//! | `precision`, `emulator` | what a link, and the whole emulation, is worth on this machine |
 //! | `namespace`, `netlink`, `sys` | the kernel |
 //!
 //! Invariants:
@@ -34,12 +36,15 @@
 //! - A frame never arrives before its delay, and frames of one direction keep their order unless reordering is asked for.
 //! - Both ends know each other's hardware address from the start, so a blackhole is silent for as long as it lasts: no
 //!   failed address resolution betrays it.
+//! - A host with several links answers on each for its addresses there alone: networks stay apart as they are outside.
 //! - Dropping the [`Lab`] ends its relay threads; the namespaces die with the last handle and the last process in them.
 //!
 //! Deliberately absent: routers between hosts, more than two hosts on one link, VLAN tags, and segmentation offload
 //! (the relay sees packets as they would be on a wire).
 
 mod access;
+mod bands;
+mod emulator;
 mod error;
 mod host;
 mod ip_net;
@@ -47,6 +52,7 @@ mod isolate;
 mod lab;
 mod link;
 mod link_builder;
+mod loss;
 mod namespace;
 mod netlink;
 mod pipe;
@@ -56,6 +62,7 @@ mod settings;
 mod sys;
 
 pub use access::enter_user_namespace;
+pub use emulator::EmulatorPrecision;
 pub use error::LabError;
 pub use host::Host;
 pub use ip_net::IpNet;
@@ -63,6 +70,7 @@ pub use isolate::isolated;
 pub use lab::Lab;
 pub use link::{Direction, Link};
 pub use link_builder::LinkBuilder;
+pub use loss::Loss;
 pub use pipe::DirectionCounters;
 pub use precision::Precision;
 pub use relay::Counters;

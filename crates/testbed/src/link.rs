@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::link_builder::await_ready;
+use crate::link_builder::{await_local, await_ready};
 use crate::namespace::Namespace;
 use crate::netlink::{address, interface, tolerate};
 use crate::relay::Relay;
@@ -205,12 +205,13 @@ impl Link {
         let end = self.end(host)?;
         let mut state = end.state();
         end.request(interface::set_up(end.index), 0).map_err(end.refused(&"bring the link up"))?;
-        await_ready(end.host.namespace(), &end.interface)?;
+        self.await_both_ends(end)?;
         state.down = false;
         for net in &state.addresses {
             let request = address::add(end.index, *net);
             end.request(request, libc::EEXIST)
                 .map_err(end.refused(&format_args!("restore address {net}")))?;
+            await_local(end.host.namespace(), *net)?;
         }
         for neighbour in &state.neighbours {
             self.tell_neighbour(end, *neighbour)?;
@@ -239,7 +240,7 @@ impl Link {
         if end.state().down {
             return Ok(());
         }
-        await_ready(end.host.namespace(), &end.interface)
+        self.await_both_ends(end)
     }
 
     /// Gives a host one more address, usable when this returns (or, while its interface is down, once that is up).
@@ -255,6 +256,7 @@ impl Link {
             if !state.down {
                 let refused = end.refused(&format_args!("add address {net}"));
                 end.request(address::add(end.index, net), 0).map_err(refused)?;
+                await_local(end.host.namespace(), net)?;
             }
             state.addresses.push(net);
         }
@@ -309,6 +311,12 @@ impl Link {
             tolerate(result, libc::ENODEV).map_err(end.refused(&"remove the link"))?;
         }
         Ok(())
+    }
+
+    fn await_both_ends(&self, end: &End) -> Result<(), LabError> {
+        let of_relay = format!("{} of the relay", end.interface);
+        await_ready(&self.inner.middle, end.relay_index, &of_relay)?;
+        await_ready(end.host.namespace(), end.index, &end.interface)
     }
 
     fn tell_neighbour(&self, end: &End, neighbour: IpAddr) -> Result<(), LabError> {

@@ -5,15 +5,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netlink_packet_route::link::LinkFlags;
-
 use crate::access::{packet_refused, veth_refused};
 use crate::link::{End, Inner};
 use crate::namespace::Namespace;
+use crate::netlink::address;
 use crate::netlink::interface::{self, VethEnd};
 use crate::pipe::Pipe;
 use crate::relay::Relay;
-use crate::{Host, IpNet, Lab, LabError, Link, Queue, Settings, sys};
+use crate::{Host, IpNet, Lab, LabError, Link, Loss, Queue, Settings, sys};
 
 /// How long a fresh interface may take to be ready; it takes microseconds, but the kernel promises nothing.
 const READY_GUARD: Duration = Duration::from_secs(10);
@@ -65,9 +64,15 @@ impl<'lab> LinkBuilder<'lab> {
         self
     }
 
-    /// Probability between 0 and 1 that a frame is lost. Default 0.
+    /// Probability between 0 and 1 that a frame is lost, each for itself. Default 0.
     pub fn loss(mut self, loss: f64) -> Self {
-        self.settings.loss = loss;
+        self.settings.loss = Loss::Independent(loss);
+        self
+    }
+
+    /// Loses a share of all frames between 0 and 1, in bursts of so many frames on average; see [`Loss::Bursty`].
+    pub fn bursty_loss(mut self, share: f64, mean_burst_frames: f64) -> Self {
+        self.settings.loss = Loss::Bursty { share, mean_burst: mean_burst_frames };
         self
     }
 
@@ -80,6 +85,12 @@ impl<'lab> LinkBuilder<'lab> {
     /// What may wait for the wire, in bytes, before frames are dropped.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.settings.queue = Queue::Bytes(bytes);
+        self
+    }
+
+    /// Whether frames wait in eight queues of strict priority, by DSCP; see [`Settings::priorities`]. Default false.
+    pub fn priorities(mut self, on: bool) -> Self {
+        self.settings.priorities = on;
         self
     }
 
@@ -197,7 +208,8 @@ impl<'lab> LinkBuilder<'lab> {
         let index = prepare(host.namespace(), interface, host.name())?;
         bring_up(middle, relay_index, &far_name)?;
         bring_up(host.namespace(), index, interface)?;
-        await_ready(host.namespace(), interface)?;
+        await_ready(middle, relay_index, &far_name)?;
+        await_ready(host.namespace(), index, interface)?;
         Ok(End::new(host.clone(), interface.clone(), index, hardware_address, relay_index))
     }
 
@@ -212,7 +224,7 @@ fn prepare(namespace: &Namespace, interface: &str, owner: &str) -> Result<u32, L
         |what: &'static str| move |error| LabError::refused(format!("{what} {interface} of {owner}"), error);
     let answers =
         namespace.netlink.request(interface::by_name(interface)).map_err(refused("find interface"))?;
-    let (index, _) = interface::found(&answers).ok_or_else(|| {
+    let index = interface::found(&answers).ok_or_else(|| {
         refused("find interface")(std::io::Error::other("the kernel's answer describes no interface"))
     })?;
     namespace
@@ -229,21 +241,34 @@ fn bring_up(namespace: &Namespace, index: u32, interface: &str) -> Result<(), La
     namespace.netlink.request(interface::set_up(index)).map_err(refused).map(drop)
 }
 
-/// Waits until an interface that is up has its carrier, which the kernel notes a moment later.
-pub(crate) fn await_ready(namespace: &Namespace, interface: &str) -> Result<(), LabError> {
-    let refused = |error| LabError::refused(format!("wait for interface {interface}"), error);
-    let guard = Instant::now() + READY_GUARD;
-    loop {
-        let answers = namespace.netlink.request(interface::by_name(interface)).map_err(refused)?;
-        let ready = LinkFlags::Running | LinkFlags::LowerUp;
-        if interface::found(&answers).is_some_and(|(_, flags)| flags.contains(ready)) {
-            return Ok(());
+/// Waits until an interface that is up carries frames. Either end of a pair has to, or the first ones may be lost.
+pub(crate) fn await_ready(namespace: &Namespace, index: u32, interface: &str) -> Result<(), LabError> {
+    wait_until(&format!("wait for interface {interface}"), || {
+        Ok(interface::is_ready(&namespace.netlink.request(interface::by_index(index))?))
+    })
+}
+
+/// Waits until a host takes what comes for an address that it was given. For IPv6 the kernel sees to that later, when it
+/// would be done looking for duplicates, even where it is told not to look.
+pub(crate) fn await_local(namespace: &Namespace, net: IpNet) -> Result<(), LabError> {
+    wait_until(&format!("wait for address {net}"), || {
+        match namespace.netlink.request(address::route_to(net.address())) {
+            Ok(answers) => Ok(address::is_local(&answers)),
+            Err(error) if error.kind() == std::io::ErrorKind::NetworkUnreachable => Ok(false),
+            Err(error) => Err(error),
         }
+    })
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> std::io::Result<bool>) -> Result<(), LabError> {
+    let guard = Instant::now() + READY_GUARD;
+    while !holds().map_err(|error| LabError::refused(what, error))? {
         if Instant::now() > guard {
-            return Err(refused(std::io::ErrorKind::TimedOut.into()));
+            return Err(LabError::refused(what, std::io::Error::from(std::io::ErrorKind::TimedOut)));
         }
         std::thread::sleep(Duration::from_micros(200));
     }
+    Ok(())
 }
 
 /// Locally administered, and telling in a capture which link and side it is.

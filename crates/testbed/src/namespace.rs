@@ -14,8 +14,13 @@ use crate::access;
 use crate::netlink::{Netlink, interface};
 
 /// Best effort, since a container may mount these read-only: without them IPv6 sends more noise and takes longer to come
-/// up, and a strict reverse-path filter may refuse packets of a host with several links.
-const SYSCTLS: [(&str, &str); 6] = [
+/// up, a strict reverse-path filter may refuse packets of a host with several links, and such a host answers and asks on
+/// one link for its addresses on another, so that each of its networks is a way to all of them; and the first IPv4 address
+/// of a subnet takes all others of it along when it goes.
+const SYSCTLS: [(&str, &str); 9] = [
+    ("ipv4/conf/all/promote_secondaries", "1"),
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/arp_announce", "2"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/dad_transmits", "0"),
     ("ipv6/conf/default/accept_ra", "0"),

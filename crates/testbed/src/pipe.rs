@@ -3,11 +3,13 @@
 //! Drain it after every call: [`Pipe::arrive`] until `None`, then sleep until [`Pipe::poll_timeout`].
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::Settings;
+use crate::bands::{Bands, band_of};
+use crate::loss::LossState;
 
 /// Bytes that one direction may hold in all, whatever its settings: a long delay without a rate must not eat the memory.
 const MOST_HELD: usize = 256 << 20;
@@ -72,13 +74,13 @@ struct Wire {
 
 pub(crate) struct Pipe {
     settings: Settings,
-    waiting: VecDeque<Box<[u8]>>,
-    waiting_bytes: usize,
+    waiting: Bands,
     wire: Option<Wire>,
     flying: BinaryHeap<Reverse<InFlight>>,
     flying_bytes: usize,
     last_arrival: Option<Instant>,
     sequence: u64,
+    loss: LossState,
     seed: u64,
     drawn: u64,
     pub(crate) counters: DirectionCounters,
@@ -89,13 +91,13 @@ impl Pipe {
         settings.normalise();
         Self {
             settings,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Bands::default(),
             wire: None,
             flying: BinaryHeap::new(),
             flying_bytes: 0,
             last_arrival: None,
             sequence: 0,
+            loss: LossState::default(),
             seed,
             drawn: 0,
             counters: DirectionCounters::default(),
@@ -111,18 +113,18 @@ impl Pipe {
         self.advance(now);
         if self.settings.blackhole {
             self.counters.dropped_blackhole += 1;
-        } else if self.waiting_bytes + self.flying_bytes + frame.len() > MOST_HELD {
+        } else if self.waiting.bytes() + self.flying_bytes + frame.len() > MOST_HELD {
             self.counters.dropped_queue += 1;
         } else if self.settings.rate.is_none() {
             self.depart(now, frame.into());
         } else if self.wire.is_none() {
             let departs = now + self.settings.serialisation(frame.len());
             self.wire = Some(Wire { departs, frame: frame.into() });
-        } else if self.waiting_bytes + frame.len() > self.settings.queue_bytes() {
-            self.counters.dropped_queue += 1;
         } else {
-            self.waiting_bytes += frame.len();
-            self.waiting.push_back(frame.into());
+            let band = if self.settings.priorities { band_of(frame) } else { 0 };
+            if !self.waiting.push(band, frame, self.settings.queue_bytes()) {
+                self.counters.dropped_queue += 1;
+            }
         }
     }
 
@@ -162,21 +164,20 @@ impl Pipe {
     }
 
     fn swallow(&mut self) {
-        let under_way = self.waiting.len() + self.flying.len() + usize::from(self.wire.is_some());
+        let under_way = self.waiting.frames() + self.flying.len() + usize::from(self.wire.is_some());
         self.counters.dropped_blackhole += under_way as u64;
         self.waiting.clear();
         self.flying.clear();
         self.wire = None;
         self.last_arrival = None;
-        (self.waiting_bytes, self.flying_bytes) = (0, 0);
+        self.flying_bytes = 0;
     }
 
     fn release(&mut self, now: Instant) {
         if let Some(wire) = self.wire.take() {
             self.depart(now, wire.frame);
         }
-        self.waiting_bytes = 0;
-        while let Some(frame) = self.waiting.pop_front() {
+        while let Some(frame) = self.waiting.pop() {
             self.depart(now, frame);
         }
     }
@@ -185,21 +186,22 @@ impl Pipe {
     fn advance(&mut self, now: Instant) {
         while let Some(wire) = self.wire.take_if(|wire| wire.departs <= now) {
             self.depart(wire.departs, wire.frame);
-            self.wire = self.waiting.pop_front().map(|frame| {
-                self.waiting_bytes -= frame.len();
-                Wire { departs: wire.departs + self.settings.serialisation(frame.len()), frame }
+            self.wire = self.waiting.pop().map(|frame| Wire {
+                departs: wire.departs + self.settings.serialisation(frame.len()),
+                frame,
             });
         }
     }
 
     fn depart(&mut self, at: Instant, frame: Box<[u8]>) {
-        if self.settings.loss > 0.0 && self.draw() < self.settings.loss {
+        let Self { loss, seed, drawn, .. } = self;
+        if loss.takes(self.settings.loss, || draw(*seed, drawn)) {
             self.counters.dropped_loss += 1;
             return;
         }
         let mut arrives = at + self.settings.delay;
         if self.settings.jitter > Duration::ZERO {
-            arrives += self.settings.jitter.mul_f64(self.draw());
+            arrives += self.settings.jitter.mul_f64(draw(self.seed, &mut self.drawn));
         }
         if !self.settings.reorder {
             arrives = self.last_arrival.map_or(arrives, |last| arrives.max(last));
@@ -209,14 +211,14 @@ impl Pipe {
         self.flying_bytes += frame.len();
         self.flying.push(Reverse(InFlight { arrives, sequence: self.sequence, frame }));
     }
+}
 
-    /// The next number in `0.0..1.0`: the same seed gives the same series.
-    fn draw(&mut self) -> f64 {
-        self.drawn += 1;
-        let mut hasher = DefaultHasher::new();
-        (self.seed, self.drawn).hash(&mut hasher);
-        (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
-    }
+/// The next number in `0.0..1.0`: the same seed gives the same series.
+fn draw(seed: u64, drawn: &mut u64) -> f64 {
+    *drawn += 1;
+    let mut hasher = DefaultHasher::new();
+    (seed, *drawn).hash(&mut hasher);
+    (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

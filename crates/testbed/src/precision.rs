@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use crate::{LabError, Link};
 
 const PROBES: u32 = 200;
@@ -14,6 +16,9 @@ const HEADERS_V6: usize = 14 + 40 + 8;
 const HEADERS_V4: usize = 14 + 20 + 8;
 /// A probe or a stream that takes this much longer than it should is lost.
 const GUARD: Duration = Duration::from_secs(10);
+/// Receive buffer, in bytes, of a stream that no rate holds back: a window beyond it would overflow what the kernel queues
+/// for all interfaces of a processor, a thousand frames.
+const UNLIMITED_WINDOW: usize = 1 << 20;
 const STREAM_WARM_UP: Duration = Duration::from_millis(500);
 const STREAM: Duration = Duration::from_secs(1);
 
@@ -52,11 +57,9 @@ impl Link {
     pub fn measure_precision(&self) -> Result<Precision, LabError> {
         let unmeasurable =
             |error: io::Error| LabError::Unmeasurable { link: self.name().into(), reason: error.to_string() };
+        let errors = self.probe_sorted(None).map_err(unmeasurable)?;
         let [settings, _] = self.settings();
-        let headers = if self.address_of(self.hosts()[1]).is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-        let expected = settings.delay + settings.serialisation(PROBE_BYTES + headers);
-        let mut errors = self.probe(expected).map_err(unmeasurable)?;
-        errors.sort_unstable();
+        let expected = self.expected();
         let rate_achieved = self.stream().map_err(unmeasurable)?;
         Ok(Precision {
             expected,
@@ -67,12 +70,24 @@ impl Link {
         })
     }
 
-    /// One probe at a time, so that none waits for another.
-    fn probe(&self, expected: Duration) -> io::Result<Vec<Duration>> {
+    /// What a probe should take.
+    fn expected(&self) -> Duration {
+        let [settings, _] = self.settings();
+        let headers = if self.address_of(self.hosts()[1]).is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+        settings.delay + settings.serialisation(PROBE_BYTES + headers)
+    }
+
+    /// How much later than they should probes arrive, the quickest first; of a DSCP class selector if one is given (on
+    /// a link with IPv4). One at a time, so that none waits for another.
+    pub(crate) fn probe_sorted(&self, class: Option<u32>) -> io::Result<Vec<Duration>> {
+        let expected = self.expected();
         let [a, b] = self.hosts();
         let receiver = b.run(|| UdpSocket::bind((self.address_of(b), 0)))?;
         let sender = a.run(|| UdpSocket::bind((self.address_of(a), 0)))?;
         sender.connect(receiver.local_addr()?)?;
+        if let Some(class) = class {
+            SockRef::from(&sender).set_tos_v4(class << 5)?;
+        }
         receiver.set_read_timeout(Some(expected + GUARD))?;
         let mut buffer = [0; PROBE_BYTES];
         let mut errors = Vec::new();
@@ -82,6 +97,7 @@ impl Link {
             receiver.recv(&mut buffer)?;
             errors.push(sent.elapsed().saturating_sub(expected));
         }
+        errors.sort_unstable();
         Ok(errors)
     }
 
@@ -89,6 +105,9 @@ impl Link {
     fn stream(&self) -> io::Result<f64> {
         let [a, b] = self.hosts();
         let listener = b.run(|| TcpListener::bind((self.address_of(b), 0)))?;
+        if self.settings()[0].rate.is_none() {
+            SockRef::from(&listener).set_recv_buffer_size(UNLIMITED_WINDOW)?;
+        }
         let target = listener.local_addr()?;
         let sink = b.thread("tb-sink", move || -> io::Result<()> {
             let (mut stream, _) = listener.accept()?;

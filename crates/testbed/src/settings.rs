@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Loss;
+
 /// Longest delay and jitter; longer ones are cut to it, so that no sum of times can overflow.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -31,10 +33,15 @@ pub struct Settings {
     pub jitter: Duration,
     /// Whether jitter and a shortened delay may let a frame overtake another. Default false.
     pub reorder: bool,
-    /// Probability between 0 and 1 that a frame which departed is lost. Default 0.
-    pub loss: f64,
+    /// Which of the frames that departed are lost. Default none.
+    pub loss: Loss,
     /// What may wait for the wire when a rate is set. Default 100 ms.
     pub queue: Queue,
+    /// Whether frames wait for the wire in eight queues, each with the bound of `queue`, in strict priority: the class
+    /// is that of DSCP's upper three bits (CS7 first, CS0 last), in IPv4's type of service and IPv6's traffic class.
+    /// What is not IP, such as ARP, is of the highest. A frame on the wire is not interrupted. Default false; frames that
+    /// wait when it is changed count as CS0 if they came without priorities, and keep their class if they had one.
+    pub priorities: bool,
     /// Whether every frame vanishes, those under way included, and nobody is told. Default false.
     pub blackhole: bool,
 }
@@ -46,8 +53,9 @@ impl Default for Settings {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             reorder: false,
-            loss: 0.0,
+            loss: Loss::NONE,
             queue: Queue::Time(Duration::from_millis(100)),
+            priorities: false,
             blackhole: false,
         }
     }
@@ -59,7 +67,7 @@ impl Settings {
         self.rate = self.rate.map(|rate| rate.max(1));
         self.delay = self.delay.min(LONGEST);
         self.jitter = self.jitter.min(LONGEST);
-        self.loss = if self.loss.is_nan() { 0.0 } else { self.loss.clamp(0.0, 1.0) };
+        self.loss = self.loss.normalised();
     }
 
     /// How long a frame occupies the wire.

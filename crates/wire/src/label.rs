@@ -101,6 +101,17 @@ impl Rule {
         self.require.is_empty() && self.prohibit.is_empty() && self.prefer.is_empty() && self.avoid.is_empty()
     }
 
+    /// Memory of what it lists, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let all = [&self.require, &self.prohibit, &self.prefer, &self.avoid].into_iter().flatten();
+        all.map(|selector| {
+            let name = if let Selector::Name(name) = selector { name.len() } else { 0 };
+            size_of::<Selector>() + name
+        })
+        .sum()
+    }
+
     /// Adds to the networks of which each end must match one.
     #[must_use]
     pub fn require(mut self, selector: Selector) -> Self {

@@ -136,9 +136,26 @@ impl RangeSet {
 
     /// Adds all of another set.
     pub fn extend(&mut self, other: &Self) {
-        for range in &other.0 {
-            self.insert(range.clone());
+        if other.ranges() <= 4 {
+            for range in &other.0 {
+                self.insert(range.clone());
+            }
+            return;
         }
+        // One pass over both: inserting one by one would be quadratic in what a peer may say.
+        let mut all: Vec<Range<u64>> = Vec::with_capacity(self.ranges() + other.ranges());
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        while let Some(next) = match (left.peek(), right.peek()) {
+            (Some(l), Some(r)) if l.start <= r.start => left.next(),
+            (Some(_), None) => left.next(),
+            _ => right.next(),
+        } {
+            match all.last_mut() {
+                Some(last) if next.start <= last.end => last.end = last.end.max(next.end),
+                _ => all.push(next.clone()),
+            }
+        }
+        self.0 = all;
     }
 
     /// The parts of `range` that are not in the set, in ascending order.

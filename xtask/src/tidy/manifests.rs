@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 8] = [
+const FLOORS: [Floor; 9] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -42,8 +42,21 @@ const FLOORS: [Floor; 8] = [
         attributes: &[],
     },
     Floor {
+        package: "steadfast-transfer",
+        may_use: &["steadfast", "steadfast-wire"],
+        may_test_with: &[],
+        attributes: &[],
+    },
+    Floor {
         package: "steadfast-cli",
-        may_use: &["steadfast", "steadfast-testbed", "steadfast-wire", "steadfast-session", "steadfast-net"],
+        may_use: &[
+            "steadfast",
+            "steadfast-testbed",
+            "steadfast-transfer",
+            "steadfast-wire",
+            "steadfast-session",
+            "steadfast-net",
+        ],
         may_test_with: &[],
         attributes: &[],
     },

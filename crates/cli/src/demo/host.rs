@@ -4,7 +4,6 @@ mod receiver;
 mod sender;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -15,6 +14,7 @@ use steadfast::{Builder, Endpoint, Identity, NetworkClass, Override, ScoutConfig
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::protocol::{Nanos, Order, Report, Role, now, obey, tell};
+use crate::exit::Exit;
 
 /// The size of an urgent message and of its answer.
 pub(crate) const URGENT_BYTES: usize = 128;
@@ -26,7 +26,7 @@ pub(crate) const PERIOD: Duration = Duration::from_millis(10);
 const OVERTIME: Nanos = 45_000_000_000;
 
 /// Runs one of the hosts until it is done or whoever started it is gone.
-pub(crate) fn run(role: Role) -> ExitCode {
+pub(crate) fn run(role: Role) -> Exit {
     let (sender, orders) = mpsc::channel();
     obey(sender);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -39,10 +39,10 @@ pub(crate) fn run(role: Role) -> ExitCode {
         })
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(error) => {
             tell(&Report::Failed(format!("host {}: {error:#}", role.host())));
-            ExitCode::FAILURE
+            Exit::Failed
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The demo's second process: makes two hosts and two networks, starts a process on each host, cuts and heals.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use clap::ValueEnum;
 use steadfast_testbed::{Direction, Host, IpNet, Lab, LabError, Link, enter_user_namespace};
 
 use super::protocol::{Nanos, Order, Report, Role, now, obey, read_lines, tell, write_line};
+use crate::exit::Exit;
 
 /// One of the emulated networks.
 #[derive(Debug)]
@@ -71,13 +71,13 @@ pub(crate) enum Place {
 }
 
 /// Runs the whole; must be called while the process has one thread.
-pub(crate) fn run(place: Place) -> ExitCode {
+pub(crate) fn run(place: Place) -> Exit {
     let stage = match place {
         Place::Emulated => match Stage::emulated() {
             Ok(stage) => stage,
             Err(error) => {
                 tell(&Report::Forbidden(error.to_string()));
-                return ExitCode::SUCCESS;
+                return Exit::Done;
             }
         },
         Place::Loopback => Stage::Loopback,
@@ -85,10 +85,10 @@ pub(crate) fn run(place: Place) -> ExitCode {
     // Orders are for hosts; here the end of standard input matters.
     obey(mpsc::channel().0);
     match perform(&stage) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(error) => {
             tell(&Report::Failed(format!("{error:#}")));
-            ExitCode::FAILURE
+            Exit::Failed
         }
     }
 }
@@ -107,14 +107,10 @@ enum Stage {
 impl Stage {
     fn emulated() -> Result<Self, LabError> {
         if Lab::available().is_err() {
-            await_single_thread();
             enter_user_namespace()?;
         }
         let lab = Lab::new()?;
         let hosts = [lab.host(Role::Sender.host())?, lab.host(Role::Receiver.host())?];
-        for host in &hosts {
-            separate_networks(host);
-        }
         let links = NETWORKS.iter().map(|plan| {
             let link =
                 lab.link(plan.name, &hosts[0], &hosts[1]).rate_mbit(plan.rate_mbit).delay(plan.one_way);
@@ -160,27 +156,11 @@ impl Stage {
     }
 }
 
-/// Makes a host answer for an address only on the network that has it; Linux would answer on any, and each network would be
-/// a way to the addresses of both.
-fn separate_networks(host: &Host) {
-    // Where the setting is out of reach, as in some containers, there are more paths and the same networks.
-    let _read_only = host.run(|| fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1"));
-}
-
 /// This program, even if its file was replaced meanwhile.
 pub(crate) fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("steadfast");
     command
-}
-
-/// A thread that was joined may still be in the kernel's list for a moment, and then no user namespace can be entered.
-fn await_single_thread() {
-    let guard = Instant::now() + Duration::from_secs(1);
-    let threads = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    while threads() > 1 && Instant::now() < guard {
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The processes of the hosts; dropping it ends them.

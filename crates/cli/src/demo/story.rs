@@ -6,7 +6,7 @@ use super::lab::NETWORKS;
 use super::picture::{Axis, legend};
 use super::protocol::{Nanos, PathChange, Report, now};
 use super::report::{Figures, Run};
-use super::screen::{Screen, Style};
+use crate::screen::{Screen, Style};
 
 /// Without an answer for so long, the changing lines say so.
 const SILENCE: Nanos = 400_000_000;

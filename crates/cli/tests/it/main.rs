@@ -3,5 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
 
 mod common;
+mod config;
 mod demo;
+mod keys;
+mod lab;
+mod manual;
+mod ping;
+mod terminal;
+mod transfer;
+mod transfer_lab;
+mod trust;
 mod usage;

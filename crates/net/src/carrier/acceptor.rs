@@ -53,6 +53,26 @@ pub struct AcceptorCounters {
     pub accept_errors: u64,
 }
 
+/// Reads the counters of an [`Acceptor`].
+#[derive(Debug, Clone)]
+pub struct AcceptorGauge(Arc<Counters>);
+
+impl AcceptorGauge {
+    /// What was seen so far.
+    pub fn read(&self) -> AcceptorCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        AcceptorCounters {
+            accepted: read(&self.0.accepted),
+            completed: read(&self.0.completed),
+            strangers: read(&self.0.strangers),
+            timed_out: read(&self.0.timed_out),
+            failed: read(&self.0.failed),
+            displaced: read(&self.0.displaced),
+            accept_errors: read(&self.0.accept_errors),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     accepted: AtomicU64,
@@ -111,16 +131,12 @@ impl Acceptor {
 
     /// What was seen so far.
     pub fn counters(&self) -> AcceptorCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        AcceptorCounters {
-            accepted: read(&self.counters.accepted),
-            completed: read(&self.counters.completed),
-            strangers: read(&self.counters.strangers),
-            timed_out: read(&self.counters.timed_out),
-            failed: read(&self.counters.failed),
-            displaced: read(&self.counters.displaced),
-            accept_errors: read(&self.counters.accept_errors),
-        }
+        self.gauge().read()
+    }
+
+    /// The same for somebody who does not hold the acceptor, also after its end.
+    pub fn gauge(&self) -> AcceptorGauge {
+        AcceptorGauge(Arc::clone(&self.counters))
     }
 
     /// Stops, and returns when the listening sockets and all unfinished handshakes are closed.

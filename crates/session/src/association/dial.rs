@@ -142,7 +142,7 @@ impl Association {
             let attempt = self.dials.attempts.entry((local, remote)).or_default();
             let address = addresses[attempt.turn % addresses.len()];
             // The attempt's own end sets the next time; this guards against a driver that never answers.
-            attempt.next = now + cx.config.connect_timeout * 2;
+            attempt.next = now + cx.config.connect_timeout.saturating_mul(2);
             let number = cx.next_path();
             let path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
             self.paths.insert(number, path);
@@ -197,7 +197,7 @@ impl Association {
     }
 
     fn wants_nothing(&self) -> bool {
-        self.sessions.is_empty() && !self.is_up()
+        self.sessions.is_empty()
     }
 
     fn has_path(&self, local: NetworkId, remote: Remote, addresses: &[SocketAddr]) -> bool {

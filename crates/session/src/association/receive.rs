@@ -103,6 +103,7 @@ impl Association {
             return Err(Violation::Hello);
         };
         path.last_heard = now;
+        path.bytes[1] += size;
         if frame.is_counted() {
             let urgent = matches!(frame, Frame::Data(data) if data.class == Urgency::Foreground);
             path.counted(now, size, urgent);
@@ -130,7 +131,7 @@ impl Association {
                 }
             }
             Frame::Pong { nonce } => self.handle_pong(cx, now, number, nonce),
-            Frame::Networks { epoch, networks } => self.handle_networks(cx, now, epoch, networks),
+            Frame::Networks { epoch, networks } => return self.handle_networks(cx, now, epoch, networks),
             Frame::Bye { reason } => {
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
                 for id in self.sessions.keys().copied().collect::<alloc::vec::Vec<_>>() {
@@ -185,7 +186,14 @@ impl Association {
     }
 
     /// A session that the peer opened.
-    pub(crate) fn handle_open(&mut self, cx: &mut Context, mut session: Session, held: Option<Token>) {
+    pub(crate) fn handle_open(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut session: Session,
+        held: Option<Token>,
+    ) {
+        session.joined_at = now;
         let peer = self.peer;
         if let Some(token) = held {
             session.epoch.hold(token);
@@ -234,7 +242,7 @@ impl Association {
         while let Some(flight) = path.land(progress.count) {
             bytes += u64::from(flight.bytes);
             newest = Some(flight.at);
-            landed.push(flight.cargo);
+            landed.push((flight.cargo, flight.at));
         }
         let Some(newest) = newest else { return Ok(()) };
         path.last_progress = now;
@@ -245,19 +253,19 @@ impl Association {
             path.estimate.delivered(bytes, progress.clock);
             self.recovered(cx, progress.path);
         }
-        for cargo in landed {
-            self.cargo_arrived(cx, cargo);
+        for (cargo, at) in landed {
+            self.cargo_arrived(cx, cargo, at);
         }
         Ok(())
     }
 
-    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo) {
+    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo, at: Instant) {
         let (id, late, item) = match cargo {
             Cargo::Session(id, item) => (id, false, item),
             Cargo::Moved(id, item) => (id, true, item),
             _ => return,
         };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) else { return };
         if late {
             session.arrived_late(cx, item);
         } else {
@@ -313,13 +321,13 @@ impl Association {
         }
         let mut landed = alloc::vec::Vec::new();
         while let Some(flight) = path.land(count) {
-            landed.push(flight.cargo);
+            landed.push((flight.cargo, flight.at));
         }
         if !landed.is_empty() {
             path.last_progress = now;
         }
-        for cargo in landed {
-            self.cargo_arrived(cx, cargo);
+        for (cargo, at) in landed {
+            self.cargo_arrived(cx, cargo, at);
         }
         Ok(())
     }
@@ -327,8 +335,16 @@ impl Association {
     fn handle_pong(&mut self, cx: &mut Context, now: Instant, number: PathNumber, nonce: u64) {
         let Some(path) = self.paths.get_mut(&number) else { return };
         if let Some((_, at)) = path.ping.take_if(|(asked, _)| *asked == nonce) {
-            path.estimate.round_trip(now, now.since(at).max(Duration::from_micros(1)));
+            let rtt = now.since(at).max(Duration::from_micros(1));
+            path.estimate.round_trip(now, rtt);
+            if core::mem::take(&mut path.probed) {
+                cx.event(Event::Probed { path: number, rtt });
+            }
             self.recovered(cx, number);
+            // After a stall the round trip is believed to be long; one sample a second would take long to mend that.
+            if let Some(path) = self.paths.get_mut(&number) {
+                path.ping_due |= path.estimate.is_above(rtt);
+            }
         }
     }
 
@@ -338,11 +354,16 @@ impl Association {
         now: Instant,
         epoch: u64,
         networks: alloc::vec::Vec<Network>,
-    ) {
+    ) -> Result<(), Violation> {
         if epoch < self.remote_epoch {
-            return;
+            return Ok(());
         }
         self.remote_epoch = epoch;
+        // The same list is said on every path.
+        let changed = networks != self.remote_networks;
+        if changed && !self.may_announce(now) {
+            return Err(Violation::Limit);
+        }
         let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));
         self.remote_networks = networks;
         let gone: alloc::vec::Vec<PathNumber> = self
@@ -357,7 +378,10 @@ impl Association {
         if appeared {
             self.dials.networks_changed(now);
         }
-        self.routes_changed();
+        if changed {
+            self.routes_changed();
+        }
+        Ok(())
     }
 }
 

@@ -60,22 +60,22 @@ impl Association {
             let cargo = core::mem::replace(&mut flight.cargo, Cargo::Nothing);
             flight.cargo = match cargo {
                 Cargo::Session(id, item) => {
-                    moved.push(Cargo::Session(id, item.clone()));
+                    moved.push((Cargo::Session(id, item.clone()), flight.at));
                     Cargo::Moved(id, item)
                 }
                 Cargo::End(ending) => {
-                    moved.push(Cargo::End(ending));
+                    moved.push((Cargo::End(ending), flight.at));
                     Cargo::Nothing
                 }
                 Cargo::Networks(epoch) => {
-                    moved.push(Cargo::Networks(epoch));
+                    moved.push((Cargo::Networks(epoch), flight.at));
                     Cargo::Nothing
                 }
                 other => other,
             };
         }
-        for cargo in moved {
-            self.cargo_lost(cargo);
+        for (cargo, at) in moved {
+            self.cargo_lost(cargo, at);
         }
     }
 

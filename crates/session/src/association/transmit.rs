@@ -65,8 +65,10 @@ impl Association {
     ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
         self.fill_path(cx, now, number, &mut sheet);
-        self.fill_networks(cx, now, number, &mut sheet);
-        let up = self.paths.get(&number).is_some_and(Path::is_up);
+        let up = self.paths.get(&number).is_some_and(|path| path.is_up() && !path.is_full());
+        if up {
+            self.fill_networks(cx, now, number, &mut sheet);
+        }
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
         }
@@ -89,7 +91,11 @@ impl Association {
                 path.estimate.starved();
             }
         }
-        sheet.used()
+        let used = sheet.used();
+        if let Some(path) = self.paths.get_mut(&number) {
+            path.bytes[0] += used as u64;
+        }
+        used
     }
 
     /// HELLO, PROGRESS, PING, PONG, BYE.
@@ -109,7 +115,7 @@ impl Association {
                 features: 0,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
-                windows: cx.config.windows,
+                windows: cx.config.first_windows,
                 process: cx.config.process,
             }));
         }
@@ -134,7 +140,7 @@ impl Association {
 
     fn fill_networks(&mut self, cx: &Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
         let changed = self.networks_due && self.control_path() == Some(number);
-        let Some(path) = self.paths.get_mut(&number).filter(|path| path.is_up()) else { return };
+        let Some(path) = self.paths.get_mut(&number) else { return };
         if core::mem::take(&mut path.networks_due) || changed {
             self.networks_due &= !changed;
             let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
@@ -145,7 +151,8 @@ impl Association {
     /// The path that carries control frames: the one that answers soonest.
     pub(crate) fn control_path(&self) -> Option<PathNumber> {
         let key = |path: &&Path| {
-            (path.suspect.is_some(), path.blocked.is_some(), path.estimate.rtt_or_guess(), path.number)
+            let trouble = (path.suspect.is_some(), self.is_doubtful(path), path.blocked.is_some());
+            (trouble, path.estimate.rtt_or_guess(), path.number)
         };
         self.paths.values().filter(|path| path.is_up()).min_by_key(key).map(|path| path.number)
     }
@@ -297,8 +304,8 @@ impl Association {
             + time_of(path.in_flight + bytes, path.estimate.rate_or_guess())
     }
 
-    /// The path that would have the message there first: rules before suspicion, suspicion before preference,
-    /// preference before time, time before cost.
+    /// The path that would have the message there first: rules before suspicion, suspicion before doubt, doubt before
+    /// preference, preference before time, time before cost.
     fn choose(&self, cx: &Context, now: Instant, rule: &Rule, candidate: Candidate) -> Option<PathNumber> {
         let bytes = match (candidate.small, candidate.remaining) {
             (true, remaining) => remaining.min(PACKET),
@@ -310,10 +317,20 @@ impl Association {
             .filter_map(|path| {
                 let (rank, cost) = self.judge(cx, rule, path)?;
                 let time = Self::predict(path, now, bytes);
-                Some(((path.suspect.is_some(), rank, nanos(time) / 1000, cost, path.number), path.number))
+                let trouble = (path.suspect.is_some(), self.is_doubtful(path));
+                Some(((trouble, rank, nanos(time) / 1000, cost, path.number), path.number))
             })
             .min()
             .map(|(_, number)| number)
+    }
+
+    /// Whether a path has a network in common with a suspect one and was not heard since: where a network dies, all
+    /// its paths do.
+    fn is_doubtful(&self, path: &Path) -> bool {
+        self.paths.values().any(|other| {
+            let common = other.local == path.local || other.remote == path.remote;
+            common && other.is_up() && other.suspect.is_some_and(|since| path.last_heard <= since)
+        })
     }
 
     /// Preference and cost of a path for a rule; `None` if the rule prohibits it.

@@ -20,7 +20,7 @@ impl Endpoint {
                 Record::Opened { opener, per_urgency, .. } => {
                     let ordering = if per_urgency { Ordering::PerUrgency } else { Ordering::Total };
                     let config = SessionConfig { ordering, ..SessionConfig::default() };
-                    let session = Session::new(&mut self.cx, id, opener, config);
+                    let session = Session::new(&self.cx, id, opener, config);
                     sessions.insert(id, (session, record));
                 }
                 Record::Ended => {
@@ -38,6 +38,7 @@ impl Endpoint {
             session.out.restored(&mut self.cx);
             session.join = Join::Parked;
             session.told_opened = true;
+            session.accepted = true;
             session.due = crate::session::Due::default();
             session.parked_at = Some(now);
             let known =
@@ -48,7 +49,7 @@ impl Endpoint {
             };
             self.sessions.insert(id, home);
             if let Some(association) = self.associations.get_mut(&home) {
-                association.insert(&mut self.cx, session);
+                association.insert(&mut self.cx, now, session);
             }
             self.after(now, home);
         }

@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::association::{Association, AssociationId};
 use crate::config::SessionConfig;
 use crate::context::Context;
-use crate::event::{Read, Recv, SendError, SessionError};
+use crate::event::{Action, Read, Recv, SendError, SessionError};
 use crate::journal::{Effect, Record};
 use crate::outbound::OrderRequest;
 use crate::session::Session;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, ShutKind};
-use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, SessionId};
+use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, SessionId};
 
 impl Endpoint {
     /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
@@ -35,7 +35,7 @@ impl Endpoint {
         let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
         let session = self.cx.rng.session();
-        let mut new = Session::new(&mut self.cx, session, true, config);
+        let mut new = Session::new(&self.cx, session, true, config);
         self.sessions.insert(session, id);
         if let Some(association) = self.associations.get_mut(&id) {
             self.cx.remember(
@@ -51,7 +51,7 @@ impl Endpoint {
             let token = new.epoch.offer(&mut self.cx);
             // Where there is a store the first token is stored with the first message, which waits for it.
             let _stored = self.cx.record(session, Record::Offered(token), Effect::None);
-            association.insert(&mut self.cx, new);
+            association.insert(&mut self.cx, now, new);
         }
         self.after(now, id);
         session
@@ -70,6 +70,20 @@ impl Endpoint {
         }
     }
 
+    /// Measures the round trip of one path now: [`Event::Probed`] has it, unless the path goes down first. Whether there is
+    /// such a path.
+    pub fn probe(&mut self, now: Instant, path: PathNumber) -> bool {
+        let asked = self.on_path(now, path, |association, _| {
+            let path = association.paths.get_mut(&path).filter(|path| path.is_up());
+            path.map(|path| {
+                path.probed = true;
+                // An answer that is on its way serves as well.
+                path.ping_due |= path.ping.is_none();
+            })
+        });
+        asked.flatten().is_some()
+    }
+
     /// Takes the next session that a peer opened. Its order is the peer's choice; the rest of `config` is ours.
     pub fn accept(&mut self, now: Instant, config: SessionConfig) -> Option<(SessionId, Fingerprint)> {
         while let Some(id) = self.incoming.pop_front() {
@@ -79,6 +93,7 @@ impl Endpoint {
             let Some(session) = association.sessions.get_mut(&id) else { continue };
             session.accepted = true;
             session.config = SessionConfig { ordering: session.config.ordering, ..config };
+            association.touch(id);
             self.after(now, home);
             return Some((id, peer));
         }
@@ -242,6 +257,12 @@ impl Endpoint {
                 association.leave(&mut self.cx, now, reason);
             }
             self.after(now, id);
+        }
+        // Those that proved the key before it was removed and have not said HELLO.
+        let greetings = self.greetings.iter().filter(|(_, greeting)| greeting.peer == peer);
+        for path in greetings.map(|(path, _)| *path).collect::<Vec<_>>() {
+            self.greetings.remove(&path);
+            self.cx.actions.push_back(Action::Reset { path });
         }
     }
 }

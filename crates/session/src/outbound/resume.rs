@@ -1,9 +1,10 @@
 //! What was sent before: messages from a journal, and the peer's view of ours when a conversation goes on.
 
-use super::{Outbound, Phase};
+use super::{Message, Outbound, Phase};
 use crate::context::Context;
 use crate::event::DropReason;
 use crate::journal::Record;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -76,6 +77,18 @@ impl Outbound {
             return Err(false);
         }
         if view.partial.iter().any(|(id, _)| id.0 >= self.next) {
+            return Err(false);
+        }
+        // Units that a message has not got, or not yet. Of one that is being dropped we may know less than the peer.
+        let live = |id: &MessageId| self.messages.get(&id.0).filter(|m| m.phase == Phase::Live);
+        let invented = |(id, units): &(MessageId, RangeSet)| {
+            let end = live(id).map(|m| m.length.map_or(m.payload.end(), |length| length + 1));
+            end.is_some_and(|end| units.max() >= Some(end))
+        };
+        let unfinished = |(id, m): (&u64, &Box<Message>)| {
+            m.phase == Phase::Live && m.length.is_none() && view.received.contains(*id)
+        };
+        if view.partial.iter().any(invented) || self.messages.iter().any(unfinished) {
             return Err(false);
         }
         let mut settled = view.delivered.clone();

@@ -268,3 +268,14 @@ fn reading_a_stream_slowly_in_a_full_window_gives_its_bytes() {
     assert_eq!(pair.read(B, stream), Some(Read::End));
     pair.until_delivered(A, &[stream]);
 }
+
+#[test]
+fn a_large_message_passes_a_stream_that_stays_open() {
+    let mut pair = Pair::open(12, &Config::default(), &[net(5_000_000, 5)], SessionConfig::default());
+    let stream = pair.begin_stream(A, Labels::background(), OrderRequest::Default);
+    pair.write(A, stream, &Bytes::from_static(b"a log that never ends"));
+    for size in [300_000, 1 << 20, 1 << 20] {
+        let id = pair.send(A, Labels::foreground(), OrderRequest::Default, pattern(1, size));
+        pair.until_delivered(A, &[id]);
+    }
+}

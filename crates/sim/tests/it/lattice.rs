@@ -334,7 +334,9 @@ fn a_long_chain_is_dropped_at_the_sender_without_deep_recursion() {
 fn a_long_chain_is_dropped_at_the_receiver_without_deep_recursion() {
     let only = |name: &str| Labels::foreground().rule(Rule::default().require(Selector::Name(name.into())));
     let networks = [net(5_000_000, 5), net(5_000_000, 5)];
-    let mut pair = Pair::open(71, &Config::default(), &networks, ordered(Ordering::PerUrgency));
+    let mut config = Config::default();
+    config.first_windows = config.windows;
+    let mut pair = Pair::open(71, &config, &networks, ordered(Ordering::PerUrgency));
     pair.world.check_every = 0;
     pair.set_up(A, 1, false);
     let first = pair.send(A, only("net1"), OrderRequest::Unordered, Bytes::from_static(b"first"));

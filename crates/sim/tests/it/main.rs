@@ -1,5 +1,6 @@
 //! The simulator's tests: scenarios, the swarm, the fuzz targets.
 
+mod bounds;
 mod closing;
 mod credit;
 mod fuzz;

@@ -240,3 +240,60 @@ fn a_crash_that_nobody_heard_of_is_noticed_and_told() {
     assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(steadfast_wire::frame::EndReason::Unknown));
     assert_eq!(pair.outcome(A, id), Some(steadfast_session::Outcome::Unknown));
 }
+
+#[test]
+fn a_network_that_dies_takes_its_other_paths_into_doubt() {
+    let networks = [net(2_000_000, 20), net(2_000_000, 60)];
+    let mut pair = Pair::begin(9, &Config::default(), &networks, SessionConfig::default());
+    // Each network of one host reaches each of the other: four paths, and the two best share what is about to die.
+    pair.world.routed = true;
+    pair.until("four paths are up", |pair| {
+        [A, B].iter().all(|host| pair.world.nodes[*host].core.paths().len() == 4)
+    });
+    for host in [A, B] {
+        let ids: Vec<_> = (0..100).map(|number| pair.say(host, &format!("{number}"))).collect();
+        pair.until_delivered(host, &ids);
+    }
+    pair.run(Duration::from_secs(2));
+    let before = pair.world.now;
+    pair.hole(B, BEST, true, true);
+    let id = pair.say(A, "where to?");
+    pair.until("it arrives", |pair| pair.taken[B].iter().any(|message| message.id == id));
+    let waited = pair.world.now.since(before);
+    // Suspected after 60 ms, there 60 ms later; a second suspicion would cost 100 ms more.
+    assert!(waited < Duration::from_millis(150), "{waited:?}");
+}
+
+#[test]
+fn after_a_stall_a_path_is_measured_anew_though_only_the_other_side_uses_it() {
+    let mut pair = pair(10);
+    let rtt = |pair: &Pair| {
+        let paths = pair.world.nodes[A].core.paths();
+        paths
+            .iter()
+            .find(|path| path.local == NetworkId(BEST as u32 + 1))
+            .and_then(|path| path.rtt)
+            .expect("measured")
+    };
+    let before = rtt(&pair);
+    pair.hole(A, BEST, true, true);
+    pair.say(A, "into the hole");
+    pair.run(Duration::from_millis(800));
+    pair.hole(A, BEST, false, false);
+    // B finds it good again and talks on it all the time; A hears that, and would not ask.
+    for number in 0..400 {
+        let ids = [pair.say(B, &format!("b{number}")), pair.say(A, &format!("a{number}"))];
+        pair.run(Duration::from_millis(10));
+        pair.until_delivered(B, &ids[..1]);
+    }
+    assert!(rtt(&pair) < before * 3 / 2, "{before:?} before, {:?} now", rtt(&pair));
+}
+
+#[test]
+fn a_network_that_is_gone_still_has_its_name() {
+    let mut pair = pair(11);
+    pair.set_up(A, BEST, false);
+    pair.until("it is told", |pair| down(pair, A, BEST).is_some());
+    let named = |event: &Event| matches!(event, Event::PathDown(info, _) if info.local_name == "net0");
+    assert!(pair.saw(A, named));
+}

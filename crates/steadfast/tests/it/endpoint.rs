@@ -2,7 +2,7 @@
 
 use crate::common::{local, meet, next, pair, soon, talking};
 use std::time::Duration;
-use steadfast::{ConnectError, Event, Identity, Labels, NetworkClass, Outcome};
+use steadfast::{ConnectError, Event, Identity, Labels, NetworkClass, Outcome, PathNumber};
 
 #[tokio::test]
 async fn what_an_endpoint_tells_of_itself() {
@@ -121,4 +121,17 @@ async fn within_one_host_any_of_its_addresses_leads_there() {
     let (at_a, at_b) = meet(&a, &b).await;
     at_a.send("near", Labels::foreground()).await.unwrap();
     assert_eq!(next(&at_b).await.unwrap(), "near");
+}
+
+#[tokio::test]
+async fn a_path_is_probed_and_counts_its_bytes() {
+    let (a, b, at_a, at_b) = talking().await;
+    let before = a.paths()[0].clone();
+    at_a.send(vec![0; 10_000], Labels::foreground()).await.unwrap();
+    assert_eq!(next(&at_b).await.unwrap().len(), 10_000);
+    assert!(a.paths()[0].sent >= before.sent + 10_000, "{:?}", a.paths());
+    assert!(b.paths()[0].received >= 10_000, "{:?}", b.paths());
+    let (one, two) = tokio::join!(soon("one", a.probe(before.path)), soon("two", a.probe(before.path)));
+    assert!(one.is_some() && one == two, "{one:?} {two:?}");
+    assert_eq!(soon("none", a.probe(PathNumber(u32::MAX))).await, None);
 }

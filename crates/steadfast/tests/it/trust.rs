@@ -15,6 +15,24 @@ async fn a_stranger_is_refused_and_told_so() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_asked_about_and_let_in_if_trusted() {
+    let (a, b) = pair().await;
+    let stranger =
+        local().identity(Identity::generate().unwrap()).trust(a.fingerprint()).bind().await.unwrap();
+    for _ in 0..2 {
+        soon("refusal", stranger.connect(a.contact())).await.unwrap_err();
+    }
+    let asked = soon("stranger", a.next_stranger()).await.unwrap();
+    assert_eq!(asked.key, stranger.fingerprint());
+    assert!(asked.address.ip().is_loopback());
+    assert!(a.reception().strangers >= 1, "{:?}", a.reception());
+    a.trust(asked.key);
+    meet(&stranger, &a).await;
+    b.close("").await;
+    assert_eq!(soon("the end", b.next_stranger()).await, None);
+}
+
+#[tokio::test]
 async fn a_host_without_a_key_is_a_trusted_name() {
     let directory = Directory::new();
     let path = directory.0.join("trusted");

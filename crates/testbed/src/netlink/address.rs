@@ -43,6 +43,21 @@ fn message(index: u32, net: IpNet) -> AddressMessage {
     message
 }
 
+/// Asks where packets to an address go.
+pub(crate) fn route_to(address: IpAddr) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(address))];
+    Request { message: RouteNetlinkMessage::GetRoute(message), flags: 0 }
+}
+
+/// Whether a [`route_to`] request was answered with "to this host itself".
+pub(crate) fn is_local(answers: &[RouteNetlinkMessage]) -> bool {
+    let local = |answer: &RouteNetlinkMessage| matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local);
+    answers.iter().any(local)
+}
+
 /// Tells an interface for good which hardware address a neighbour has.
 pub(crate) fn add_neighbour(index: u32, address: IpAddr, hardware_address: [u8; 6]) -> Request {
     let mut message = neighbour(index, address);

@@ -72,10 +72,26 @@ pub(crate) fn by_name(name: &str) -> Request {
     Request { message: RouteNetlinkMessage::GetLink(link), flags: 0 }
 }
 
-/// The index and the flags that a [`by_name`] request was answered with.
-pub(crate) fn found(answers: &[RouteNetlinkMessage]) -> Option<(u32, LinkFlags)> {
-    answers.iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(link) => Some((link.header.index, link.header.flags)),
+pub(crate) fn by_index(index: u32) -> Request {
+    Request { message: RouteNetlinkMessage::GetLink(at(index)), flags: 0 }
+}
+
+/// The index that a [`by_name`] request was answered with.
+pub(crate) fn found(answers: &[RouteNetlinkMessage]) -> Option<u32> {
+    links(answers).map(|link| link.header.index).next()
+}
+
+/// Whether the interface of a [`by_index`] request carries frames: it has its carrier, and the kernel has noted that and
+/// put a queue in place of the one that drops everything, which happens a moment later.
+pub(crate) fn is_ready(answers: &[RouteNetlinkMessage]) -> bool {
+    let drops = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Qdisc(name) if name == "noop");
+    let flags = LinkFlags::Running | LinkFlags::LowerUp;
+    links(answers).any(|link| link.header.flags.contains(flags) && !link.attributes.iter().any(drops))
+}
+
+fn links(answers: &[RouteNetlinkMessage]) -> impl Iterator<Item = &LinkMessage> {
+    answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
         _ => None,
     })
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Queue;
+use crate::{Loss, Queue};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -129,21 +129,133 @@ fn a_blackhole_takes_what_is_under_way_and_what_comes() {
     assert_eq!(drain(&mut pipe, start), [(4, 14 * MS)]);
 }
 
+/// Whether each of 100,000 frames is lost.
+fn fates(loss: Loss, seed: u64) -> Vec<bool> {
+    let mut pipe = Pipe::new(Settings { loss, ..Settings::default() }, seed);
+    let now = Instant::now();
+    let fates = (0..100_000).map(|_| {
+        let before = pipe.counters.dropped_loss;
+        pipe.enter(now, &[0; 60]);
+        while pipe.arrive(now).is_some() {}
+        pipe.counters.dropped_loss > before
+    });
+    fates.collect()
+}
+
+fn share(fates: &[bool]) -> f64 {
+    fates.iter().filter(|lost| **lost).count() as f64 / fates.len() as f64
+}
+
+/// How many frames are lost in a row, on average.
+fn mean_burst(fates: &[bool]) -> f64 {
+    let bursts = fates.chunk_by(|one, next| one == next).filter(|run| run[0]);
+    share(fates) * fates.len() as f64 / bursts.count() as f64
+}
+
 #[test]
 fn loss_follows_its_probability_and_its_seed() {
-    let lost = |loss: f64, seed: u64| {
-        let mut pipe = Pipe::new(Settings { loss, ..Settings::default() }, seed);
-        let now = Instant::now();
-        for _ in 0..10_000 {
-            pipe.enter(now, &[0; 60]);
-        }
-        pipe.counters.dropped_loss
-    };
-    assert_eq!(lost(0.0, 1), 0);
-    assert_eq!(lost(1.0, 1), 10_000);
-    assert_eq!(lost(f64::NAN, 1), 0);
-    assert!((800..1200).contains(&lost(0.1, 1)));
+    let lost = |loss: f64, seed: u64| fates(Loss::Independent(loss), seed);
+    assert!(!lost(0.0, 1).contains(&true) && !lost(f64::NAN, 1).contains(&true));
+    assert!(!lost(1.0, 1).contains(&false));
+    assert!((0.095..0.105).contains(&share(&lost(0.1, 1))));
     assert_eq!(lost(0.1, 7), lost(0.1, 7));
+    assert_ne!(lost(0.1, 7), lost(0.1, 8));
+}
+
+#[test]
+fn bursty_loss_has_its_share_and_its_length() {
+    let bursty = |share: f64, mean_burst: f64, seed: u64| fates(Loss::Bursty { share, mean_burst }, seed);
+    for (asked, length) in [(0.02, 5.0), (0.1, 3.0), (0.3, 20.0), (0.5, 1.0)] {
+        let fates = bursty(asked, length, 3);
+        assert!((asked * 0.8..asked * 1.2).contains(&share(&fates)), "{asked}: {}", share(&fates));
+        assert!(
+            (length * 0.9..length * 1.1).contains(&mean_burst(&fates)),
+            "{length}: {}",
+            mean_burst(&fates)
+        );
+    }
+    assert_eq!(bursty(0.1, 3.0, 7), bursty(0.1, 3.0, 7));
+    assert_ne!(bursty(0.1, 3.0, 7), bursty(0.1, 3.0, 8));
+    // The same share without bursts: 1 / (1 - share) in a row.
+    let independent = fates(Loss::Independent(0.1), 3);
+    assert!((1.0..1.2).contains(&mean_burst(&independent)), "{}", mean_burst(&independent));
+}
+
+#[test]
+fn bursty_loss_at_its_bounds() {
+    let bursty = |share: f64, mean_burst: f64| fates(Loss::Bursty { share, mean_burst }, 1);
+    for length in [0.0, 5.0, f64::NAN, f64::INFINITY] {
+        assert!(!bursty(0.0, length).contains(&true) && !bursty(f64::NAN, length).contains(&true));
+        assert!(!bursty(1.0, length).contains(&false));
+    }
+    // One frame passes between two bursts, so nine of ten are lost only if nine are lost in a row.
+    let fates = bursty(0.9, 2.0);
+    assert!((0.89..0.91).contains(&share(&fates)), "{}", share(&fates));
+    assert!((8.5..9.5).contains(&mean_burst(&fates)), "{}", mean_burst(&fates));
+}
+
+#[test]
+fn loss_can_be_changed_while_it_runs() {
+    let (mut pipe, start) = slow(|settings| {
+        settings.rate = None;
+        settings.loss = Loss::Bursty { share: 0.5, mean_burst: f64::INFINITY };
+    });
+    pipe.set(start, |settings| settings.loss = Loss::NONE);
+    pipe.enter(start, &[1; 100]);
+    pipe.set(start, |settings| settings.loss = Loss::Independent(1.0));
+    pipe.enter(start, &[2; 100]);
+    assert_eq!(drain(&mut pipe, start), [(1, 10 * MS)]);
+}
+
+/// An IPv4 frame of 1,000 bytes and a class, whose first byte is its number.
+fn classed(number: u8, class: u8) -> Vec<u8> {
+    let mut frame = vec![0; 1000];
+    frame[0] = number;
+    frame[12..16].copy_from_slice(&[0x08, 0x00, 0x45, class << 5]);
+    frame
+}
+
+#[test]
+fn the_highest_class_goes_first_and_never_interrupts() {
+    let (mut pipe, start) = slow(|settings| settings.priorities = true);
+    for (number, class) in [(0, 0), (1, 0), (2, 3), (3, 7), (4, 3), (5, 1)] {
+        pipe.enter(start, &classed(number, class));
+    }
+    let order: Vec<u8> = drain(&mut pipe, start).iter().map(|(number, _)| *number).collect();
+    assert_eq!(order, [0, 3, 2, 4, 5, 1]);
+}
+
+#[test]
+fn a_full_class_drops_its_own_tail_only() {
+    let (mut pipe, start) = slow(|settings| {
+        settings.priorities = true;
+        settings.queue = Queue::Bytes(2000);
+    });
+    for number in 0..5 {
+        pipe.enter(start, &classed(number, 0));
+    }
+    assert_eq!(pipe.counters.dropped_queue, 2);
+    for number in 5..8 {
+        pipe.enter(start, &classed(number, 4));
+    }
+    assert_eq!(pipe.counters.dropped_queue, 3);
+    let order: Vec<u8> = drain(&mut pipe, start).iter().map(|(number, _)| *number).collect();
+    assert_eq!(order, [0, 5, 6, 1, 2]);
+}
+
+#[test]
+fn priorities_are_off_unless_asked_and_change_while_it_runs() {
+    let (mut pipe, start) = slow(|_| ());
+    for (number, class) in [(0, 0), (1, 0), (2, 7)] {
+        pipe.enter(start, &classed(number, class));
+    }
+    // What waits without a class stays behind whatever has one, in its order.
+    pipe.set(start, |settings| settings.priorities = true);
+    pipe.enter(start, &classed(3, 5));
+    pipe.set(start, |settings| settings.priorities = false);
+    pipe.enter(start, &classed(4, 7));
+    let order: Vec<u8> = drain(&mut pipe, start).iter().map(|(number, _)| *number).collect();
+    assert_eq!(order, [0, 3, 1, 2, 4]);
 }
 
 #[test]

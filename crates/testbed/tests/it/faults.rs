@@ -148,6 +148,24 @@ fn addresses_change_while_it_runs() {
 }
 
 #[test]
+fn an_address_is_replaced_by_another_of_its_subnet() {
+    isolated("faults::an_address_is_replaced_by_another_of_its_subnet", || {
+        let net = pair();
+        let link = net.lab.link("wifi", &net.a, &net.b).connect().unwrap();
+        for (old, new) in [("10.1.0.1/24", "10.1.0.77/24"), ("fd00:1::1/64", "fd00:1::77/64")] {
+            let new: IpNet = new.parse().unwrap();
+            link.add_address(&net.a, new).unwrap();
+            link.remove_address(&net.a, old.parse().unwrap()).unwrap();
+            let of_b = link.addresses_of(&net.b).into_iter().map(|net| net.address());
+            let of_b = of_b.into_iter().find(|ip| ip.is_ipv4() == new.address().is_ipv4()).unwrap();
+            let wire = wire_between((&net.a, new.address()), (&net.b, of_b));
+            pass(&wire.a, &wire.b);
+            pass(&wire.b, &wire.a);
+        }
+    });
+}
+
+#[test]
 fn a_removed_link_takes_its_interfaces_along() {
     isolated("faults::a_removed_link_takes_its_interfaces_along", || {
         let net = pair();

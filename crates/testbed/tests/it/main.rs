@@ -4,6 +4,9 @@
 
 mod faults;
 mod hosts;
+mod networks;
+mod precision;
+mod priorities;
 mod traffic;
 
 use std::io;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use steadfast_testbed::{Direction, Host, Link, Queue, isolated};
+use steadfast_testbed::{Direction, Host, Link, Loss, Queue, isolated};
 
 use super::{GUARD, pair, pass, wait_for, wire};
 
@@ -140,12 +140,64 @@ fn loss_takes_its_share_and_is_counted() {
             (way.dropped_loss + way.frames >= 1000).then_some((way.dropped_loss, way.frames))
         });
         assert!((350..650).contains(&lost), "{lost} lost, {passed} passed");
-        link.set(|settings| settings.loss = 0.0);
+        link.set(|settings| settings.loss = Loss::NONE);
         let before = link.counters().a_to_b.dropped_loss;
         let wire = super::wire(&link);
         for _ in 0..50 {
             pass(&wire.a, &wire.b);
         }
         assert_eq!(link.counters().a_to_b.dropped_loss, before);
+    });
+}
+
+#[test]
+fn loss_in_bursts_takes_frames_in_a_row() {
+    isolated("traffic::loss_in_bursts_takes_frames_in_a_row", || {
+        let net = pair();
+        let link = net.lab.link("wifi", &net.a, &net.b).bursty_loss(0.5, 20.0).connect().unwrap();
+        let wire = wire(&link);
+        let mut fates = Vec::new();
+        let mut before = link.counters().a_to_b;
+        for _ in 0..2000 {
+            wire.a.send(b"frame").unwrap();
+            let now = wait_for("the fate of a frame", || {
+                let now = link.counters().a_to_b;
+                (now.dropped_loss + now.frames > before.dropped_loss + before.frames).then_some(now)
+            });
+            fates.push(now.dropped_loss > before.dropped_loss);
+            before = now;
+        }
+        let lost = fates.iter().filter(|lost| **lost).count();
+        assert!((600..1400).contains(&lost), "{lost} lost");
+        let bursts = fates.chunk_by(|one, next| one == next).filter(|run| run[0]).count();
+        // Lost one by one they would be some 500 bursts; twenty in a row on average make 50 of it.
+        assert!((15..200).contains(&bursts), "{lost} lost in {bursts} bursts");
+    });
+}
+
+#[test]
+fn a_queue_is_changed_while_it_is_in_use() {
+    isolated("traffic::a_queue_is_changed_while_it_is_in_use", || {
+        let net = pair();
+        let link = net.lab.link("wifi", &net.a, &net.b).rate_mbit(0.001).queue_bytes(0).connect().unwrap();
+        let wire = wire(&link);
+        let dropped = |frames: usize| {
+            let before = link.counters().a_to_b.dropped_queue;
+            for _ in 0..frames {
+                wire.a.send(&[0; 58]).unwrap();
+            }
+            // Asking takes in what was sent.
+            assert_eq!(link.settings()[0].rate, Some(1000));
+            link.counters().a_to_b.dropped_queue - before
+        };
+        // The wire takes one frame of 100 bytes in 800 ms.
+        assert!(dropped(20) >= 10);
+        link.set_direction(Direction::AToB, |settings| settings.queue = Queue::Bytes(1 << 20));
+        assert_eq!(dropped(20), 0);
+        link.set_direction(Direction::AToB, |settings| {
+            settings.queue = Queue::Time(Duration::from_millis(1));
+        });
+        assert!(dropped(20) >= 10);
+        assert_eq!(link.settings()[1].queue, Queue::Bytes(0), "the other direction keeps its own");
     });
 }

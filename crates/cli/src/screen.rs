@@ -1,4 +1,4 @@
-//! Where the demo's words go: lines that stay and, on a terminal, a few below them that change.
+//! Where words for people go: lines that stay and, on a terminal, a few below them that change.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,6 +6,7 @@ use rustix::termios::tcgetwinsize;
 
 /// Assumed where the terminal does not tell.
 const WIDTH: usize = 80;
+const HEIGHT: usize = 24;
 
 /// Codes of ANSI terminals (ECMA-48).
 const CLEAR_BELOW: &str = "\x1b[J";
@@ -26,8 +27,11 @@ pub(crate) struct Screen {
     live: bool,
     color: bool,
     width: usize,
+    height: usize,
     /// Changing lines that stand below the last one that stays.
     drawn: usize,
+    /// The first error of writing, until somebody asks.
+    failed: Option<io::Error>,
 }
 
 impl Screen {
@@ -36,15 +40,17 @@ impl Screen {
         let out = io::stdout();
         let live = out.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = live && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let width = tcgetwinsize(&out).map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
-        Self { out: Some(Box::new(out)), live, color, width, drawn: 0 }
+        let size = tcgetwinsize(&out).ok();
+        let width = size.map_or(WIDTH, |size| usize::from(size.ws_col).max(20));
+        let height = size.map_or(HEIGHT, |size| usize::from(size.ws_row).max(2));
+        Self { out: Some(Box::new(out)), live, color, width, height, drawn: 0, failed: None }
     }
 
     /// Lines on standard error for a person who waits there, otherwise none.
     pub(crate) fn aside() -> Self {
         let out = io::stderr();
         let out = out.is_terminal().then(|| Box::new(out) as Box<dyn Write>);
-        Self { out, live: false, color: false, width: WIDTH, drawn: 0 }
+        Self { out, live: false, color: false, width: WIDTH, height: HEIGHT, drawn: 0, failed: None }
     }
 
     /// The text, styled where that is possible.
@@ -66,6 +72,12 @@ impl Screen {
         self.write(&format!("{erase}{}\n", text.as_ref()));
     }
 
+    /// Writes the beginning of a line that somebody else completes.
+    pub(crate) fn line_start(&mut self, text: &str) {
+        let erase = self.erase();
+        self.write(&format!("{erase}{text}"));
+    }
+
     /// Writes a long text that stays, broken between words, each line after `indent` spaces.
     pub(crate) fn paragraph(&mut self, indent: usize, text: &str) {
         for line in wrap(text, self.width.min(100).saturating_sub(indent)) {
@@ -74,12 +86,13 @@ impl Screen {
     }
 
     /// Replaces the changing lines; does nothing where lines cannot change. They must not be styled, since they are cut to
-    /// the width.
+    /// the width. Those that have no room on the screen are left out, or they could never be taken away.
     pub(crate) fn status(&mut self, lines: &[String]) {
         if !self.live {
             return;
         }
         let mut text = self.erase();
+        let lines = &lines[..lines.len().min(self.height - 1)];
         for line in lines {
             text.extend(line.chars().take(self.width - 1));
             text.push('\n');
@@ -94,6 +107,17 @@ impl Screen {
         self.write(&erase);
     }
 
+    /// Whether lines can change.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The first error of writing since the last call. For some commands the exit code is the result and nobody has to
+    /// read, the others end.
+    pub(crate) fn check(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -102,9 +126,10 @@ impl Screen {
     }
 
     fn write(&mut self, text: &str) {
-        if let Some(out) = &mut self.out {
-            // Nobody reads any more; the result counts, and that is the exit code.
-            let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Some(out) = &mut self.out
+            && let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        {
+            self.failed.get_or_insert(error);
         }
     }
 }
