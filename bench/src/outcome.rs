@@ -23,6 +23,7 @@ impl Outcome {
         let mut outcome = Self { bench, conditions: Map::new(), scenarios: Map::new(), ratios: Map::new() };
         outcome.condition("kernel", kernel.trim());
         outcome.condition("cores", cores);
+        outcome.condition("build", "release, link-time optimisation, all systems alike");
         outcome
     }
 

@@ -43,7 +43,7 @@ struct Moved {
 }
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
-    let (rounds, seconds) = effort.of((3, 1.0), (7, 2.0));
+    let (rounds, seconds) = effort.of((5, 0.7), (15, 1.2));
     let mut outcome = Outcome::new("throughput");
     outcome.condition("rounds", rounds);
     outcome.condition("seconds", seconds);

@@ -166,6 +166,11 @@ impl Carrier {
         Ok(())
     }
 
+    /// The present unsent limit in bytes.
+    pub fn unsent_limit(&self) -> usize {
+        self.unsent_limit
+    }
+
     /// Writes what the kernel can send now.
     ///
     /// Encrypted bytes that are left from before go first. Then, while the socket is writable, `fill` is asked to

@@ -30,6 +30,9 @@ const FRAMES_A_TURN: usize = 256;
 /// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
 const RECORD_TIME: Duration = Duration::from_millis(5);
 const RECORD: [u64; 2] = [1400, 256 * 1024];
+/// The same of what a socket may hold unsent. Below the least the kernel would ask for every packet; the most is what a
+/// fast path sends while the sender wakes up.
+const UNSENT: [u64; 2] = [8 * 1024, 1024 * 1024];
 
 /// A path that was accepted and has not said HELLO.
 #[derive(Debug)]
@@ -659,10 +662,21 @@ impl Endpoint {
     /// How many bytes a driver should ask for at once on a path: about 5 ms of its rate, 1,400 bytes to 256 KiB.
     #[must_use]
     pub fn record_size(&self, path: PathNumber) -> usize {
+        self.recent(path).clamp(RECORD[0], RECORD[1]) as usize
+    }
+
+    /// How many bytes a driver should let a path's socket hold unsent: as much of its rate, 8 KiB to 1 MiB.
+    #[must_use]
+    pub fn unsent_limit(&self, path: PathNumber) -> usize {
+        self.recent(path).clamp(UNSENT[0], UNSENT[1]) as usize
+    }
+
+    /// What a path carries in [`RECORD_TIME`].
+    fn recent(&self, path: PathNumber) -> u64 {
         let path =
             self.homes.get(&path).and_then(|id| self.associations.get(id)).and_then(|a| a.paths.get(&path));
         let rate = path.map_or(0, |path| path.estimate.rate().unwrap_or(4_000_000));
-        crate::estimate::bytes_in(rate, RECORD_TIME).clamp(RECORD[0], RECORD[1]) as usize
+        crate::estimate::bytes_in(rate, RECORD_TIME)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.

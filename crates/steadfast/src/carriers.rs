@@ -20,8 +20,6 @@ use tokio::task::AbortHandle;
 const READ_TURN: usize = 256 * 1024;
 /// How often record size and unsent limit are brought up to date while there is traffic.
 const TUNE_EVERY: Duration = Duration::from_millis(100);
-/// The least unsent limit, in bytes: below it the kernel would be asked for every packet.
-const LEAST_UNSENT: usize = 8 * 1024;
 /// Values of [`Link::soon`]. While its task reads, that task looks at it afterwards and need not be woken.
 const NOTHING: u8 = 0;
 const SOON: u8 = 1;
@@ -369,14 +367,19 @@ impl Shared {
 
     /// Brings record size and unsent limit to what the path's rate asks for.
     fn tune(&self, link: &Link) {
-        let size = self.peek(|inner, _| inner.core.record_size(link.path));
+        let (size, unsent) = self.peek(|inner, _| {
+            let core = &inner.core;
+            (core.record_size(link.path), core.unsent_limit(link.path))
+        });
         let mut output = lock(&link.output);
         output.tuned = Wall::now();
         let Some(carrier) = &mut output.carrier else { return };
         if size.abs_diff(carrier.record_size()) > carrier.record_size() / 4 {
             carrier.set_record_size(size);
+        }
+        if unsent.abs_diff(carrier.unsent_limit()) > carrier.unsent_limit() / 4 {
             // A failure leaves the limit as it was, and a dead connection is noticed elsewhere.
-            let _unchanged = carrier.set_unsent_limit(size.max(LEAST_UNSENT) as u32);
+            let _unchanged = carrier.set_unsent_limit(unsent as u32);
         }
     }
 }

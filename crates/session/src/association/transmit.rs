@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::estimate::time_of;
 use crate::outbound::Candidate;
 use crate::path::{Cargo, Path};
-use crate::session::{Item, Join};
+use crate::session::{Item, Join, Session};
 use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::frame::{DATA_OVERHEAD, Hello, MAX_BODY, Progress, VERSION};
@@ -174,6 +174,11 @@ impl Association {
             self.fly(now, number, &frame, Cargo::End((session, reason, common)), sheet);
         }
         for id in self.work.iter().copied().collect::<Vec<_>>() {
+            // Most have only messages to send.
+            let silent = |s: &Session| !s.has_control() && s.join != Join::Opening;
+            if self.sessions.get(&id).is_some_and(|session| silent(session)) {
+                continue;
+            }
             while sheet.room() > 0 {
                 let Some(session) = self.sessions.get_mut(&id).filter(|s| s.has_control()) else { break };
                 let opening = session.join == Join::Opening;
