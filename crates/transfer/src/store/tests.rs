@@ -61,6 +61,28 @@ fn what_is_there_stays_unless_it_may_be_overwritten() {
 }
 
 #[test]
+fn what_did_not_come_to_its_name_can_be_resumed_and_removed() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let wanted = Goal { mode: 0o444, ..goal("f", 100_000) };
+    std::fs::write(directory.path().join("f"), "in the way").unwrap();
+    put(&store, &wanted, &[1; 100_000]).unwrap_err();
+    let name = String::from_utf8(hidden_name(SENDER, b"f", ".data")).unwrap();
+    let data = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    assert_eq!(data.metadata().unwrap().mode() & 0o777, 0o600);
+    // As after a kill just before the rename.
+    let kill = || std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o000)).unwrap();
+    kill();
+    let found = store.find(&wanted, &Work::default()).unwrap();
+    assert_eq!(found.have, 100_000);
+    kill();
+    drop(store.append(&wanted, found).unwrap());
+    kill();
+    assert!(discard_partial(directory.path()).unwrap() >= 100_000);
+    assert!(!data.exists());
+}
+
+#[test]
 fn a_directory_that_was_there_keeps_its_mode() {
     let directory = Directory::new();
     let there = directory.path().join("there");
