@@ -50,13 +50,14 @@ fn remove_empty(root: &OwnedFd, partial: &OwnedFd) {
 }
 
 /// Removes the files in the hidden directory that are at least so old, and not locked.
-fn remove(partial: &OwnedFd, age: Duration) -> io::Result<u64> {
+pub(super) fn remove(partial: &OwnedFd, age: Duration) -> io::Result<u64> {
     let mut freed = 0;
     let now = SystemTime::now();
     for name in names(partial)? {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let Ok(stat) = rustix::fs::statat(partial, &*name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.st_mtime.try_into().unwrap_or(0));
+        // When it was written to or touched here: the time of its content may be the sender's.
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.st_ctime.try_into().unwrap_or(0));
         let is_old = age.is_zero() || now.duration_since(changed).is_ok_and(|since| since >= age);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_old {
             continue;

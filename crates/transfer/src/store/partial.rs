@@ -4,7 +4,7 @@ use super::{Fault, Standing, Store, hidden_name, permissions, times};
 use crate::beneath::{self, split};
 use crate::digest::{Digest, Hasher, Work};
 use crate::manifest::Time;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -116,6 +116,9 @@ impl Store {
             if goal.size > WORTH_RESUMING {
                 self.write_note(goal).map_err(failed)?;
             }
+        } else {
+            // Without its note the file would be worth nothing: both become old together.
+            self.touch(&goal.note()).map_err(|error| failed(error.into()))?;
         }
         file.seek(SeekFrom::Start(found.have)).map_err(failed)?;
         Ok(Partial { file, name, hasher: found.hasher, length: found.have, unsynced: 0 })
@@ -124,6 +127,12 @@ impl Store {
     fn write_note(&self, goal: &Goal) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         self.open_hidden(&goal.note(), flags)?.write_all(goal.description().as_bytes())
+    }
+
+    fn touch(&self, name: &[u8]) -> Result<(), Errno> {
+        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        rustix::fs::utimensat(&self.partial, name, &times, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Removes what has come of a file.

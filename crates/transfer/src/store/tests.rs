@@ -148,14 +148,17 @@ fn a_wrong_checksum_or_length_is_no_file() {
 fn old_remains_are_removed_and_all_on_demand() {
     let directory = Directory::new();
     let hidden = directory.path().join(PARTIAL_DIRECTORY);
-    drop(Store::open(directory.path(), false).unwrap());
-    std::fs::create_dir(&hidden).unwrap();
+    let store = Store::open(directory.path(), false).unwrap();
     let (old, young) = (hidden.join("old.data"), hidden.join("young.data"));
     std::fs::write(&old, "12345").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
     std::fs::write(&young, "123").unwrap();
+    // The time of the content is the sender's, and says nothing.
     let then = SystemTime::now() - DISCARD_AFTER - Duration::from_secs(60);
-    File::options().write(true).open(&old).unwrap().set_modified(then).unwrap();
-    let store = Store::open(directory.path(), false).unwrap();
+    File::options().write(true).open(&young).unwrap().set_modified(then).unwrap();
+    store.remove_old();
+    assert!(old.exists() && young.exists());
+    assert_eq!(cleaning::remove(&store.partial, Duration::from_secs(3)).unwrap(), 5);
     assert!(!old.exists() && young.exists());
     assert_eq!(hidden.metadata().unwrap().mode() & 0o777, 0o700);
     let _being_received = store.append(&goal("f", 3), Found::default()).unwrap();
@@ -165,6 +168,22 @@ fn old_remains_are_removed_and_all_on_demand() {
     drop(store);
     assert!(!hidden.exists());
     assert_eq!(discard_partial(directory.path()).unwrap(), 0);
+}
+
+#[test]
+fn the_note_lives_as_long_as_the_data() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let wanted = goal("big", 1 << 20);
+    store.append(&wanted, Found::default()).unwrap().write(&[1; 1000]).unwrap();
+    let name = String::from_utf8(hidden_name(SENDER, b"big", ".what")).unwrap();
+    let note = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    let changed = || note.metadata().map(|note| (note.ctime(), note.ctime_nsec())).unwrap();
+    let before = changed();
+    std::thread::sleep(Duration::from_millis(20));
+    let found = store.find(&wanted, &Work::default()).unwrap();
+    store.append(&wanted, found).unwrap();
+    assert!(changed() > before);
 }
 
 #[test]
