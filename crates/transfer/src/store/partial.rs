@@ -99,14 +99,7 @@ impl Store {
     pub(crate) fn append(&self, goal: &Goal, found: Found) -> Result<Partial, Fault> {
         let failed = |error: io::Error| Fault::new("write", error);
         let name = goal.data();
-        let file = self.open_hidden(&name, OFlags::RDWR | OFlags::CREATE);
-        let mut file = file.map_err(|error| failed(error.into()))?;
-        rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).map_err(
-            |error| match error {
-                Errno::AGAIN => Fault("it is being received by another transfer".into()),
-                other => failed(other.into()),
-            },
-        )?;
+        let mut file = self.lock_hidden(&name)?;
         let length = file.metadata().map_err(failed)?.len();
         if found.have > 0 && length != found.have {
             return Err(Fault("what had come before was changed meanwhile; send it again".into()));
@@ -176,6 +169,32 @@ impl Store {
             Errno::EXIST => Fault("a file of that name appeared meanwhile and was left alone".into()),
             other => failed(other),
         })
+    }
+
+    /// Opens what is to be written, and locks it.
+    fn lock_hidden(&self, name: &[u8]) -> Result<File, Fault> {
+        let failed = |error: Errno| Fault::new("write", error);
+        loop {
+            let file = self.open_hidden(name, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
+            rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+                match error {
+                    Errno::AGAIN => Fault("it is being received by another transfer".into()),
+                    other => failed(other),
+                }
+            })?;
+            let stat = rustix::fs::fstat(&file).map_err(failed)?;
+            // Before the lock was had another transfer may have brought it to its name: it is no longer ours to write.
+            match rustix::fs::statat(&self.partial, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(now) if (now.st_dev, now.st_ino) != (stat.st_dev, stat.st_ino) => {}
+                // A second name is that of the whole file, where renaming is linking.
+                Ok(now) if now.st_nlink > 1 => {
+                    rustix::fs::unlinkat(&self.partial, name, AtFlags::empty()).map_err(failed)?;
+                }
+                Ok(_) => return Ok(file),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
     }
 
     /// Opens a file in the hidden directory. One that was killed on the way to its name has the sender's mode, which may

@@ -132,6 +132,20 @@ fn what_was_cut_off_is_found_again_if_it_is_the_same() {
 }
 
 #[test]
+fn a_file_that_has_its_name_is_not_written_to() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let name = String::from_utf8(hidden_name(SENDER, b"f", ".data")).unwrap();
+    let data = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    // A link that stayed, as where renaming is linking.
+    std::fs::write(&data, "whole").unwrap();
+    std::fs::hard_link(&data, directory.path().join("whole")).unwrap();
+    store.append(&goal("f", 3), Found::default()).unwrap().write(b"new").unwrap();
+    assert_eq!(std::fs::read(directory.path().join("whole")).unwrap(), b"whole");
+    assert_eq!(std::fs::read(&data).unwrap(), b"new");
+}
+
+#[test]
 fn a_wrong_checksum_or_length_is_no_file() {
     let directory = Directory::new();
     let store = Store::open(directory.path(), false).unwrap();
