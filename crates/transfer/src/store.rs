@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use steadfast::Fingerprint;
 
 /// A directory that takes files.
@@ -224,8 +225,19 @@ impl Store {
 }
 
 fn permissions(mode: u32) -> Mode {
-    // Neither setuid, setgid nor sticky: whose they would be is not for the sender to say.
-    Mode::from_raw_mode(mode & 0o777)
+    // Neither setuid, setgid nor sticky: whose they would be is not for the sender to say. Nor is it who else may read or
+    // write here: that is the receiver's umask.
+    Mode::from_raw_mode(mode & 0o777 & !umask())
+}
+
+/// What this process forbids others. Asking the system for it would change it, so it is read, once.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
+    })
 }
 
 fn times(modified: Time) -> Timestamps {

@@ -7,7 +7,7 @@ const SENDER: Fingerprint = Fingerprint([7; 32]);
 
 fn goal(path: &str, size: u64) -> Goal {
     let modified = Time { seconds: 1_000_000_000, nanoseconds: 5 };
-    Goal { sender: SENDER, path: path.into(), size, mode: 0o4751, modified }
+    Goal { sender: SENDER, path: path.into(), size, mode: 0o4777, modified }
 }
 
 fn put(store: &Store, goal: &Goal, content: &[u8]) -> Result<(), Fault> {
@@ -24,16 +24,16 @@ fn a_file_appears_whole_with_mode_and_time() {
     let store = Store::open(&directory.path().join("new"), false).unwrap();
     store.make_directory(SENDER, b"sub").unwrap();
     put(&store, &goal("sub/f", 3), b"abc").unwrap();
-    store.finish_directory(SENDER, b"sub", 0o705, Time { seconds: 7, nanoseconds: 0 }).unwrap();
+    store.finish_directory(SENDER, b"sub", 0o707, Time { seconds: 7, nanoseconds: 0 }).unwrap();
     let file = store.path().join("sub/f");
     let metadata = file.metadata().unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), b"abc");
     assert_eq!(
         (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
-        (0o751, 1_000_000_000, 5)
+        (0o777 & !umask(), 1_000_000_000, 5)
     );
     let sub = store.path().join("sub").metadata().unwrap();
-    assert_eq!((sub.mode() & 0o7777, sub.mtime()), (0o705, 7));
+    assert_eq!((sub.mode() & 0o7777, sub.mtime()), (0o707 & !umask(), 7));
     let path = store.path().to_path_buf();
     drop(store);
     assert!(!path.join(PARTIAL_DIRECTORY).exists(), "nothing is left");
