@@ -418,11 +418,12 @@ impl Talk<'_> {
                 self.settle(entry, Answer::Stored(entry), outcome);
             }
             Settling::Mismatch => {
-                self.chores.push_back(Chore::Discard(goal.clone()));
                 if std::mem::replace(&mut open.again, true) {
+                    self.chores.push_back(Chore::Discard(goal.clone()));
                     let fault = "what came was twice something else than what was sent; look at the memory and the disks of both";
                     self.fail(entry, Fault(fault.into()));
                 } else {
+                    // Not removed: it comes again from its beginning, perhaps before a chore would get to it.
                     open.state = State::Wanted(Found::default());
                     self.outbox.push_back(Answer::Again(entry));
                 }
