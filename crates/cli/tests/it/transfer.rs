@@ -293,6 +293,24 @@ fn several_are_received_at_once_if_it_stays() {
 }
 
 #[test]
+fn what_another_sender_left_incomplete_is_told_at_the_end() {
+    let two = Two::new();
+    let other = Home::new();
+    let (large, small) = (two.put("large", LARGE), two.put("small", 10));
+    let key = other.key().to_string();
+    let (mut receiver, contact) = two.receive(&["--trust", &key]);
+    let sender = start(&other, &["send", "--json", &large, &contact]);
+    two.await_partial();
+    result(sender.interrupt(), 5);
+    receiver.until("the cut", |object| object["event"] == "cut_off");
+    result(start(&two.a, &["send", "--json", &small, &contact]).end(), 0);
+    let (objects, code) = receiver.end();
+    let last = objects.last().unwrap();
+    assert_eq!((code, &last["event"]), (Some(5), &"incomplete".into()), "{objects:?}");
+    assert_eq!((&last["peer"], &last["exit"]), (&key.into(), &5.into()), "{objects:?}");
+}
+
+#[test]
 fn a_full_disk_says_so_and_keeps_what_came() {
     let two = Two::new();
     let file = two.put("large", 9_000_000);
