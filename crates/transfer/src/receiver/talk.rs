@@ -276,7 +276,7 @@ impl Talk<'_> {
         let Entry { mode, modified, .. } = entry;
         let goal = match entry.kind {
             Kind::Directory => {
-                self.directories.push(holder, Settled { path: path.clone(), mode, modified });
+                self.directories.push(holder, Settled { path: path.clone(), mode, modified, failed: false });
                 self.chores.push_back(Chore::Make { entry: number, path: path.clone() });
                 None
             }
@@ -317,6 +317,7 @@ impl Talk<'_> {
         if let (Some(goal), true) = (open.goal, changed) {
             self.chores.push_back(Chore::Discard(goal));
         }
+        self.directories.failed(open.holder);
         self.release(open.holder);
         self.monitor.settled(open.path, FileOutcome::Failed(format!("the sender: {words}")));
         Ok(())
@@ -433,6 +434,9 @@ impl Talk<'_> {
     }
 
     fn fail(&mut self, entry: u64, fault: Fault) {
+        if let Some(open) = self.open.get(&entry) {
+            self.directories.failed(open.holder);
+        }
         let answer = Answer::Failed { entry, words: fault.0.clone() };
         self.settle(entry, answer, FileOutcome::Failed(fault.0));
     }

@@ -156,7 +156,7 @@ impl Store {
 
     /// Gives a file its mode, its time and its name, in this order: it appears with all of them.
     fn name(&self, partial: &Partial, goal: &Goal, parent: &OwnedFd, leaf: &[u8]) -> Result<(), Fault> {
-        let failed = |error: Errno| Fault::new("bring the file to its name", error);
+        let failed = |error: Errno| Fault::within("bring the file to its name", error, split(&goal.path).0);
         if let (true, Standing::Other(what)) = (self.overwrite, self.look(&goal.path)?) {
             return Err(Fault(format!("{what} of that name is in the way")));
         }

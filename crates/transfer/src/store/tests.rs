@@ -24,7 +24,7 @@ fn a_file_appears_whole_with_mode_and_time() {
     let store = Store::open(&directory.path().join("new"), false).unwrap();
     store.make_directory(SENDER, b"sub").unwrap();
     put(&store, &goal("sub/f", 3), b"abc").unwrap();
-    store.finish_directory(SENDER, b"sub", 0o707, Time { seconds: 7, nanoseconds: 0 }).unwrap();
+    store.finish_directory(SENDER, b"sub", 0o707, Time { seconds: 7, nanoseconds: 0 }, false).unwrap();
     let file = store.path().join("sub/f");
     let metadata = file.metadata().unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), b"abc");
@@ -92,12 +92,26 @@ fn a_directory_that_was_there_keeps_its_mode() {
     symlink("there", directory.path().join("link")).unwrap();
     let store = Store::open(directory.path(), true).unwrap();
     store.make_directory(SENDER, b"there").unwrap();
-    store.finish_directory(SENDER, b"there", 0o777, Time::default()).unwrap();
+    store.finish_directory(SENDER, b"there", 0o777, Time::default(), false).unwrap();
     assert_eq!(there.metadata().unwrap().mode() & 0o7777, 0o711);
     assert!(store.make_directory(SENDER, b"file").unwrap_err().0.contains("file of that name"));
     assert!(store.make_directory(SENDER, b"link").unwrap_err().0.contains("symbolic link"));
     assert!(store.make_directory(SENDER, b"link/sub").unwrap_err().0.contains("symbolic link"));
     assert!(!there.join("sub").exists());
+}
+
+#[test]
+fn a_directory_in_which_something_failed_stays_open() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let mode = || directory.path().join("d").metadata().unwrap().mode() & 0o700;
+    for (failed, wanted) in [(true, 0o700), (false, 0o500)] {
+        store.make_directory(SENDER, b"d").unwrap();
+        store.finish_directory(SENDER, b"d", 0o555, Time::default(), failed).unwrap();
+        assert_eq!(mode(), wanted, "{failed}");
+    }
+    let fault = Fault::within("make the directory", Errno::ACCESS, b"d");
+    assert!(fault.0.contains("chmod u+w d"), "{fault:?}");
 }
 
 #[test]
