@@ -39,7 +39,7 @@ days is removed there. A file that is there with other content stays, and the ne
 A sender whose key is not trusted is asked about at a terminal, and refused without one; `steadfast trust add KEY` or \
 --trust KEY lets it in.
 
-Exit codes: 0 all is there; 1 some files failed; 2 usage; 5 stopped before a transfer was complete.
+Exit codes: 0 all is there; 1 some files failed; 2 usage; 5 stopped or cut off before a transfer was complete.
 
 Examples:
   steadfast receive ~/incoming
