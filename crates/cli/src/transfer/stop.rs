@@ -6,38 +6,43 @@ use std::os::unix::ffi::OsStrExt;
 use steadfast_transfer::printable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that people and systems stop a program with; none for one that is ignored.
-pub(crate) struct Stop([Option<Signal>; 3]);
+/// The signals that people and systems stop a program with.
+pub(crate) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    /// None if it is ignored.
+    hangup: Option<Signal>,
+}
 
 impl Stop {
-    /// From now on they do not end the program by themselves. What whoever started it had it ignore, as `nohup` does, stays
-    /// ignored: listening would undo that.
+    /// From now on they do not end the program by themselves. A hangup that is ignored, as under `nohup`, stays so:
+    /// listening would undo that.
     pub(crate) fn new() -> anyhow::Result<Self> {
         use anyhow::Context as _;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let listen = |kind: SignalKind| {
-            let heard = (!ignores(&status, kind.as_raw_value())).then(|| signal(kind));
-            heard.transpose().context("cannot watch for signals")
-        };
-        let terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
-        Ok(Self([listen(SignalKind::interrupt())?, Some(terminate), listen(SignalKind::hangup())?]))
+        let listen = |kind: SignalKind| signal(kind).context("cannot watch for signals");
+        let stays = ignores(&status, SignalKind::hangup().as_raw_value());
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: if stays { None } else { Some(listen(SignalKind::hangup())?) },
+        })
     }
 
     /// Waits for one of them. Cancel safe.
     pub(crate) async fn wait(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
+        let Self { interrupt, terminate, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = heard(interrupt) => {}
-            () = heard(terminate) => {}
-            () = heard(hangup) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = hung_up => {}
         }
-    }
-}
-
-async fn heard(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
     }
 }
 

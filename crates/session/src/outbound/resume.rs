@@ -1,10 +1,9 @@
 //! What was sent before: messages from a journal, and the peer's view of ours when a conversation goes on.
 
-use super::{Message, Outbound, Phase};
+use super::{Outbound, Phase};
 use crate::context::Context;
 use crate::event::DropReason;
 use crate::journal::Record;
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -85,10 +84,11 @@ impl Outbound {
             let end = live(id).map(|m| m.length.map_or(m.payload.end(), |length| length + 1));
             end.is_some_and(|end| units.max() >= Some(end))
         };
-        let unfinished = |(id, m): (&u64, &Box<Message>)| {
-            m.phase == Phase::Live && m.length.is_none() && view.received.contains(*id)
-        };
-        if view.partial.iter().any(invented) || self.messages.iter().any(unfinished) {
+        let unfinished = self
+            .messages
+            .iter()
+            .any(|(id, m)| m.phase == Phase::Live && m.length.is_none() && view.received.contains(*id));
+        if view.partial.iter().any(invented) || unfinished {
             return Err(false);
         }
         let mut settled = view.delivered.clone();

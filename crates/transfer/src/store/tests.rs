@@ -66,7 +66,7 @@ fn what_did_not_come_to_its_name_can_be_resumed_and_removed() {
     let store = Store::open(directory.path(), false).unwrap();
     let wanted = Goal { mode: 0o444, ..goal("f", 100_000) };
     std::fs::write(directory.path().join("f"), "in the way").unwrap();
-    put(&store, &wanted, &[1; 100_000]).unwrap_err();
+    put(&store, &wanted, &vec![1; 100_000]).unwrap_err();
     let name = String::from_utf8(hidden_name(SENDER, b"f", ".data")).unwrap();
     let data = directory.path().join(PARTIAL_DIRECTORY).join(name);
     assert_eq!(data.metadata().unwrap().mode() & 0o777, 0o600);

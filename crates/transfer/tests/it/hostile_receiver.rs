@@ -130,9 +130,9 @@ async fn a_file_is_compared_once() {
         let compare = [Answer::Compare { entry: 0, digest: Digest([0; 32]) }];
         say(&socket, &[WELCOME]).await;
         while let Ok(Some(message)) = soon("message", socket.recv()).await {
-            match Offer::decode(message.payload().unwrap().clone()) {
-                Ok(Offer::Entries(_) | Offer::Different(0)) => say(&socket, &compare).await,
-                _ => {}
+            let offer = Offer::decode(message.payload().unwrap().clone());
+            if let Ok(Offer::Entries(_) | Offer::Different(0)) = offer {
+                say(&socket, &compare).await;
             }
         }
     })
