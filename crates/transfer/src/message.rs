@@ -1,6 +1,6 @@
 //! What the two sides say, and how it is written.
 //!
-//! Every message begins with its kind, one byte. A kind below [`IGNORABLE`] must be understood, others are
+//! Every message begins with its kind, one byte. A kind below `IGNORABLE` must be understood, others are
 //! skipped. Bytes after what a kind is known to hold are skipped, too: a later version may append. Each kind has a hard
 //! bound, and a message of [`MAX_MESSAGE`] bytes is the largest that is looked at.
 //!

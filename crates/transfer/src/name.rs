@@ -27,13 +27,13 @@ pub enum NameFault {
     /// A slash or a NUL.
     #[error("a name holds a slash or a NUL")]
     Byte,
-    /// More than [`MAX_NAME`] bytes.
+    /// More than `MAX_NAME` bytes.
     #[error("a name has more than {MAX_NAME} bytes")]
     Long,
     /// That of the receiver's own directory.
     #[error("`{PARTIAL_DIRECTORY}` is where receivers keep what is not whole yet")]
     Reserved,
-    /// More than [`MAX_PATH`] bytes or [`MAX_DEPTH`] names altogether.
+    /// More than `MAX_PATH` bytes or `MAX_DEPTH` names altogether.
     #[error("the path has more than {MAX_PATH} bytes or {MAX_DEPTH} names")]
     Deep,
 }

@@ -77,7 +77,7 @@ impl Endpoint {
         home.is_some_and(|association| association.has_path_for(&self.cx, rule))
     }
 
-    /// Measures the round trip of one path now: [`Event::Probed`] has it, unless the path goes down first. Whether there is
+    /// Measures the round trip of one path now: [`Event::Probed`](crate::Event::Probed) has it, unless the path goes down first. Whether there is
     /// such a path.
     pub fn probe(&mut self, now: Instant, path: PathNumber) -> bool {
         let asked = self.on_path(now, path, |association, _| {
