@@ -133,7 +133,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // What was understood is not known, so the option is looked for.
     if std::env::args_os().any(|argument| argument == "--json") {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // What is wrong; behind the first empty line comes how it should be. Arguments that miss are on lines of their own.
+        let wrong: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let message = wrong.join(" ");
+        let message = message.trim_start_matches("error: ");
         let object = json!({ "error": message, "exit": Exit::Usage as u8 });
         let _closed = Output::new(true).object(&object);
     }

@@ -2,7 +2,7 @@
 
 mod stranger;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
             next: 0,
             greeted: sender,
             worst: None,
+            cut_off: BTreeSet::new(),
             output,
         };
         receiving.run(stop, finished).await
@@ -108,14 +109,25 @@ fn discard(directory: &Path, output: &mut Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// How long a port that is taken is waited for, and how often it is tried.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_PAUSE: Duration = Duration::from_millis(100);
+
 /// An endpoint at the port where others look first, or at any.
 async fn listen(arguments: &Arguments, context: &Context, config: &Config) -> anyhow::Result<Endpoint> {
     let port = arguments.port.unwrap_or(config.port);
-    match context.builder(config).port(port).bind().await {
-        Err(BindError::Listen(_)) if arguments.port.is_none() => {
-            Ok(context.builder(config).port(0).bind().await?)
+    let patience = tokio::time::Instant::now() + PORT_PATIENCE;
+    loop {
+        match context.builder(config).port(port).bind().await {
+            // A receiver that was stopped just now may still hold it, and its sender looks for the next one there.
+            Err(BindError::Listen(_)) if tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            Err(BindError::Listen(_)) if arguments.port.is_none() => {
+                return Ok(context.builder(config).port(0).bind().await?);
+            }
+            other => return Ok(other?),
         }
-        other => Ok(other?),
     }
 }
 
@@ -177,6 +189,8 @@ struct Receiving<'a> {
     greeted: UnboundedSender<Greeted>,
     /// How the transfers ended that did.
     worst: Option<Exit>,
+    /// Who was cut off and did not come back.
+    cut_off: BTreeSet<Fingerprint>,
     output: &'a mut Output,
 }
 
@@ -226,7 +240,7 @@ impl Receiving<'_> {
             () = stop.wait() => {}
         }
         match stopped {
-            Some(exit) => Ok(exit),
+            Some(exit) => self.ended(exit),
             None => self.stopped(),
         }
     }
@@ -279,10 +293,11 @@ impl Receiving<'_> {
         // So that what was told last is told before the end.
         self.look()?;
         let Some(active) = self.active.remove(&finished.number) else { return Ok(()) };
-        let Active { monitor, meter, report, .. } = active;
+        let Active { conversation, monitor, meter, report, .. } = active;
         let progress = monitor.progress();
         let (exit, error) = match finished.result {
             Ok(unread) => {
+                self.cut_off.remove(&conversation.peer());
                 report.end(&progress, &meter, self.output)?;
                 if unread > 0 {
                     self.output.line(format!("The sender could not send {unread} of its files."))?;
@@ -295,6 +310,7 @@ impl Receiving<'_> {
                 let words = format!(
                     "The transfer was cut off: {failure}. What has come is kept; waiting for the sender."
                 );
+                self.cut_off.insert(conversation.peer());
                 self.output.object(&json!({ "event": "cut_off", "reason": failure.to_string() }))?;
                 self.output.line(words)?;
                 return Ok(());
@@ -310,6 +326,26 @@ impl Receiving<'_> {
         let before = self.worst.unwrap_or(Exit::Done);
         self.worst = Some(if before == Exit::Done { exit } else { before });
         Ok(())
+    }
+
+    /// What was waited for is over: the exit code, and whose files are not all there.
+    fn ended(&mut self, exit: Exit) -> anyhow::Result<Exit> {
+        self.cut_off.extend(self.active.values().map(|active| active.conversation.peer()));
+        if self.cut_off.is_empty() {
+            return Ok(exit);
+        }
+        let exit = if exit == Exit::Done { Exit::Interrupted } else { exit };
+        for peer in &self.cut_off {
+            let name = self.strangers.name_of(peer);
+            let line = format!(
+                "What {name} sends was cut off and is not complete; what has come is kept, and goes on when both sides run \
+                 again."
+            );
+            self.output.line(line)?;
+            self.output
+                .object(&json!({ "event": "incomplete", "peer": peer.to_string(), "exit": exit as u8 }))?;
+        }
+        Ok(exit)
     }
 
     /// Somebody stopped it: the exit code, and how to go on.

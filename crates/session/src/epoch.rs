@@ -28,6 +28,12 @@ impl Epoch {
         self.confirmed.is_none() && self.holds.is_none()
     }
 
+    /// Gives back the room of tokens that are settled.
+    pub(crate) fn release_room(&mut self) {
+        self.offered.shrink_to_fit();
+        self.previous.shrink_to_fit();
+    }
+
     pub(crate) const fn confirmed(&self) -> Option<Token> {
         self.confirmed
     }

@@ -147,6 +147,8 @@ impl Inbound {
             self.awaited = BTreeSet::new();
             self.freed = Vec::new();
             self.ready = BTreeSet::new();
+            self.resolved.shrink();
+            self.places.iter_mut().for_each(RangeSet::shrink);
         }
     }
 

@@ -170,6 +170,7 @@ impl Outbound {
             self.messages = BTreeMap::new();
             self.queues = Default::default();
             self.unroutable = Default::default();
+            self.acked.shrink();
         }
     }
 

@@ -260,9 +260,9 @@ impl Path {
     pub(crate) fn ping_at(&self, config: &Config) -> Option<Instant> {
         let quiet = self.is_up() && self.ping.is_none() && !self.ping_due;
         quiet.then(|| {
-            // What only comes in measures nothing: the estimate of a path that others use would go stale.
-            let since = self.estimate.measured().map_or(self.last_heard, |at| at.min(self.last_heard));
-            let heard = since.max(self.up_since) + config.heartbeat;
+            // What only comes in measures nothing, and the estimate of a path that others use would go stale.
+            let measured = self.estimate.measured().unwrap_or(self.up_since) + config.heartbeat * 5;
+            let heard = (self.last_heard + config.heartbeat).min(measured);
             // A suspect path is probed more often: its recovery is worth knowing.
             if self.suspect.is_some() { heard.min(self.last_sent + config.heartbeat / 5) } else { heard }
         })

@@ -314,6 +314,7 @@ impl Session {
     pub(crate) fn release_room(&mut self) {
         self.out.release_room();
         self.inb.release_room();
+        self.epoch.release_room();
     }
 
     /// Whether anything at all is due.

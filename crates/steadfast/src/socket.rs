@@ -83,6 +83,12 @@ impl MultiSocket {
         self.state().is_parked()
     }
 
+    /// Whether a network that is up may carry messages with these labels. If not, what is sent with them waits.
+    pub fn has_network_for(&self, labels: &Labels) -> bool {
+        let id = self.session_id();
+        self.shared().peek(|inner, _| inner.core.has_path_for(id, &labels.rule))
+    }
+
     /// The events of this conversation and of the paths to its peer, from now on.
     pub fn events(&self) -> Events {
         let scope = Some((self.session_id(), self.peer()));

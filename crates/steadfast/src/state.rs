@@ -97,6 +97,10 @@ impl SessionState {
             }
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
+                if status.receipts.is_empty() {
+                    // There are thousands of conversations in which nothing happens.
+                    status.receipts.shrink_to_fit();
+                }
                 if let Some(cell) = &cell {
                     cell.set_outcome(*outcome);
                 }

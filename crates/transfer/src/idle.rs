@@ -38,14 +38,14 @@ impl Idle {
         (self.limit / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
     }
 
-    /// For how long no network has led to the peer.
+    /// For how long no network that may be used has led to the peer.
     pub(crate) fn parked(&self) -> Duration {
         self.parked_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whether the peer had a network and the time, and did nothing. `nudge` says nothing but that somebody is there.
     pub(crate) async fn is_over(&mut self, socket: &MultiSocket, nudge: Bytes, labels: &Labels) -> bool {
-        if socket.is_parked() {
+        if !socket.has_network_for(labels) {
             self.parked_since.get_or_insert_with(Instant::now);
             self.moved();
             return false;

@@ -66,7 +66,7 @@ pub enum Stage {
     Connecting,
     /// It goes on.
     Moving,
-    /// No network leads to the other side; it goes on when one does.
+    /// No network that may be used leads to the other side, or it is gone; it goes on when it is reached.
     Parked,
 }
 

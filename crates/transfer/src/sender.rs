@@ -57,7 +57,9 @@ pub enum SendFailure {
     #[error("the receiver answers and does nothing, for {0:?} now: look what it waits for, and send again")]
     Idle(Duration),
     /// No network for too long.
-    #[error("no network led to the receiver for {0:?}: send again to go on from there, or wait longer")]
+    #[error(
+        "no network that may be used led to the receiver for {0:?}: send again to go on from there, or wait longer"
+    )]
     Parked(Duration),
 }
 

@@ -12,13 +12,14 @@ pub(crate) use partial::{Found, Goal, Verified};
 use crate::beneath::{self, split};
 use crate::digest::{Digest, Work};
 use crate::manifest::Time;
-use crate::name::{PARTIAL_DIRECTORY, printable_path};
+use crate::name::{PARTIAL_DIRECTORY, printable, printable_path};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use steadfast::Fingerprint;
 
 /// A directory that takes files.
@@ -99,6 +100,16 @@ impl Fault {
         };
         Self(format!("cannot {what}: {}{advice}", words(&error)))
     }
+
+    /// The same for something that is to appear in `directory`, which is of the receiver's.
+    pub(crate) fn within(what: &str, error: Errno, directory: &[u8]) -> Self {
+        let Self(words) = Self::new(what, error);
+        if error != Errno::ACCESS {
+            return Self(words);
+        }
+        let directory = if directory.is_empty() { b"." } else { directory };
+        Self(format!("{words}; `chmod u+w {}` where it is received, and send again", printable(directory)))
+    }
 }
 
 /// What the system says, without the number that only programmers want.
@@ -162,8 +173,8 @@ impl Store {
 
     /// Makes a directory that nobody else may enter until it is complete; one that is there stays as it is.
     pub(crate) fn make_directory(&self, sender: Fingerprint, path: &[u8]) -> Result<(), Fault> {
-        let failed = |error: Errno| Fault::new("make the directory", error);
         let (above, name) = split(path);
+        let failed = |error: Errno| Fault::within("make the directory", error, above);
         let parent = beneath::directory(&self.root, above).map_err(failed)?;
         let marker = marker(sender, path);
         // Written first: whoever goes on after this process was killed knows that the directory is a new one.
@@ -188,16 +199,25 @@ impl Store {
         made
     }
 
-    /// Gives a directory that was made here its mode and time; one that was there before keeps its own.
+    /// Gives a directory that was made here its mode and time; one that was there before keeps its own. One in which
+    /// something failed stays open to its owner, and gets its mode when all of it was sent again.
     pub(crate) fn finish_directory(
         &self,
         sender: Fingerprint,
         path: &[u8],
         mode: u32,
         modified: Time,
+        failed: bool,
     ) -> Result<(), Fault> {
         let marker = marker(sender, path);
-        match rustix::fs::unlinkat(&self.partial, &marker[..], AtFlags::empty()) {
+        let stays_open = failed && mode & 0o700 != 0o700;
+        let marked = if stays_open {
+            rustix::fs::statat(&self.partial, &marker[..], AtFlags::SYMLINK_NOFOLLOW).map(drop)
+        } else {
+            rustix::fs::unlinkat(&self.partial, &marker[..], AtFlags::empty())
+        };
+        let mode = if stays_open { mode | 0o700 } else { mode };
+        match marked {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(Fault::new("finish the directory", error)),
@@ -224,8 +244,19 @@ impl Store {
 }
 
 fn permissions(mode: u32) -> Mode {
-    // Neither setuid, setgid nor sticky: whose they would be is not for the sender to say.
-    Mode::from_raw_mode(mode & 0o777)
+    // Neither setuid, setgid nor sticky: whose they would be is not for the sender to say. Nor is it who else may read or
+    // write here: that is the receiver's umask.
+    Mode::from_raw_mode(mode & 0o777 & !umask())
+}
+
+/// What this process forbids others. Asking the system for it would change it, so it is read, once.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
+    })
 }
 
 fn times(modified: Time) -> Timestamps {

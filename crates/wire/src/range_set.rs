@@ -36,6 +36,11 @@ impl RangeSet {
         self.0.is_empty()
     }
 
+    /// Gives back the memory that it has in reserve.
+    pub fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// How many ranges it holds (not how many integers).
     #[must_use]
     pub fn ranges(&self) -> usize {

@@ -247,8 +247,8 @@ impl Report {
             "files": progress.stored,
             "bytes": progress.bytes,
             "resumed_bytes": progress.resumed,
-            "skipped": progress.kept,
-            "passed_over": progress.skipped,
+            "kept": progress.kept,
+            "skipped": progress.skipped,
             "failed": failed,
             "failed_files": progress.failed,
             "seconds": (self.took().as_secs_f64() * 1000.0).round() / 1000.0,
@@ -291,7 +291,7 @@ fn plain(progress: &Progress, rates: &Rates) -> String {
     }
     match progress.stage {
         Stage::Connecting => parts.push("connecting".into()),
-        Stage::Parked => parts.push("no network: waiting".into()),
+        Stage::Parked => parts.push("not reached now, waiting".into()),
         _ if progress.total.is_some_and(|(_, total)| progress.done >= total) => {
             parts.push("finishing".into());
         }

@@ -6,30 +6,46 @@ use std::os::unix::ffi::OsStrExt;
 use steadfast_transfer::printable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that people and systems stop a program with.
-pub(crate) struct Stop([Signal; 3]);
+/// The signals that people and systems stop a program with; none for one that is ignored.
+pub(crate) struct Stop([Option<Signal>; 3]);
 
 impl Stop {
-    /// From now on they do not end the program by themselves.
+    /// From now on they do not end the program by themselves. What whoever started it had it ignore, as `nohup` does, stays
+    /// ignored: listening would undo that.
     pub(crate) fn new() -> anyhow::Result<Self> {
         use anyhow::Context as _;
-        let listen = |kind| signal(kind).context("cannot watch for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let listen = |kind: SignalKind| {
+            let heard = (!ignores(&status, kind.as_raw_value())).then(|| signal(kind));
+            heard.transpose().context("cannot watch for signals")
+        };
+        let terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
+        Ok(Self([listen(SignalKind::interrupt())?, Some(terminate), listen(SignalKind::hangup())?]))
     }
 
     /// Waits for one of them. Cancel safe.
     pub(crate) async fn wait(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            () = heard(interrupt) => {}
+            () = heard(terminate) => {}
+            () = heard(hangup) => {}
         }
     }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a process of this status ignores a signal: a bit for each, from 1.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The command that was typed, to be typed again.
@@ -58,6 +74,13 @@ pub(crate) fn quoted(word: &[u8]) -> String {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_status() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n";
+        assert_eq!([1, 2, 13, 64].map(|signal| ignores(status, signal)), [true, false, true, false]);
+        assert!(!ignores("", 1));
+    }
 
     #[test]
     fn a_command_can_be_typed_again() {

@@ -127,9 +127,10 @@ fn a_tree_arrives_and_both_sides_say_so() {
     assert_eq!((outcomes("done"), outcomes("skipped"), outcomes("failed")), (3, 1, 0), "{objects:?}");
     let sent = result((objects, code), 0);
     let received = result(receiver.end(), 0);
+    assert_eq!(sent["skipped"], 1, "{sent}");
     for side in [&sent, &received] {
         assert_eq!((&side["files"], &side["bytes"]), (&3.into(), &3_000_010.into()), "{side}");
-        assert_eq!((&side["resumed_bytes"], &side["skipped"]), (&0.into(), &0.into()), "{side}");
+        assert_eq!((&side["resumed_bytes"], &side["kept"]), (&0.into(), &0.into()), "{side}");
         assert_eq!(side["failed"], serde_json::json!([]), "{side}");
         assert!(side["seconds"].as_f64().unwrap() > 0.0, "{side}");
         assert!(side["networks"]["lo"].as_u64().unwrap() >= 3_000_010, "{side}");
@@ -153,14 +154,14 @@ fn what_is_there_stays_and_the_rest_comes() {
     let (receiver, contact) = two.receive(&[]);
     let sent = result(send(&contact), 1);
     result(receiver.end(), 1);
-    assert_eq!((&sent["files"], &sent["skipped"]), (&1.into(), &1.into()), "{sent}");
+    assert_eq!((&sent["files"], &sent["kept"]), (&1.into(), &1.into()), "{sent}");
     assert_eq!(sent["failed"][0]["path"], "other", "{sent}");
     assert!(sent["failed"][0]["reason"].as_str().unwrap().contains("--overwrite"), "{sent}");
     assert_eq!(fs::read(two.to("other")).unwrap(), b"mine");
     let (receiver, contact) = two.receive(&["--overwrite"]);
     let sent = result(send(&contact), 0);
     result(receiver.end(), 0);
-    assert_eq!((&sent["files"], &sent["skipped"]), (&1.into(), &2.into()), "{sent}");
+    assert_eq!((&sent["files"], &sent["kept"]), (&1.into(), &2.into()), "{sent}");
     assert!(same(&two.from("other"), &two.to("other")));
 }
 
@@ -199,7 +200,7 @@ fn a_killed_receiver_is_found_again() {
     let sent = result(sender.end(), 0);
     assert!(received["resumed_bytes"].as_u64().unwrap() >= kept.min(5_000_000), "{received}");
     assert!(received["bytes"].as_u64().unwrap() < LARGE as u64, "{received}");
-    assert_eq!((&sent["files"], &sent["skipped"]), (&1.into(), &0.into()), "{sent}");
+    assert_eq!((&sent["files"], &sent["kept"]), (&1.into(), &0.into()), "{sent}");
     assert!(same(&two.from("large"), &two.to("large")));
 }
 
@@ -252,6 +253,9 @@ fn other_exit_codes() {
     {
         two.a.run(words).ended(2);
     }
+    let object = two.a.run(&["send", "--json"]).ended(2).object();
+    let words = object["error"].as_str().unwrap();
+    assert!(words.contains("not provided") && words.contains("<FILE>"), "{words}");
     two.a.run(&["send", "--only", &"x".repeat(70), &file, "boat"]).failed(2, &["64 bytes"]);
     two.a.run(&["send", "--json", &file, "boat"]).ended(3);
     // A port at which nobody listens any more.
@@ -259,6 +263,18 @@ fn other_exit_codes() {
     drop(receiver);
     let sent = result(start(&two.a, &["send", "--json", "--wait", "1", &file, &contact]).end(), 4);
     assert!(sent["error"].as_str().unwrap().contains("no answer"), "{sent}");
+}
+
+#[test]
+fn a_rule_that_no_network_fits_is_waited_for_only_so_long() {
+    let two = Two::new();
+    let file = two.put("f", 10);
+    let (_receiver, contact) = two.receive(&[]);
+    let sent = result(
+        start(&two.a, &["send", "--json", "--only", "satellite", "--wait", "1", &file, &contact]).end(),
+        4,
+    );
+    assert!(sent["error"].as_str().unwrap().contains("no network that may be used"), "{sent}");
 }
 
 #[test]
@@ -290,6 +306,24 @@ fn several_are_received_at_once_if_it_stays() {
     let (objects, code) = receiver.interrupt();
     assert_eq!(code, Some(0), "{objects:?}");
     assert!(same(&two.from("one"), &two.to("one")) && same(&two.from("two"), &two.to("two")));
+}
+
+#[test]
+fn what_another_sender_left_incomplete_is_told_at_the_end() {
+    let two = Two::new();
+    let other = Home::new();
+    let (large, small) = (two.put("large", LARGE), two.put("small", 10));
+    let key = other.key().to_string();
+    let (mut receiver, contact) = two.receive(&["--trust", &key]);
+    let sender = start(&other, &["send", "--json", &large, &contact]);
+    two.await_partial();
+    result(sender.interrupt(), 5);
+    receiver.until("the cut", |object| object["event"] == "cut_off");
+    result(start(&two.a, &["send", "--json", &small, &contact]).end(), 0);
+    let (objects, code) = receiver.end();
+    let last = objects.last().unwrap();
+    assert_eq!((code, &last["event"]), (Some(5), &"incomplete".into()), "{objects:?}");
+    assert_eq!((&last["peer"], &last["exit"]), (&key.into(), &5.into()), "{objects:?}");
 }
 
 #[test]

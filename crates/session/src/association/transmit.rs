@@ -333,6 +333,10 @@ impl Association {
         })
     }
 
+    pub(crate) fn has_path_for(&self, cx: &Context, rule: &Rule) -> bool {
+        self.paths.values().any(|path| path.is_up() && self.judge(cx, rule, path).is_some())
+    }
+
     /// Preference and cost of a path for a rule; `None` if the rule prohibits it.
     fn judge(&self, cx: &Context, rule: &Rule, path: &Path) -> Option<(u8, u8)> {
         match (cx.network(path.local), self.remote_network(path.remote)) {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, ShutKind};
-use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, SessionId};
+use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, Rule, SessionId};
 
 impl Endpoint {
     /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
@@ -68,6 +68,13 @@ impl Endpoint {
             }
             self.after(now, id);
         }
+    }
+
+    /// Whether a path that is up may carry messages under a rule.
+    #[must_use]
+    pub fn has_path_for(&self, session: SessionId, rule: &Rule) -> bool {
+        let home = self.sessions.get(&session).and_then(|id| self.associations.get(id));
+        home.is_some_and(|association| association.has_path_for(&self.cx, rule))
     }
 
     /// Measures the round trip of one path now: [`Event::Probed`] has it, unless the path goes down first. Whether there is

@@ -50,8 +50,8 @@ pub(crate) fn run(store: &Store, sender: Fingerprint, chores: Vec<Chore>, work: 
                 let found = prepare(store, entry, &goal, compared, work);
                 findings.push(found.unwrap_or_else(|fault| Finding::Failed(entry, fault)));
             }
-            Chore::Finish(Settled { path, mode, modified }) => {
-                if let Err(fault) = store.finish_directory(sender, &path, mode, modified) {
+            Chore::Finish(Settled { path, mode, modified, failed }) => {
+                if let Err(fault) = store.finish_directory(sender, &path, mode, modified, failed) {
                     findings.push(Finding::Unfinished(path, fault));
                 }
             }

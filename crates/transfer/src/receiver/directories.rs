@@ -12,6 +12,8 @@ pub(crate) struct Settled {
     pub(crate) path: Vec<u8>,
     pub(crate) mode: u32,
     pub(crate) modified: Time,
+    /// Something in it failed, and is to find room when it is sent again.
+    pub(crate) failed: bool,
 }
 
 /// Bounded by what is open: the chain of directories, and those that hold something that is not settled.
@@ -61,6 +63,13 @@ impl Directories {
         self.next += 1;
     }
 
+    /// Something in `directory` failed.
+    pub(crate) fn failed(&mut self, directory: DirectoryId) {
+        if let Some(pending) = self.pending.get_mut(&directory) {
+            pending.settled.failed = true;
+        }
+    }
+
     /// Something in `directory` is settled.
     pub(crate) fn release(&mut self, mut directory: DirectoryId, settled: &mut Vec<Settled>) {
         while let Some(pending) = self.pending.get_mut(&directory) {
@@ -90,7 +99,7 @@ mod tests {
     use super::*;
 
     fn named(path: &str) -> Settled {
-        Settled { path: path.into(), mode: 0, modified: Time::default() }
+        Settled { path: path.into(), mode: 0, modified: Time::default(), failed: false }
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle, now: (u64, u64)) -> Result<(), ReceiveFailure> {
-        let parked = self.socket.is_parked();
+        let parked = !self.socket.has_network_for(&self.labels);
         self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Answer::encode_all(&[Answer::Progress { taken: now.0, checked: now.1 }]);
         if idle.is_over(self.socket, alive, &self.labels).await {
@@ -276,7 +276,7 @@ impl Talk<'_> {
         let Entry { mode, modified, .. } = entry;
         let goal = match entry.kind {
             Kind::Directory => {
-                self.directories.push(holder, Settled { path: path.clone(), mode, modified });
+                self.directories.push(holder, Settled { path: path.clone(), mode, modified, failed: false });
                 self.chores.push_back(Chore::Make { entry: number, path: path.clone() });
                 None
             }
@@ -317,6 +317,7 @@ impl Talk<'_> {
         if let (Some(goal), true) = (open.goal, changed) {
             self.chores.push_back(Chore::Discard(goal));
         }
+        self.directories.failed(open.holder);
         self.release(open.holder);
         self.monitor.settled(open.path, FileOutcome::Failed(format!("the sender: {words}")));
         Ok(())
@@ -418,11 +419,12 @@ impl Talk<'_> {
                 self.settle(entry, Answer::Stored(entry), outcome);
             }
             Settling::Mismatch => {
-                self.chores.push_back(Chore::Discard(goal.clone()));
                 if std::mem::replace(&mut open.again, true) {
+                    self.chores.push_back(Chore::Discard(goal.clone()));
                     let fault = "what came was twice something else than what was sent; look at the memory and the disks of both";
                     self.fail(entry, Fault(fault.into()));
                 } else {
+                    // Not removed: it comes again from its beginning, perhaps before a chore would get to it.
                     open.state = State::Wanted(Found::default());
                     self.outbox.push_back(Answer::Again(entry));
                 }
@@ -432,6 +434,9 @@ impl Talk<'_> {
     }
 
     fn fail(&mut self, entry: u64, fault: Fault) {
+        if let Some(open) = self.open.get(&entry) {
+            self.directories.failed(open.holder);
+        }
         let answer = Answer::Failed { entry, words: fault.0.clone() };
         self.settle(entry, answer, FileOutcome::Failed(fault.0));
     }

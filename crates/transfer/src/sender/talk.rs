@@ -27,6 +27,8 @@ struct Open {
     state: State,
     /// How often the receiver asked for it once more.
     again: u8,
+    /// It was compared, and is another file than the receiver's: a receiver could have it read for ever otherwise.
+    different: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +132,7 @@ impl Talk<'_> {
     }
 
     async fn look_at_the_clock(&self, idle: &mut Idle) -> Result<(), SendFailure> {
-        let parked = self.socket.is_parked();
+        let parked = !self.socket.has_network_for(&self.control());
         self.monitor.stage(if parked { Stage::Parked } else { Stage::Moving });
         let alive = Offer::Alive(self.work.bytes()).encode();
         if idle.is_over(self.socket, alive, &self.control()).await {
@@ -260,7 +262,7 @@ impl Talk<'_> {
             (Kind::File(size), Some(place)) => Some((place, size, entry.modified)),
             _ => None,
         };
-        self.open.insert(self.next, Open { path, file, state: State::Offered, again: 0 });
+        self.open.insert(self.next, Open { path, file, state: State::Offered, again: 0, different: false });
         self.next += 1;
     }
 
@@ -310,6 +312,7 @@ impl Talk<'_> {
             }
             Done::Different => {
                 open.state = State::Offered;
+                open.different = true;
                 self.outbox.push_back(Offer::Different(entry));
             }
             Done::Retracted(retraction) => {
@@ -356,7 +359,7 @@ impl Talk<'_> {
             (Answer::Want { have, digest, .. }, State::Offered, Some((_, size, _))) if have <= *size => {
                 self.work_on(entry, Task::Send(have, digest));
             }
-            (Answer::Compare { digest, .. }, State::Offered, Some(_)) => {
+            (Answer::Compare { digest, .. }, State::Offered, Some(_)) if !open.different => {
                 self.work_on(entry, Task::Compare(digest));
             }
             (Answer::Again(_), State::Sent, Some(_)) if open.again == 0 => {

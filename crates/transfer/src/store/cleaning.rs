@@ -1,9 +1,9 @@
 //! Removing what was never completed.
 
 use super::{PARTIAL_DIRECTORY, Store, beneath};
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub fn discard_partial(directory: &Path) -> io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())?;
     let partial = match beneath::directory(&root, PARTIAL_DIRECTORY.as_bytes()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(0),
+        Err(Errno::NOENT) => return Ok(0),
         other => other?,
     };
     let freed = remove(&partial, Duration::ZERO)?;
@@ -50,20 +50,26 @@ fn remove_empty(root: &OwnedFd, partial: &OwnedFd) {
 }
 
 /// Removes the files in the hidden directory that are at least so old, and not locked.
-fn remove(partial: &OwnedFd, age: Duration) -> io::Result<u64> {
+pub(super) fn remove(partial: &OwnedFd, age: Duration) -> io::Result<u64> {
     let mut freed = 0;
     let now = SystemTime::now();
     for name in names(partial)? {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let Ok(file) = beneath::open(partial, name.as_bytes(), flags, Mode::empty()) else { continue };
-        let file = File::from(file);
-        let metadata = file.metadata()?;
-        let is_old = age.is_zero()
-            || metadata.modified().is_ok_and(|then| now.duration_since(then).is_ok_and(|since| since >= age));
-        let is_free = rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok();
-        if metadata.is_file() && is_old && is_free {
+        let Ok(stat) = rustix::fs::statat(partial, &*name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        // When it was written to or touched here: the time of its content may be the sender's.
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(stat.st_ctime.try_into().unwrap_or(0));
+        let is_old = age.is_zero() || now.duration_since(changed).is_ok_and(|since| since >= age);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_old {
+            continue;
+        }
+        let is_free = match beneath::open(partial, name.as_bytes(), flags, Mode::empty()) {
+            Ok(file) => rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok(),
+            // It was killed on the way to its name, when it had the sender's mode already; nobody has it open.
+            Err(error) => error == Errno::ACCESS,
+        };
+        if is_free {
             rustix::fs::unlinkat(partial, &*name, AtFlags::empty())?;
-            freed += metadata.len();
+            freed += u64::try_from(stat.st_size).unwrap_or(0);
         }
     }
     Ok(freed)

@@ -7,7 +7,7 @@ const SENDER: Fingerprint = Fingerprint([7; 32]);
 
 fn goal(path: &str, size: u64) -> Goal {
     let modified = Time { seconds: 1_000_000_000, nanoseconds: 5 };
-    Goal { sender: SENDER, path: path.into(), size, mode: 0o4751, modified }
+    Goal { sender: SENDER, path: path.into(), size, mode: 0o4777, modified }
 }
 
 fn put(store: &Store, goal: &Goal, content: &[u8]) -> Result<(), Fault> {
@@ -24,16 +24,16 @@ fn a_file_appears_whole_with_mode_and_time() {
     let store = Store::open(&directory.path().join("new"), false).unwrap();
     store.make_directory(SENDER, b"sub").unwrap();
     put(&store, &goal("sub/f", 3), b"abc").unwrap();
-    store.finish_directory(SENDER, b"sub", 0o705, Time { seconds: 7, nanoseconds: 0 }).unwrap();
+    store.finish_directory(SENDER, b"sub", 0o707, Time { seconds: 7, nanoseconds: 0 }, false).unwrap();
     let file = store.path().join("sub/f");
     let metadata = file.metadata().unwrap();
     assert_eq!(std::fs::read(&file).unwrap(), b"abc");
     assert_eq!(
         (metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()),
-        (0o751, 1_000_000_000, 5)
+        (0o777 & !umask(), 1_000_000_000, 5)
     );
     let sub = store.path().join("sub").metadata().unwrap();
-    assert_eq!((sub.mode() & 0o7777, sub.mtime()), (0o705, 7));
+    assert_eq!((sub.mode() & 0o7777, sub.mtime()), (0o707 & !umask(), 7));
     let path = store.path().to_path_buf();
     drop(store);
     assert!(!path.join(PARTIAL_DIRECTORY).exists(), "nothing is left");
@@ -61,6 +61,28 @@ fn what_is_there_stays_unless_it_may_be_overwritten() {
 }
 
 #[test]
+fn what_did_not_come_to_its_name_can_be_resumed_and_removed() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let wanted = Goal { mode: 0o444, ..goal("f", 100_000) };
+    std::fs::write(directory.path().join("f"), "in the way").unwrap();
+    put(&store, &wanted, &[1; 100_000]).unwrap_err();
+    let name = String::from_utf8(hidden_name(SENDER, b"f", ".data")).unwrap();
+    let data = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    assert_eq!(data.metadata().unwrap().mode() & 0o777, 0o600);
+    // As after a kill just before the rename.
+    let kill = || std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o000)).unwrap();
+    kill();
+    let found = store.find(&wanted, &Work::default()).unwrap();
+    assert_eq!(found.have, 100_000);
+    kill();
+    drop(store.append(&wanted, found).unwrap());
+    kill();
+    assert!(discard_partial(directory.path()).unwrap() >= 100_000);
+    assert!(!data.exists());
+}
+
+#[test]
 fn a_directory_that_was_there_keeps_its_mode() {
     let directory = Directory::new();
     let there = directory.path().join("there");
@@ -70,12 +92,26 @@ fn a_directory_that_was_there_keeps_its_mode() {
     symlink("there", directory.path().join("link")).unwrap();
     let store = Store::open(directory.path(), true).unwrap();
     store.make_directory(SENDER, b"there").unwrap();
-    store.finish_directory(SENDER, b"there", 0o777, Time::default()).unwrap();
+    store.finish_directory(SENDER, b"there", 0o777, Time::default(), false).unwrap();
     assert_eq!(there.metadata().unwrap().mode() & 0o7777, 0o711);
     assert!(store.make_directory(SENDER, b"file").unwrap_err().0.contains("file of that name"));
     assert!(store.make_directory(SENDER, b"link").unwrap_err().0.contains("symbolic link"));
     assert!(store.make_directory(SENDER, b"link/sub").unwrap_err().0.contains("symbolic link"));
     assert!(!there.join("sub").exists());
+}
+
+#[test]
+fn a_directory_in_which_something_failed_stays_open() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let mode = || directory.path().join("d").metadata().unwrap().mode() & 0o700;
+    for (failed, wanted) in [(true, 0o700), (false, 0o500)] {
+        store.make_directory(SENDER, b"d").unwrap();
+        store.finish_directory(SENDER, b"d", 0o555, Time::default(), failed).unwrap();
+        assert_eq!(mode(), wanted, "{failed}");
+    }
+    let fault = Fault::within("make the directory", Errno::ACCESS, b"d");
+    assert!(fault.0.contains("chmod u+w d"), "{fault:?}");
 }
 
 #[test]
@@ -110,6 +146,20 @@ fn what_was_cut_off_is_found_again_if_it_is_the_same() {
 }
 
 #[test]
+fn a_file_that_has_its_name_is_not_written_to() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let name = String::from_utf8(hidden_name(SENDER, b"f", ".data")).unwrap();
+    let data = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    // A link that stayed, as where renaming is linking.
+    std::fs::write(&data, "whole").unwrap();
+    std::fs::hard_link(&data, directory.path().join("whole")).unwrap();
+    store.append(&goal("f", 3), Found::default()).unwrap().write(b"new").unwrap();
+    assert_eq!(std::fs::read(directory.path().join("whole")).unwrap(), b"whole");
+    assert_eq!(std::fs::read(&data).unwrap(), b"new");
+}
+
+#[test]
 fn a_wrong_checksum_or_length_is_no_file() {
     let directory = Directory::new();
     let store = Store::open(directory.path(), false).unwrap();
@@ -126,14 +176,17 @@ fn a_wrong_checksum_or_length_is_no_file() {
 fn old_remains_are_removed_and_all_on_demand() {
     let directory = Directory::new();
     let hidden = directory.path().join(PARTIAL_DIRECTORY);
-    drop(Store::open(directory.path(), false).unwrap());
-    std::fs::create_dir(&hidden).unwrap();
+    let store = Store::open(directory.path(), false).unwrap();
     let (old, young) = (hidden.join("old.data"), hidden.join("young.data"));
     std::fs::write(&old, "12345").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
     std::fs::write(&young, "123").unwrap();
+    // The time of the content is the sender's, and says nothing.
     let then = SystemTime::now() - DISCARD_AFTER - Duration::from_secs(60);
-    File::options().write(true).open(&old).unwrap().set_modified(then).unwrap();
-    let store = Store::open(directory.path(), false).unwrap();
+    File::options().write(true).open(&young).unwrap().set_modified(then).unwrap();
+    store.remove_old();
+    assert!(old.exists() && young.exists());
+    assert_eq!(cleaning::remove(&store.partial, Duration::from_secs(3)).unwrap(), 5);
     assert!(!old.exists() && young.exists());
     assert_eq!(hidden.metadata().unwrap().mode() & 0o777, 0o700);
     let _being_received = store.append(&goal("f", 3), Found::default()).unwrap();
@@ -143,6 +196,22 @@ fn old_remains_are_removed_and_all_on_demand() {
     drop(store);
     assert!(!hidden.exists());
     assert_eq!(discard_partial(directory.path()).unwrap(), 0);
+}
+
+#[test]
+fn the_note_lives_as_long_as_the_data() {
+    let directory = Directory::new();
+    let store = Store::open(directory.path(), false).unwrap();
+    let wanted = goal("big", 1 << 20);
+    store.append(&wanted, Found::default()).unwrap().write(&[1; 1000]).unwrap();
+    let name = String::from_utf8(hidden_name(SENDER, b"big", ".what")).unwrap();
+    let note = directory.path().join(PARTIAL_DIRECTORY).join(name);
+    let changed = || note.metadata().map(|note| (note.ctime(), note.ctime_nsec())).unwrap();
+    let before = changed();
+    std::thread::sleep(Duration::from_millis(20));
+    let found = store.find(&wanted, &Work::default()).unwrap();
+    store.append(&wanted, found).unwrap();
+    assert!(changed() > before);
 }
 
 #[test]

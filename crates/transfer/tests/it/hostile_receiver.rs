@@ -125,6 +125,22 @@ async fn one_that_takes_nothing_or_asks_for_ever_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_compared_once() {
+    let sent = against(|socket| async move {
+        let compare = [Answer::Compare { entry: 0, digest: Digest([0; 32]) }];
+        say(&socket, &[WELCOME]).await;
+        while let Ok(Some(message)) = soon("message", socket.recv()).await {
+            match Offer::decode(message.payload().unwrap().clone()) {
+                Ok(Offer::Entries(_) | Offer::Different(0)) => say(&socket, &compare).await,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert!(matches!(sent, Err(SendFailure::Protocol(_))), "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_of_a_refusal_control_no_terminal() {
     let sent = against(|socket| async move {
         say(&socket, &[Answer::Refuse("no\x1b[2J".into())]).await;

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
 use std::time::Duration;
 use steadfast::{Labels, MultiSocket, Receipt, SendError};
@@ -255,8 +255,10 @@ async fn a_wrong_checksum_is_asked_for_again_once() {
     received.unwrap();
     assert_eq!((progress.stored, progress.failed), (1, 1));
     assert_eq!(place.received().keys().collect::<Vec<_>>(), [b"mended"]);
-    // Nobody's setuid bits.
-    assert_eq!(place.received()[&b"mended"[..]].mode, 0o777);
+    // Nobody's setuid bits, and as the umask has it, which is that of a file made here.
+    let umask = 0o666 & !fs::metadata(place.put("made", 0)).unwrap().mode();
+    assert_eq!(place.received()[&b"mended"[..]].mode & 0o666, 0o666 & !umask);
+    assert_eq!(place.received()[&b"mended"[..]].mode & 0o7000, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
