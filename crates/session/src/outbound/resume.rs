@@ -4,7 +4,6 @@ use super::{Message, Outbound, Phase};
 use crate::context::Context;
 use crate::event::DropReason;
 use crate::journal::Record;
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
