@@ -279,7 +279,8 @@ impl Shared {
                         tokio::task::yield_now().await;
                         (more, ready) = self.hand_over(&link, &mut input);
                     }
-                    // An application that answers at once takes our acknowledgements along.
+                    // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
+                    // lets the future of `block_on` run too.
                     tokio::task::yield_now().await;
                     if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON && !ready.contains(&link.path) {
                         ready.push(link.path);
