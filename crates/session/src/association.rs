@@ -69,8 +69,6 @@ pub(crate) struct Association {
     networks_due: bool,
     timers: BTreeSet<(Instant, SessionId)>,
     timer_of: BTreeMap<SessionId, Instant>,
-    /// Sessions that something happened to since the clock last came by: they may hold empty room.
-    roomy: BTreeSet<SessionId>,
     /// Paths that closed since the endpoint last looked.
     pub(crate) gone: Vec<PathNumber>,
     /// Sessions that ended here since the endpoint last looked.
@@ -114,7 +112,6 @@ impl Association {
             networks_due: false,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
-            roomy: BTreeSet::new(),
             gone: Vec::new(),
             ended: Vec::new(),
             bye: None,
@@ -172,25 +169,14 @@ impl Association {
         self.touch(id);
     }
 
-    /// Lets go of memory that sessions have no use for: not after every message, since most are followed by another.
-    pub(crate) fn release_room(&mut self) {
-        for id in core::mem::take(&mut self.roomy) {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            session.roomy = false;
-            session.release_room();
-            let dues = session.dues();
-            self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
-        }
-    }
-
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
         let (mut has_work, mut timeout) = (false, None);
         if let Some(session) = self.sessions.get_mut(&id) {
             has_work = session.has_work();
             timeout = session.timeout();
-            if !core::mem::replace(&mut session.roomy, true) {
-                self.roomy.insert(id);
+            if !has_work {
+                session.release_room();
             }
             let dues = session.dues();
             self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
@@ -230,7 +216,6 @@ impl Association {
         session.detached();
         self.dues.replace(core::mem::take(&mut session.noted), Dues::default());
         self.growing.remove(&id);
-        self.roomy.remove(&id);
         self.dial_dirty = true;
         self.touch(id);
         for path in self.paths.values_mut() {

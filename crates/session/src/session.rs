@@ -69,8 +69,6 @@ pub(crate) struct Session {
     pub(crate) inb: Inbound,
     /// What it adds to the dues of its association.
     pub(crate) noted: Dues,
-    /// It is listed as one that may hold empty room.
-    pub(crate) roomy: bool,
     /// Since when it is in its association: what flew before was another's.
     pub(crate) joined_at: Instant,
     pub(crate) due: Due,
@@ -102,7 +100,6 @@ impl Session {
             out: Outbound::new(id, config.ordering, cx.config.max_message),
             inb: Inbound::new(id, &cx.config),
             noted: Dues::default(),
-            roomy: false,
             joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
             accepted: opener,
@@ -193,7 +190,6 @@ impl Session {
     /// It leaves its association: nothing of it is on its way any more.
     pub(crate) const fn detached(&mut self) {
         self.acks_flying = 0;
-        self.roomy = false;
     }
 
     /// Whether DATA and its like may be said now.

@@ -92,7 +92,6 @@ impl Association {
 
     /// What is due by the clock.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
-        self.release_room();
         for number in self.paths.keys().copied().collect::<Vec<_>>() {
             self.path_timeout(cx, now, number);
         }

@@ -84,9 +84,10 @@ impl Outbound {
             let end = live(id).map(|m| m.length.map_or(m.payload.end(), |length| length + 1));
             end.is_some_and(|end| units.max() >= Some(end))
         };
-        let unfinished =
-            |id: u64, m: &Message| m.phase == Phase::Live && m.length.is_none() && view.received.contains(id);
-        if view.partial.iter().any(invented) || self.messages.iter().any(|(id, m)| unfinished(*id, m)) {
+        let unfinished = |(id, m): (&u64, &Box<Message>)| {
+            m.phase == Phase::Live && m.length.is_none() && view.received.contains(*id)
+        };
+        if view.partial.iter().any(invented) || self.messages.iter().any(unfinished) {
             return Err(false);
         }
         let mut settled = view.delivered.clone();
