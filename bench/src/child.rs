@@ -17,6 +17,7 @@ use steadfast_testbed::Host;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Part;
+use crate::usage::cores;
 
 /// The word before a part among the arguments.
 pub(crate) const WORD: &str = "part";
@@ -25,6 +26,31 @@ pub(crate) const WORD: &str = "part";
 #[derive(Debug, Serialize, Deserialize)]
 struct Failed {
     failed: String,
+}
+
+/// Where a process runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// Wherever the kernel puts it.
+    Here,
+    /// On this core and no other.
+    Core(usize),
+    Host(&'a Host),
+}
+
+impl Place<'_> {
+    /// Places for a client and a server: a core for each, or wherever the kernel puts them if there is but one.
+    pub(crate) fn two_cores() -> [Self; 2] {
+        match cores().as_slice() {
+            [first, second, ..] => [Self::Core(*first), Self::Core(*second)],
+            _ => [Self::Here; 2],
+        }
+    }
+
+    /// One core for both.
+    pub(crate) fn one_core() -> [Self; 2] {
+        cores().first().map_or([Self::Here; 2], |core| [Self::Core(*core); 2])
+    }
 }
 
 /// A process that is measured, seen from the conductor; dropping it ends it.
@@ -37,13 +63,14 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a part, on a host of a lab or here.
-    pub(crate) fn start(name: &str, part: Part, host: Option<&Host>) -> anyhow::Result<Self> {
+    /// Starts a part, here or on a host of a lab, or here and on one core.
+    pub(crate) fn start(name: &str, part: Part, place: Place<'_>) -> anyhow::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(WORD).arg(serde_json::to_string(&part)?).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let process = match host {
-            Some(host) => host.spawn(&mut command),
-            None => command.spawn(),
+        let process = match place {
+            Place::Here => command.spawn(),
+            Place::Core(core) => command.arg(core.to_string()).spawn(),
+            Place::Host(host) => host.spawn(&mut command),
         };
         let mut process = process.with_context(|| format!("cannot start the process of the {name}"))?;
         let orders = process.stdin.take().context("a process was started without its input")?;

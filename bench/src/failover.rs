@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) use client::client;
 
-use crate::child::{Child, Console};
+use crate::child::{Child, Console, Place};
 use crate::failover::lab::{Fault, NETWORKS, Stage};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
@@ -177,8 +177,8 @@ fn measure(system: System, fault: Fault) -> anyhow::Result<Round> {
     if system == System::Mptcp {
         mptcp::prepare(&stage)?;
     }
-    let mut server = Child::start("server", Part::FailoverServer(system), Some(&stage.server))?;
-    let mut client = Child::start("client", Part::FailoverClient(system), Some(&stage.client))?;
+    let mut server = Child::start("server", Part::FailoverServer(system), Place::Host(&stage.server))?;
+    let mut client = Child::start("client", Part::FailoverClient(system), Place::Host(&stage.client))?;
     introduce(&mut client, &mut server, Some(stage.server_address()))?;
     client.order(&Order::Begin)?;
     let Report::Began = client.expect("beginning", GUARD)? else { bail!("the client did not begin") };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use steadfast::{Bytes, Labels};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::child::{Child, Console, tell};
+use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
 use crate::systems::{CONGESTION, Conversation, System, introduce};
@@ -36,45 +36,56 @@ struct RoundTrips {
 }
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
-    let (rounds, count) = effort.of((3, 10_000), (9, 30_000));
+    let (rounds, count) = effort.of((3, 10_000), (9, 20_000));
     let mut outcome = Outcome::new("latency");
     outcome.condition("rounds", rounds);
     outcome.condition("exchanges", count);
     outcome.condition("message_bytes", MESSAGE);
     outcome.condition("runtime", "tokio, current thread");
-    outcome.condition("processes", "client and server, one thread each");
+    outcome.condition("processes", "client and server, one thread each; loopback: on a core each (where there are two), which sleeps and is woken; \
+         one_core: on the same one, which stays awake");
     outcome.condition("outstanding", 1);
     outcome.condition("encryption", "TLS 1.3, rustls with ring, AES-128-GCM, both systems");
     outcome.condition("congestion_control", CONGESTION);
-    let mut found: Vec<(System, RoundTrips)> = Vec::new();
+    let mut found: Vec<(&str, System, RoundTrips)> = Vec::new();
+    let scenarios = [("loopback", Place::two_cores()), ("one_core", Place::one_core())];
     for round in 1..=rounds {
-        for system in SYSTEMS {
-            let trips = measure(system, count)?;
-            let RoundTrips { p50, p99, .. } = trips;
-            eprintln!("round {round} of {rounds}: {:10} p50 {p50:5.1} us, p99 {p99:5.1} us", system.name());
-            found.push((system, trips));
+        for (scenario, places) in scenarios {
+            for system in SYSTEMS {
+                let trips = measure(system, places, count)?;
+                let (name, RoundTrips { p50, p99, .. }) = (system.name(), trips);
+                eprintln!(
+                    "round {round} of {rounds}: {scenario} {name:10} p50 {p50:5.1} us, p99 {p99:5.1} us"
+                );
+                found.push((scenario, system, trips));
+            }
         }
     }
-    for system in SYSTEMS {
-        let of = |figure: fn(&RoundTrips) -> f64| {
-            let all = found.iter().filter(|(of, _)| *of == system);
-            Spread::of(all.map(|(_, trips)| figure(trips))).context("no round")
-        };
-        let p50 = of(|trips| trips.p50)?;
-        outcome.figure("loopback", system.name(), "p50_us", p50.median());
-        outcome.figure("loopback", system.name(), "p50_us_min", p50.min());
-        outcome.figure("loopback", system.name(), "p50_us_max", p50.max());
-        outcome.figure("loopback", system.name(), "p99_us", of(|trips| trips.p99)?.median());
-        outcome.figure("loopback", system.name(), "client_cpu_us", of(|trips| trips.cpu)?.median());
+    for (scenario, _) in scenarios {
+        for system in SYSTEMS {
+            let of = |figure: fn(&RoundTrips) -> f64| {
+                let all = found.iter().filter(|(place, of, _)| *place == scenario && *of == system);
+                Spread::of(all.map(|(.., trips)| figure(trips))).context("no round")
+            };
+            let (p50, name) = (of(|trips| trips.p50)?, system.name());
+            outcome.figure(scenario, name, "p50_us", p50.median());
+            outcome.figure(scenario, name, "p50_us_min", p50.min());
+            outcome.figure(scenario, name, "p50_us_max", p50.max());
+            outcome.figure(scenario, name, "p99_us", of(|trips| trips.p99)?.median());
+            outcome.figure(scenario, name, "client_cpu_us", of(|trips| trips.cpu)?.median());
+        }
     }
-    outcome.ratio("p50", "loopback", "p50_us", SYSTEMS.map(System::name));
-    outcome.ratio("p99", "loopback", "p99_us", SYSTEMS.map(System::name));
+    let names = SYSTEMS.map(System::name);
+    outcome.ratio("p50", "loopback", "p50_us", names);
+    outcome.ratio("p99", "loopback", "p99_us", names);
+    outcome.ratio("p50_one_core", "one_core", "p50_us", names);
+    outcome.ratio("p99_one_core", "one_core", "p99_us", names);
     Ok(outcome)
 }
 
-fn measure(system: System, count: u32) -> anyhow::Result<RoundTrips> {
-    let mut server = Child::start("server", Part::PingServer(system), None)?;
-    let mut client = Child::start("client", Part::PingClient(system), None)?;
+fn measure(system: System, [here, there]: [Place<'_>; 2], count: u32) -> anyhow::Result<RoundTrips> {
+    let mut server = Child::start("server", Part::PingServer(system), there)?;
+    let mut client = Child::start("client", Part::PingClient(system), here)?;
     introduce(&mut client, &mut server, None)?;
     client.order(&Exchange { count })?;
     client.expect("the exchanges", GUARD)

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [child::WORD, part] => match perform(part) {
+        [child::WORD, part, core @ ..] => match perform(part, core) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 child::tell_failure(&error);
@@ -117,7 +117,10 @@ fn report(outcome: &Outcome, json: bool) {
 }
 
 /// Runs one part, in a process of its own.
-fn perform(part: &str) -> anyhow::Result<()> {
+fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
+    if let [core] = core {
+        usage::stay_on(core.parse()?)?;
+    }
     let part: Part = serde_json::from_str(part).context("no such part")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut console = Console::open();

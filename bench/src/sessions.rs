@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::child::{Child, Console, tell};
+use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
 use crate::systems::{Connect, Connected, Keys, Listen, Listening, endpoint, introduce};
@@ -106,8 +106,8 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
 }
 
 fn measure(part: Part, count: usize, idle: Duration) -> anyhow::Result<Cost> {
-    let mut server = Child::start("server", Part::SessionsServer, None)?;
-    let mut client = Child::start("client", part, None)?;
+    let mut server = Child::start("server", Part::SessionsServer, Place::Here)?;
+    let mut client = Child::start("client", part, Place::Here)?;
     introduce(&mut client, &mut server, None)?;
     let look = |client: &mut Child, server: &mut Child| -> anyhow::Result<(u64, f64)> {
         let mut both = (0, 0.0);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::child::{Child, Console, tell};
+use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
 use crate::systems::{CONGESTION, Conversation, System, introduce};
@@ -48,7 +48,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
     outcome.condition("rounds", rounds);
     outcome.condition("seconds", seconds);
     outcome.condition("runtime", "tokio, current thread");
-    outcome.condition("processes", "client and server, one thread each");
+    outcome.condition("processes", "client and server, one thread and, where there are two, one core each");
     outcome.condition("outstanding", "one stream, written in pieces of 64 KiB as fast as they are taken");
     outcome.condition("encryption", "TLS 1.3, rustls with ring, AES-128-GCM, both systems");
     outcome.condition("congestion_control", CONGESTION);
@@ -77,8 +77,9 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
 
 /// Gigabits a second, and processor seconds of both processes for 10^9 bytes.
 fn measure(system: System, seconds: f64) -> anyhow::Result<(f64, f64)> {
-    let mut server = Child::start("server", Part::StreamServer(system), None)?;
-    let mut client = Child::start("client", Part::StreamClient(system), None)?;
+    let [here, there] = Place::two_cores();
+    let mut server = Child::start("server", Part::StreamServer(system), there)?;
+    let mut client = Child::start("client", Part::StreamClient(system), here)?;
     introduce(&mut client, &mut server, None)?;
     client.order(&Stream { seconds })?;
     let limit = GUARD + Duration::from_secs_f64(seconds);

@@ -3,9 +3,11 @@
 use std::fs;
 
 use anyhow::Context;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 /// Nanoseconds of the monotonic clock, which all processes of one machine share.
 pub(crate) type Nanos = u64;
@@ -28,6 +30,19 @@ pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
     let pages = statm.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok());
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
     Ok(pages.context("/proc/self/statm is not as proc(5) says")? * page.cast_unsigned())
+}
+
+/// The cores that this process may use.
+pub(crate) fn cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect()
+}
+
+/// Keeps this process, of one thread, on a core.
+pub(crate) fn stay_on(core: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on core {core}"))
 }
 
 /// Allows this process as many descriptors as the system lets it have.

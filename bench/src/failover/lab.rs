@@ -1,10 +1,8 @@
 //! Two hosts, two networks, and what happens to one of them.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use anyhow::Context;
 use steadfast_testbed::{Direction, Host, IpNet, Lab, Link};
 
 /// One of the networks.
@@ -60,9 +58,6 @@ impl Stage {
     pub(super) fn new() -> anyhow::Result<Self> {
         let lab = Lab::new()?;
         let (client, server) = (lab.host("client")?, lab.host("server")?);
-        for host in [&client, &server] {
-            host.run(|| settle(host.name()))?;
-        }
         let links = NETWORKS.iter().map(|plan| {
             let [a, b] = plan.addresses;
             let link = lab.link(plan.name, &client, &server).delay(plan.one_way);
@@ -110,16 +105,4 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-/// The host's settings; called on it.
-fn settle(name: &str) -> anyhow::Result<()> {
-    let set = |key: &str, value: &str| {
-        let file = format!("/proc/sys/net/{key}");
-        fs::write(&file, value).with_context(|| format!("host {name}: cannot set {file} to {value}"))
-    };
-    // An address is answered for on the network that has it, and asked for from an address of that network; otherwise
-    // each network would lead to the addresses of both.
-    set("ipv4/conf/all/arp_ignore", "1")?;
-    set("ipv4/conf/all/arp_announce", "2")
 }

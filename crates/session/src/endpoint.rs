@@ -69,6 +69,8 @@ pub struct Endpoint {
     timers: BTreeSet<(Instant, AssociationId)>,
     timer_of: BTreeMap<AssociationId, Instant>,
     ready: BTreeSet<PathNumber>,
+    /// The association whose frames are being handled.
+    spoken_in: Option<AssociationId>,
     ledger: Ledger,
 }
 
@@ -88,6 +90,7 @@ impl Endpoint {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             ready: BTreeSet::new(),
+            spoken_in: None,
             ledger: Ledger::default(),
         }
     }
@@ -149,6 +152,12 @@ impl Endpoint {
 
     /// Brings everything that is kept beside an association up to date after it changed.
     fn after(&mut self, now: Instant, id: AssociationId) {
+        self.after_frame(now, id);
+        self.catch_up(now, id);
+    }
+
+    /// The part of [`after`](Self::after) that the next frame on the same path relies on; the rest may follow the last.
+    fn after_frame(&mut self, now: Instant, id: AssociationId) {
         self.settle(now, id);
         let Some(association) = self.associations.get_mut(&id) else { return };
         for ending in core::mem::take(&mut association.ended) {
@@ -161,6 +170,11 @@ impl Endpoint {
             self.homes.remove(&path);
             self.ready.remove(&path);
         }
+    }
+
+    /// When an association is next to be called, and which of its paths have something to say.
+    fn catch_up(&mut self, now: Instant, id: AssociationId) {
+        let Some(association) = self.associations.get_mut(&id) else { return };
         association.refresh(&self.cx, now);
         for (number, path) in &association.paths {
             self.homes.insert(*number, id);
@@ -268,6 +282,14 @@ impl Endpoint {
     /// are to have their turn: then call it again.
     #[must_use]
     pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
+        let more = self.handle_frames(now, path, input);
+        if let Some(id) = self.spoken_in.take() {
+            self.catch_up(now, id);
+        }
+        more
+    }
+
+    fn handle_frames(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
         for _ in 0..FRAMES_A_TURN {
             let before = input.len();
             let result = match Frame::decode(input) {
@@ -363,7 +385,10 @@ impl Endpoint {
                 result
             }
         };
-        self.after(now, id);
+        self.after_frame(now, id);
+        if let Some(other) = self.spoken_in.replace(id).filter(|other| *other != id) {
+            self.catch_up(now, other);
+        }
         result
     }
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
@@ -280,8 +279,9 @@ impl Shared {
                         tokio::task::yield_now().await;
                         (more, ready) = self.hand_over(&link, &mut input);
                     }
-                    // An application that answers at once takes our acknowledgements along.
-                    others_first().await;
+                    // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
+                    // lets the future of `block_on` run too.
+                    tokio::task::yield_now().await;
                     if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON && !ready.contains(&link.path) {
                         ready.push(link.path);
                     }
@@ -410,18 +410,4 @@ impl Link {
     fn is_closing(&self) -> bool {
         lock(&self.output).closing
     }
-}
-
-/// Lets the tasks that were woken before run first. The runtime's own yielding asks the kernel for events besides, which
-/// is a system call for every message of a conversation that goes to and fro.
-async fn others_first() {
-    let mut was_polled = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut was_polled, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
