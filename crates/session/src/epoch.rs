@@ -70,6 +70,10 @@ impl Epoch {
     /// would not be told apart, but a slow peer never ends the conversation.
     pub(crate) fn offer(&mut self, cx: &mut Context) -> Token {
         if self.offered.len() < MAX_PENDING_TOKENS {
+            // Mostly it is the only one.
+            if self.offered.is_empty() {
+                self.offered.reserve_exact(1);
+            }
             self.offered.push(cx.rng.token());
         }
         self.offered[self.offered.len() - 1]
@@ -81,8 +85,12 @@ impl Epoch {
             // All that the peer may have held until then; the last of them is what it holds now.
             self.previous.extend(self.confirmed.replace(token));
             self.previous.extend(self.offered.drain(..=index));
+            if self.offered.is_empty() {
+                self.offered = Vec::new();
+            }
             let excess = self.previous.len().saturating_sub(MAX_PENDING_TOKENS + 1);
             self.previous.drain(..excess);
+            self.previous.shrink_to_fit();
             return true;
         }
         self.confirmed == Some(token)

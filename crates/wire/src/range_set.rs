@@ -115,6 +115,10 @@ impl RangeSet {
             merged.end = merged.end.max(old.end);
         }
         let added = merged.end - merged.start - held;
+        // Most sets never have a second range, and there are many sets.
+        if self.0.capacity() == 0 {
+            self.0.reserve_exact(1);
+        }
         self.0.splice(first..last, [merged]);
         added
     }
