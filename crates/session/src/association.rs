@@ -362,6 +362,9 @@ impl Association {
         for number in gone {
             self.path_down(cx, now, number, DownReason::LocalNetwork);
         }
+        for path in self.paths.values_mut() {
+            path.same_host = cx.is_ours(path.address.ip());
+        }
         self.dials.networks_changed(now);
         self.routes_changed();
     }

@@ -8,6 +8,7 @@ use crate::stats::Stats;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use steadfast_wire::{Fingerprint, Incarnation, Network, NetworkId, PathNumber, SessionId};
 
 #[derive(Debug)]
@@ -58,6 +59,11 @@ impl Context {
 
     pub(crate) fn network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.iter().find(|network| network.id == id)
+    }
+
+    /// Whether an address is one of this host's, in this network namespace.
+    pub(crate) fn is_ours(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.networks.iter().any(|network| network.addresses.iter().any(|a| a.ip == ip))
     }
 
     /// The name of a network that is here, or was until the last change.

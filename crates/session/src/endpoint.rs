@@ -247,6 +247,7 @@ impl Endpoint {
         let number = self.cx.next_path();
         let mut path = Path::new(number, false, network, remote, now, now + self.cx.config.connect_timeout);
         path.local_ip = Some(local);
+        path.same_host = self.cx.is_ours(remote.ip());
         self.greetings.insert(number, Greeting { path, peer });
         Some(number)
     }

@@ -68,6 +68,8 @@ pub(crate) struct Path {
     /// Known from HELLO.
     pub(crate) remote: Option<NetworkId>,
     pub(crate) address: SocketAddr,
+    /// The address is one of ours: the kernel tells when the peer dies, and nothing lies between that could be cut.
+    pub(crate) same_host: bool,
     /// When an opening must have come to an end.
     pub(crate) deadline: Instant,
     pub(crate) hello_due: bool,
@@ -144,6 +146,7 @@ impl Path {
             local_ip: None,
             remote: None,
             address,
+            same_host: false,
             deadline,
             hello_due: true,
             networks_due: true,
@@ -259,7 +262,8 @@ impl Path {
     /// When the next probe is due.
     pub(crate) fn ping_at(&self, config: &Config) -> Option<Instant> {
         let quiet = self.is_up() && self.ping.is_none() && !self.ping_due;
-        quiet.then(|| {
+        // Semantics 9: no heartbeat on one host.
+        (quiet && (!self.same_host || self.suspect.is_some())).then(|| {
             // What only comes in measures nothing, and the estimate of a path that others use would go stale.
             let measured = self.estimate.measured().unwrap_or(self.up_since) + config.heartbeat * 5;
             let heard = (self.last_heard + config.heartbeat).min(measured);
@@ -271,5 +275,25 @@ impl Path {
     pub(crate) fn timeout(&self, config: &Config) -> Option<Instant> {
         let times = [self.suspicion_at(config), self.down_at(config), self.ping_at(config), self.report_at];
         times.into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+
+    #[test]
+    fn only_towards_another_host_does_an_idle_path_beat() {
+        let config = Config::default();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let mut path = Path::new(PathNumber(1), true, NetworkId(1), address, Instant(0), Instant::FAR_FUTURE);
+        path.state = State::Up;
+        assert_eq!(path.ping_at(&config), Some(Instant(0) + config.heartbeat));
+        path.same_host = true;
+        assert_eq!(path.ping_at(&config), None);
+        // What is in doubt is asked, wherever it is.
+        path.suspect = Some(Instant(0));
+        assert!(path.ping_at(&config).is_some());
     }
 }

@@ -144,7 +144,8 @@ impl Association {
             // The attempt's own end sets the next time; this guards against a driver that never answers.
             attempt.next = now + cx.config.connect_timeout.saturating_mul(2);
             let number = cx.next_path();
-            let path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
+            let mut path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
+            path.same_host = cx.is_ours(address.ip());
             self.paths.insert(number, path);
             cx.actions.push_back(Action::Connect { path: number, local, remote: address, peer: self.peer });
         }
