@@ -40,7 +40,8 @@ pub struct Config {
     pub backoff_max: Duration,
     /// How long the accepting side leaves the opening of further paths to the other. 500 ms.
     pub accept_grace: Duration,
-    /// What background may queue in a path's bottleneck, as time at the measured rate. 25 ms.
+    /// How long background may queue in a path's bottleneck: an urgent message waits so much longer at most. A path needs
+    /// some to be kept busy, and two packets are always allowed. 10 ms.
     pub background_queue: Duration,
     /// The most paths of an association. 8.
     pub max_paths: usize,
@@ -85,7 +86,7 @@ impl Default for Config {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
             accept_grace: Duration::from_millis(500),
-            background_queue: Duration::from_millis(25),
+            background_queue: Duration::from_millis(10),
             max_paths: 8,
             max_sessions: 16_384,
             max_incoming: 4096,

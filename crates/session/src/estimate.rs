@@ -15,8 +15,8 @@ const ROUND: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(2
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Before the first measurement, in bytes a second.
 const INITIAL_RATE: u64 = 1_000_000;
-/// Background in flight before the first measurement, in bytes, and its floor ever after.
-const WINDOW: [u64; 2] = [64 * 1024, 16 * 1024];
+/// Rounds without growth after which the path counts as full.
+const PLATEAU: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(crate) struct Estimate {
@@ -33,7 +33,7 @@ pub(crate) struct Estimate {
     delivered: u64,
     /// The sender had nothing to send at some moment of the round, so its rate says little of the path.
     starved: bool,
-    /// Rounds without growth since the start; the path counts as full after three.
+    /// Rounds without growth since the start.
     plateau: u32,
 }
 
@@ -56,7 +56,8 @@ impl Estimate {
         self.srtt.is_some_and(|srtt| srtt > sample + sample / 4)
     }
 
-    fn least_rtt(&self) -> Duration {
+    /// Least round trip of the last ten to twenty seconds.
+    pub(crate) fn least_rtt(&self) -> Duration {
         self.least.iter().flatten().min().copied().unwrap_or_else(|| self.rtt_or_guess())
     }
 
@@ -97,22 +98,24 @@ impl Estimate {
         self.least[0] = Some(self.least[0].map_or(sample, |least| least.min(sample)));
     }
 
-    /// `bytes` more were acknowledged; the last of them arrived at `clock` (microseconds, the peer's).
-    pub(crate) fn delivered(&mut self, bytes: u64, clock: u64) {
+    /// `bytes` more were acknowledged; the last of them arrived at `clock` (microseconds, the peer's). Whether a round of
+    /// measurement ended with them.
+    pub(crate) fn delivered(&mut self, bytes: u64, clock: u64) -> bool {
         self.delivered += bytes;
         let Some((begun, before)) = self.round else {
             self.round = Some((clock, self.delivered));
-            return;
+            return false;
         };
         let elapsed = Duration::from_micros(clock.saturating_sub(begun));
         if elapsed < self.rtt_or_guess().clamp(ROUND[0], ROUND[1]) {
-            return;
+            return false;
         }
         let rate =
             u64::try_from(u128::from(self.delivered - before) * 1_000_000_000 / u128::from(nanos(elapsed)))
                 .unwrap_or(u64::MAX);
         self.end_round(rate);
         self.round = Some((clock, self.delivered));
+        true
     }
 
     fn end_round(&mut self, rate: u64) {
@@ -138,13 +141,21 @@ impl Estimate {
         self.starved = true;
     }
 
-    /// How many bytes of background may be in flight: what the path holds at its measured rate, and `queue` more.
-    /// Until the rate stops growing it may double from round to round.
-    pub(crate) fn background_window(&self, queue: Duration) -> u64 {
-        let Some(rate) = self.rate() else { return WINDOW[0] };
-        let gain = if self.plateau < 3 { 2 } else { 1 };
-        let held = self.least_rtt() * gain + queue;
-        bytes_in(rate, held).max(if self.plateau < 3 { WINDOW[0] } else { WINDOW[1] })
+    /// Whether the rate still grows from round to round.
+    pub(crate) const fn is_starting(&self) -> bool {
+        self.plateau < PLATEAU
+    }
+
+    /// The path is full.
+    pub(crate) const fn started(&mut self) {
+        self.plateau = PLATEAU;
+    }
+
+    /// The path became slower than it was: what is believed of it is lowered without waiting for it to be forgotten.
+    pub(crate) fn slow_down(&mut self) {
+        for rate in &mut self.rates {
+            *rate -= *rate * 3 / 20;
+        }
     }
 }
 
@@ -182,8 +193,6 @@ mod tests {
             estimate.delivered(1_000, clock);
         }
         assert_eq!(estimate.rate().unwrap(), rate);
-        let window = estimate.background_window(Duration::from_millis(25));
-        assert!((110_000..=118_000).contains(&window), "{window}");
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `endpoint.rs` | the public face: routing of paths and sessions to associations, timers |
 //! | `association.rs` | paths and sessions of one peer process; dialling, sending, receiving, recovery below it |
-//! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip, rate and background window |
+//! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip and rate |
+//! | `steering.rs` | how much background may be in flight |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
@@ -44,6 +45,7 @@ mod payload;
 mod rng;
 mod session;
 mod stats;
+mod steering;
 
 pub use config::{Config, Ordering, SessionConfig};
 pub use endpoint::Endpoint;

@@ -3,9 +3,11 @@
 use crate::config::Config;
 use crate::estimate::{Estimate, bytes_in};
 use crate::session::{Ending, Item};
+use crate::steering::Steering;
 use alloc::collections::{BTreeSet, VecDeque};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use steadfast_wire::frame::Progress;
 use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
@@ -101,6 +103,9 @@ pub(crate) struct Path {
     pub(crate) probed: bool,
     pub(crate) pong_due: Option<u64>,
     pub(crate) estimate: Estimate,
+    steering: Steering,
+    /// Background waits for its pace until then.
+    pub(crate) paced: Option<Instant>,
     /// Bytes of frames, sent and received.
     pub(crate) bytes: [u64; 2],
     /// Sessions that were opened on this path.
@@ -173,6 +178,8 @@ impl Path {
             probed: false,
             pong_due: None,
             estimate: Estimate::default(),
+            steering: Steering::default(),
+            paced: None,
             bytes: [0; 2],
             introduced: BTreeSet::new(),
         }
@@ -202,6 +209,7 @@ impl Path {
         self.in_flight += bytes as u64;
         if background {
             self.background_in_flight += bytes as u64;
+            self.steering.sent(now, &self.estimate, bytes as u64);
         }
         self.last_sent = now;
         let weight = cargo.weight();
@@ -222,6 +230,42 @@ impl Path {
             self.background_in_flight -= u64::from(flight.bytes);
         }
         Some(flight)
+    }
+
+    /// A report about this path came in on it: `bytes` landed since the last one, the newest of them sent at `sent`.
+    /// `queue` is the time that background may wait in the network.
+    pub(crate) fn reported(
+        &mut self,
+        now: Instant,
+        progress: &Progress,
+        bytes: u64,
+        sent: Instant,
+        queue: Duration,
+    ) {
+        let wait = Duration::from_micros(progress.delay);
+        let rtt = now.since(sent).saturating_sub(wait).max(Duration::from_micros(1));
+        self.estimate.round_trip(now, rtt);
+        self.steering.sample(now, sent, progress.clock, rtt, bytes);
+        if self.estimate.delivered(bytes, progress.clock) {
+            self.steering.end_round(now, &mut self.estimate, queue);
+        }
+    }
+
+    /// How many more bytes of background may be given to this path.
+    pub(crate) fn background_room(&self, now: Instant, queue: Duration) -> u64 {
+        let window = self.steering.window(now, &self.estimate, queue);
+        window.saturating_sub(self.background_in_flight)
+    }
+
+    /// How many bytes of background may leave now, by window and pace. If only the pace speaks against it, the path is
+    /// asked again when it does no longer.
+    pub(crate) fn background_allowance(&mut self, now: Instant, queue: Duration) -> u64 {
+        let room = self.background_room(now, queue);
+        let allowance = self.steering.allowance(now, &self.estimate);
+        if room > 0 && allowance == 0 {
+            self.paced = Some(self.steering.due());
+        }
+        room.min(allowance)
     }
 
     /// A counted frame came in.
@@ -273,7 +317,13 @@ impl Path {
     }
 
     pub(crate) fn timeout(&self, config: &Config) -> Option<Instant> {
-        let times = [self.suspicion_at(config), self.down_at(config), self.ping_at(config), self.report_at];
+        let times = [
+            self.suspicion_at(config),
+            self.down_at(config),
+            self.ping_at(config),
+            self.report_at,
+            self.paced,
+        ];
         times.into_iter().flatten().min()
     }
 }

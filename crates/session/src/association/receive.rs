@@ -247,10 +247,7 @@ impl Association {
         let Some(newest) = newest else { return Ok(()) };
         path.last_progress = now;
         if on == progress.path {
-            let wait = Duration::from_micros(progress.delay);
-            path.estimate
-                .round_trip(now, now.since(newest).saturating_sub(wait).max(Duration::from_micros(1)));
-            path.estimate.delivered(bytes, progress.clock);
+            path.reported(now, &progress, bytes, newest, cx.config.background_queue);
             self.recovered(cx, progress.path);
         }
         for (cargo, at) in landed {

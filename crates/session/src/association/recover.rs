@@ -147,6 +147,9 @@ impl Association {
             path.report_at = None;
             path.report_due = true;
         }
+        if path.paced.is_some_and(|at| at <= now) {
+            path.paced = None;
+        }
         if path.ping_at(&cx.config).is_some_and(|at| at <= now) {
             path.ping_due = true;
         }

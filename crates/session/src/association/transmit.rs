@@ -85,9 +85,8 @@ impl Association {
             if sheet.used() > 0 {
                 path.last_sent = now;
             }
-            if sheet.data_room() > 0
-                && path.background_in_flight < path.estimate.background_window(cx.config.background_queue)
-            {
+            let may_send = path.paced.is_none() && path.background_room(now, cx.config.background_queue) > 0;
+            if sheet.data_room() > 0 && may_send {
                 path.estimate.starved();
             }
         }
@@ -275,13 +274,14 @@ impl Association {
         let background = urgency == Urgency::Background;
         while sheet.data_room() > 0 {
             let Some(path) = self.paths.get_mut(&number) else { return false };
-            let window = path.estimate.background_window(cx.config.background_queue);
-            let free = window.saturating_sub(path.background_in_flight);
-            if background && free == 0 {
-                return false;
+            let mut room = sheet.data_room();
+            if background {
+                let allowance = path.background_allowance(now, cx.config.background_queue);
+                if allowance == 0 {
+                    return false;
+                }
+                room = room.min(allowance.max(PACKET) as usize);
             }
-            let room = sheet.data_room();
-            let room = if background { room.min(free.max(PACKET) as usize) } else { room };
             let Some(session) = self.sessions.get_mut(&id) else { return false };
             let Some((units, data)) = session.out.next_data(cx, candidate.id, room) else { return true };
             let before = sheet.out.len();

@@ -3,6 +3,7 @@
 mod bounds;
 mod closing;
 mod credit;
+mod foreground;
 mod fuzz;
 mod lattice;
 mod pair;
