@@ -5,29 +5,21 @@
 //! are back for a while, or after [`HEAL`], it is healed, and messages go on for a while. The figure of the round is the
 //! longest time between two answers.
 
-mod client;
-mod lab;
-mod mptcp;
-
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
-use steadfast::Labels;
-use steadfast_testbed::{Lab, enter_user_namespace};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use anyhow::Context;
 
-pub(crate) use client::client;
-
-use crate::child::{Child, Console, Place};
-use crate::failover::lab::{Fault, NETWORKS, Stage};
+use crate::Effort;
+use crate::load::{Bulk, Pace, Pair, Setup};
+use crate::only::{Only, able};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
-use crate::systems::{CONGESTION, Conversation, System, introduce};
+use crate::stage::{Fault, Plan, Stage, allow};
+use crate::systems::{CONGESTION, System};
 use crate::usage::{Nanos, now};
-use crate::{Effort, Part, systems};
 
+const NETWORKS: [Plan; 2] = [Plan::new("near").one_way(10), Plan::new("far").one_way(30)];
 const SCENARIO: &str = "clean";
 const SYSTEMS: [System; 3] = [System::Steadfast, System::Mptcp, System::Tcp];
 const FAULTS: [Fault; 2] = [Fault::Silent, Fault::Down];
@@ -43,30 +35,8 @@ const AFTER: Duration = Duration::from_millis(500);
 const HEAL: Duration = Duration::from_secs(3);
 /// How long after that answers are waited for.
 const CAP: Duration = Duration::from_secs(10);
-/// How long unanswered messages are waited for at the end of a round.
-const DRAIN: Duration = Duration::from_secs(5);
-const GUARD: Duration = Duration::from_secs(30);
-
-/// Orders to the client.
-#[derive(Debug, Serialize, Deserialize)]
-enum Order {
-    /// Wait until every network is in use, then send.
-    Begin,
-    Stop,
-}
-
-/// What the client reports.
-#[derive(Debug, Serialize, Deserialize)]
-enum Report {
-    /// The first message goes out.
-    Began,
-    /// When the newest of the messages that were answered was sent.
-    Answered(Nanos),
-    Done(Round),
-}
-
 /// What a round found.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 struct Round {
     longest_gap: Nanos,
     /// From a message to its answer.
@@ -77,24 +47,13 @@ struct Round {
     cpu_seconds: f64,
 }
 
-pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
+pub(crate) fn run(effort: Effort, only: Only) -> anyhow::Result<Outcome> {
     let rounds = effort.of(2, 10);
-    if Lab::available().is_err() {
-        await_single_thread();
-        enter_user_namespace()?;
-    }
+    allow()?;
     let mut outcome = Outcome::new("failover");
     conditions(&mut outcome, rounds);
-    let mut systems = Vec::new();
-    for system in SYSTEMS {
-        match obstacle(system) {
-            Some(reason) => {
-                eprintln!("SKIPPED {}: {reason}", system.name());
-                outcome.skipped(SCENARIO, system.name(), &reason);
-            }
-            None => systems.push(system),
-        }
-    }
+    let (_, systems) = only.select(&[(SCENARIO, ())], &SYSTEMS)?;
+    let systems = able(systems, &[SCENARIO], &mut outcome);
     let mut found: Vec<(System, Fault, Round)> = Vec::new();
     for round in 1..=rounds {
         for fault in FAULTS {
@@ -167,44 +126,34 @@ fn millis(time: Nanos) -> f64 {
     time as f64 / 1e6
 }
 
-/// What keeps a system from being measured here.
-fn obstacle(system: System) -> Option<String> {
-    (system == System::Mptcp).then(mptcp::obstacle).flatten()
-}
-
 fn measure(system: System, fault: Fault) -> anyhow::Result<Round> {
-    let stage = Stage::new()?;
-    if system == System::Mptcp {
-        mptcp::prepare(&stage)?;
-    }
-    let mut server = Child::start("server", Part::FailoverServer(system), Place::Host(&stage.server))?;
-    let mut client = Child::start("client", Part::FailoverClient(system), Place::Host(&stage.client))?;
-    introduce(&mut client, &mut server, Some(stage.server_address()))?;
-    client.order(&Order::Begin)?;
-    let Report::Began = client.expect("beginning", GUARD)? else { bail!("the client did not begin") };
-    let idle = stage.carried();
+    let stage = Stage::new(&NETWORKS, 1)?;
+    let mut pair = Pair::start(&stage, Setup { system, message: MESSAGE, bulk: Bulk::None })?;
+    let idle = stage.counters();
+    pair.exchange(Pace::Every(PERIOD))?;
     thread::sleep(BEFORE);
     let busy = stage.busiest(&idle);
     let cut_at = now();
     stage.cut(busy, fault)?;
-    await_answer(&client, cut_at, HEAL)?;
+    await_answer(&pair, cut_at, HEAL)?;
     stage.heal(busy, fault)?;
     let healed_at = now();
-    if !await_answer(&client, healed_at, CAP)? {
+    if !await_answer(&pair, healed_at, CAP)? {
         eprintln!("{}: no answer within {CAP:?} after the network was healed", system.name());
     }
-    client.order(&Order::Stop)?;
-    let deadline = now() + GUARD.as_nanos() as Nanos;
-    while now() < deadline {
-        if let Some(Report::Done(round)) = client.poll(GUARD)? {
-            return Ok(round);
-        }
-    }
-    bail!("the client did not stop");
+    let [ours, _] = pair.finish()?;
+    Ok(Round {
+        longest_gap: ours.longest_gap(),
+        longest_wait: ours.longest_wait(),
+        sent: ours.exchanges.len() as u64,
+        lost: ours.lost() as u64,
+        duplicated: ours.duplicated(),
+        cpu_seconds: ours.cpu_seconds,
+    })
 }
 
 /// Waits until messages sent after `since` are answered, and then for a while; `false` if that takes over `limit`.
-fn await_answer(client: &Child, since: Nanos, limit: Duration) -> anyhow::Result<bool> {
+fn await_answer(pair: &Pair, since: Nanos, limit: Duration) -> anyhow::Result<bool> {
     let deadline = since + limit.as_nanos() as Nanos;
     let mut back_at = None;
     loop {
@@ -214,41 +163,8 @@ fn await_answer(client: &Child, since: Nanos, limit: Duration) -> anyhow::Result
             None if time >= deadline => return Ok(false),
             _ => {}
         }
-        if let Some(Report::Answered(sent)) = client.poll(Duration::from_millis(5))?
-            && sent > since
-        {
+        if pair.answered()?.is_some_and(|sent| sent > since) {
             back_at.get_or_insert(time);
         }
-    }
-}
-
-/// Answers everything.
-pub(crate) async fn server(system: System, console: &mut Console) -> anyhow::Result<()> {
-    match systems::server(system, console).await? {
-        Conversation::Steadfast(_endpoint, socket) => {
-            while let Some(message) = socket.recv().await? {
-                let payload = message.into_bytes().await?;
-                socket.send(payload, Labels::foreground()).await?;
-            }
-            Ok(())
-        }
-        Conversation::Plain(mut stream, _listener) => {
-            let mut message = [0; MESSAGE];
-            while stream.read_exact(&mut message).await.is_ok() {
-                stream.write_all(&message).await?;
-            }
-            Ok(())
-        }
-        Conversation::Tls(_) => bail!("not measured here"),
-    }
-}
-
-/// A thread that was joined may still be in the kernel's list for a moment, and then no user namespace can be entered.
-fn await_single_thread() {
-    for _ in 0..1000 {
-        if std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) <= 1 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
     }
 }

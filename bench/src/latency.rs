@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
-use crate::systems::{CONGESTION, Conversation, System, introduce};
+use crate::systems::{CONGESTION, Conversation, Ground, System, introduce};
 use crate::usage::{cpu_seconds, now};
 use crate::{Effort, Part, systems};
 
@@ -86,7 +86,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
 fn measure(system: System, [here, there]: [Place<'_>; 2], count: u32) -> anyhow::Result<RoundTrips> {
     let mut server = Child::start("server", Part::PingServer(system), there)?;
     let mut client = Child::start("client", Part::PingClient(system), here)?;
-    introduce(&mut client, &mut server, None)?;
+    introduce(&mut client, &mut server, Ground::LOOPBACK)?;
     client.order(&Exchange { count })?;
     client.expect("the exchanges", GUARD)
 }
@@ -124,7 +124,7 @@ async fn ask(conversation: &mut Conversation) -> anyhow::Result<()> {
             stream.flush().await?;
             check(stream.read_exact(&mut message).await?)
         }
-        Conversation::Plain(..) => bail!("not measured here"),
+        Conversation::Lanes(_) => bail!("not measured here"),
     }
 }
 
@@ -149,6 +149,6 @@ pub(crate) async fn server(system: System, console: &mut Console) -> anyhow::Res
                 stream.flush().await?;
             }
         }
-        Conversation::Plain(..) => bail!("not measured here"),
+        Conversation::Lanes(_) => bail!("not measured here"),
     }
 }

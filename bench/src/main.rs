@@ -1,13 +1,16 @@
-//! Steadfast and its peers, measured side by side: `cargo xtask bench NAME [--quick] [--json]`.
+//! Steadfast and its peers, measured side by side: `cargo xtask bench NAME [--quick] [--json] [--only NAME,NAME..]`.
 //!
 //! | file | one idea |
 //! |---|---|
-//! | `failover.rs` and below | how long a conversation is silent when its network dies |
+//! | `foreground.rs` | how long a request waits while the link is full |
+//! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
 //! | `sessions.rs` | what idle conversations cost |
+//! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
+//! | `stage.rs` | two hosts and the networks between them |
 //! | `systems.rs` and below | the systems, and how client and server of each find together |
 //! | `child.rs` | the processes that are measured, and what they and the conductor tell each other |
-//! | `outcome.rs`, `spread.rs`, `usage.rs` | what was found; medians; processor time and memory |
+//! | `outcome.rs`, `only.rs`, `spread.rs`, `usage.rs` | what was found, or asked for; medians; processor time and memory |
 //!
 //! Invariants: client and server are a process each, of one thread, whatever the system; systems alternate within a run,
 //! with fresh processes for each measurement; what cannot be measured here is recorded as skipped, with the reason.
@@ -17,10 +20,14 @@
 
 mod child;
 mod failover;
+mod foreground;
 mod latency;
+mod load;
+mod only;
 mod outcome;
 mod sessions;
 mod spread;
+mod stage;
 mod systems;
 mod throughput;
 mod usage;
@@ -31,6 +38,8 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Console;
+use crate::load::Setup;
+use crate::only::Only;
 use crate::outcome::Outcome;
 use crate::systems::System;
 
@@ -51,8 +60,8 @@ impl Effort {
 /// What one of the measured processes does.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Part {
-    FailoverClient(System),
-    FailoverServer(System),
+    LoadClient(Setup),
+    LoadServer(Setup),
     StreamClient(System),
     StreamServer(System),
     PingClient(System),
@@ -81,7 +90,7 @@ fn main() -> ExitCode {
             }
         },
         [] => {
-            eprintln!("Usage: cargo xtask bench NAME [--quick] [--json]");
+            eprintln!("Usage: cargo xtask bench NAME [--quick] [--json] [--only NAME,NAME..]");
             ExitCode::FAILURE
         }
     }
@@ -89,16 +98,20 @@ fn main() -> ExitCode {
 
 /// Runs a benchmark and prints what it found.
 fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
-    let (mut effort, mut json) = (Effort { quick: false }, false);
-    for option in options {
+    let (mut effort, mut json, mut only) = (Effort { quick: false }, false, Only::default());
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
         match *option {
             "--quick" => effort.quick = true,
             "--json" => json = true,
-            other => bail!("cannot make sense of `{other}`; there are --quick and --json"),
+            "--only" => only = Only::of(options.next().context("--only wants NAME,NAME..")?),
+            other => bail!("cannot make sense of `{other}`; there are --quick, --json and --only NAMES"),
         }
     }
     let mut outcome = match name {
-        "failover" => failover::run(effort)?,
+        "foreground" => foreground::run(effort, only)?,
+        "failover" => failover::run(effort, only)?,
+        _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
         "latency" => latency::run(effort)?,
         "sessions" => sessions::run(effort)?,
@@ -127,8 +140,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
     let console = &mut console;
     runtime.block_on(async {
         match part {
-            Part::FailoverClient(system) => failover::client(system, console).await,
-            Part::FailoverServer(system) => failover::server(system, console).await,
+            Part::LoadClient(setup) => load::client(setup, console).await,
+            Part::LoadServer(setup) => load::server(setup, console).await,
             Part::StreamClient(system) => throughput::client(system, console).await,
             Part::StreamServer(system) => throughput::server(system, console).await,
             Part::PingClient(system) => latency::client(system, console).await,

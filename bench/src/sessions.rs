@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
-use crate::systems::{Connect, Connected, Keys, Listen, Listening, endpoint, introduce};
+use crate::systems::{Connect, Connected, Ground, Keys, Listen, Listening, endpoint, introduce};
 use crate::usage::{cpu_seconds, raise_descriptor_limit, resident_bytes};
 use crate::{Effort, Part};
 
@@ -108,7 +108,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
 fn measure(part: Part, count: usize, idle: Duration) -> anyhow::Result<Cost> {
     let mut server = Child::start("server", Part::SessionsServer, Place::Here)?;
     let mut client = Child::start("client", part, Place::Here)?;
-    introduce(&mut client, &mut server, None)?;
+    introduce(&mut client, &mut server, Ground::LOOPBACK)?;
     let look = |client: &mut Child, server: &mut Child| -> anyhow::Result<(u64, f64)> {
         let mut both = (0, 0.0);
         for child in [client, server] {

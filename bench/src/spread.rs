@@ -27,6 +27,10 @@ impl Spread {
         self.percentile(50)
     }
 
+    pub(crate) fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     pub(crate) fn min(&self) -> f64 {
         self.0[0]
     }
@@ -45,6 +49,7 @@ mod tests {
     fn ranks_are_the_nearest() {
         let spread = Spread::of([5.0, 1.0, 4.0, 2.0, 3.0]).unwrap();
         assert_eq!((spread.min(), spread.median(), spread.max()), (1.0, 3.0, 5.0));
+        assert_eq!(spread.mean(), 3.0);
         assert_eq!(spread.percentile(99), 5.0);
         assert_eq!(spread.percentile(20), 1.0);
         assert_eq!(spread.percentile(21), 2.0);

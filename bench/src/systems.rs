@@ -1,6 +1,8 @@
 //! The systems that are measured, and how a client and a server of each find together.
 
 pub(crate) mod endpoint;
+pub(crate) mod lanes;
+pub(crate) mod mptcp;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
@@ -10,10 +12,11 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use steadfast::{Endpoint, Identity, MultiSocket};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use crate::child::{Child, Console, tell};
+use crate::systems::lanes::Lanes;
 
 /// How long finding together may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -21,12 +24,15 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The congestion control of every TCP connection of every system; Steadfast asks for it by itself.
 pub(crate) const CONGESTION: &str = "cubic";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A system that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum System {
     Steadfast,
-    /// One plain TCP connection.
+    /// Plain TCP, a connection for each lane.
     Tcp,
-    /// One plain connection of the kernel's Multipath TCP.
+    /// One plain TCP connection for all lanes, of which the first goes ahead where bytes wait in the application.
+    TcpOne,
+    /// The kernel's Multipath TCP, a connection for each lane.
     Mptcp,
     /// TLS 1.3 over one TCP connection: tokio and rustls.
     TcpTls,
@@ -38,9 +44,15 @@ impl System {
         match self {
             Self::Steadfast => "steadfast",
             Self::Tcp => "tcp",
+            Self::TcpOne => "tcp_one",
             Self::Mptcp => "mptcp",
             Self::TcpTls => "tcp_tls",
         }
+    }
+
+    /// What keeps it from being measured here.
+    pub(crate) fn obstacle(self) -> Option<String> {
+        (self == Self::Mptcp).then(mptcp::obstacle).flatten()
     }
 }
 
@@ -50,11 +62,33 @@ pub(crate) struct Keys {
     pub(crate) keys: Vec<String>,
 }
 
-/// To the server: whom to trust, and on which address to listen; on the loopback if there is none.
+/// Where two processes meet, and what they have between them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ground {
+    /// The server's addresses, one on each network; on the loopback there are none.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// How many conversations at once; Steadfast needs but one.
+    pub(crate) lanes: u8,
+}
+
+impl Ground {
+    /// One conversation on the loopback.
+    pub(crate) const LOOPBACK: Self = Self { addresses: Vec::new(), lanes: 1 };
+
+    fn is_loopback(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    fn first(&self) -> IpAddr {
+        self.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// To the server: whom to trust, and where to listen.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Listen {
     pub(crate) keys: Vec<String>,
-    pub(crate) address: Option<IpAddr>,
+    pub(crate) ground: Ground,
 }
 
 /// Where the server listens.
@@ -71,34 +105,28 @@ pub(crate) struct Listening {
 pub(crate) struct Connect {
     pub(crate) contact: String,
     pub(crate) certificate: Vec<u8>,
-    /// Whether both are on the same host.
-    pub(crate) loopback: bool,
+    pub(crate) ground: Ground,
 }
 
 /// The client has its conversation.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Connected;
 
-/// One conversation of any system.
+/// What client and server have between them.
 #[derive(Debug)]
 pub(crate) enum Conversation {
     /// The endpoint lives as long as this does.
     Steadfast(Endpoint, MultiSocket),
-    /// A server keeps listening: further subflows are taken only as long as it does.
-    Plain(TcpStream, Option<TcpListener>),
     Tls(Box<TlsStream<TcpStream>>),
+    Lanes(Lanes),
 }
 
 /// The conductor's part: lets a client and a server find together.
-pub(crate) fn introduce(
-    client: &mut Child,
-    server: &mut Child,
-    address: Option<IpAddr>,
-) -> anyhow::Result<()> {
+pub(crate) fn introduce(client: &mut Child, server: &mut Child, ground: Ground) -> anyhow::Result<()> {
     let Keys { keys } = client.expect("making keys", LIMIT)?;
-    server.order(&Listen { keys, address })?;
+    server.order(&Listen { keys, ground: ground.clone() })?;
     let Listening { contact, certificate } = server.expect("listening", LIMIT)?;
-    client.order(&Connect { contact, certificate, loopback: address.is_none() })?;
+    client.order(&Connect { contact, certificate, ground })?;
     client.expect::<Connected>("connecting", LIMIT).map(drop)
 }
 
@@ -106,16 +134,15 @@ pub(crate) fn introduce(
 pub(crate) async fn client(system: System, console: &mut Console) -> anyhow::Result<Conversation> {
     let identity = Identity::generate()?;
     tell(&Keys { keys: vec![identity.fingerprint().to_string()] });
-    let Connect { contact, certificate, loopback } = console.hear().await?;
+    let Connect { contact, certificate, ground } = console.hear().await?;
     let conversation = match system {
         System::Steadfast => {
-            let endpoint = endpoint::builder(identity, loopback).bind().await?;
+            let endpoint = endpoint::builder(identity, ground.is_loopback()).bind().await?;
             let socket = endpoint.connect(contact).await?;
             Conversation::Steadfast(endpoint, socket)
         }
-        System::Tcp | System::Mptcp => {
-            let stream = stream::connect(contact.parse()?, system == System::Mptcp).await?;
-            Conversation::Plain(stream, None)
+        System::Tcp | System::TcpOne | System::Mptcp => {
+            Conversation::Lanes(stream::client(system, contact.parse()?, ground.lanes).await?)
         }
         System::TcpTls => {
             let stream = stream::connect(contact.parse()?, false).await?;
@@ -128,25 +155,24 @@ pub(crate) async fn client(system: System, console: &mut Console) -> anyhow::Res
 
 /// The server's part: takes one conversation.
 pub(crate) async fn server(system: System, console: &mut Console) -> anyhow::Result<Conversation> {
-    let Listen { keys, address } = console.hear().await?;
-    let loopback = address.is_none();
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    if system == System::Steadfast {
-        let endpoint = endpoint::server(&keys, loopback).await?;
-        tell(&Listening { contact: endpoint.contact(), certificate: Vec::new() });
-        let socket = endpoint.accept().await.context("the endpoint was closed")?;
-        return Ok(Conversation::Steadfast(endpoint, socket));
+    let Listen { keys, ground } = console.hear().await?;
+    match system {
+        System::Steadfast => {
+            let endpoint = endpoint::server(&keys, ground.is_loopback()).await?;
+            tell(&Listening { contact: endpoint.contact(), certificate: Vec::new() });
+            let socket = endpoint.accept().await.context("the endpoint was closed")?;
+            Ok(Conversation::Steadfast(endpoint, socket))
+        }
+        System::Tcp | System::TcpOne | System::Mptcp => {
+            Ok(Conversation::Lanes(stream::server(system, &ground).await?))
+        }
+        System::TcpTls => {
+            let listener = stream::listen(SocketAddr::new(ground.first(), 0), false)?;
+            let acceptor = tls::Acceptor::new()?;
+            let contact = listener.local_addr()?.to_string();
+            tell(&Listening { contact, certificate: acceptor.certificate() });
+            let stream = stream::accept(&listener).await?;
+            Ok(Conversation::Tls(Box::new(acceptor.accept(stream).await?.into())))
+        }
     }
-    let multipath = system == System::Mptcp;
-    // A further subflow is taken only where its own address is listened on.
-    let listened = if multipath { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { address };
-    let listener = stream::listen(SocketAddr::new(listened, 0), multipath)?;
-    let contact = SocketAddr::new(address, listener.local_addr()?.port()).to_string();
-    let acceptor = tls::Acceptor::new()?;
-    tell(&Listening { contact, certificate: acceptor.certificate() });
-    let stream = stream::accept(&listener).await?;
-    Ok(match system {
-        System::TcpTls => Conversation::Tls(Box::new(acceptor.accept(stream).await?.into())),
-        _ => Conversation::Plain(stream, Some(listener)),
-    })
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsStream;
 use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
 use crate::spread::Spread;
-use crate::systems::{CONGESTION, Conversation, System, introduce};
+use crate::systems::{CONGESTION, Conversation, Ground, System, introduce};
 use crate::usage::{Nanos, cpu_seconds, now};
 use crate::{Effort, Part, systems};
 
@@ -80,7 +80,7 @@ fn measure(system: System, seconds: f64) -> anyhow::Result<(f64, f64)> {
     let [here, there] = Place::two_cores();
     let mut server = Child::start("server", Part::StreamServer(system), there)?;
     let mut client = Child::start("client", Part::StreamClient(system), here)?;
-    introduce(&mut client, &mut server, None)?;
+    introduce(&mut client, &mut server, Ground::LOOPBACK)?;
     client.order(&Stream { seconds })?;
     let limit = GUARD + Duration::from_secs_f64(seconds);
     let received: Moved = server.expect("the stream", limit)?;
@@ -118,7 +118,7 @@ pub(crate) async fn client(system: System, console: &mut Console) -> anyhow::Res
             tell(&Moved { bytes, cpu_seconds: cpu_seconds() - used, gbps: 0.0 });
             console.hear::<()>().await
         }
-        Conversation::Plain(..) => bail!("not measured here"),
+        Conversation::Lanes(_) => bail!("not measured here"),
     }
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn server(system: System, console: &mut Console) -> anyhow::Res
     match &conversation {
         Conversation::Steadfast(_, socket) => drain_messages(socket, &mut meter).await?,
         Conversation::Tls(_) => {}
-        Conversation::Plain(..) => bail!("not measured here"),
+        Conversation::Lanes(_) => bail!("not measured here"),
     }
     if let Conversation::Tls(stream) = conversation {
         drain_bytes(*stream, &mut meter).await?;

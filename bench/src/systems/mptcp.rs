@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use steadfast_testbed::Host;
 
-use super::lab::Stage;
-use crate::systems::stream;
+use super::stream;
+use crate::stage::Stage;
 
 const ENABLED: &str = "/proc/sys/net/mptcp/enabled";
 /// How long the second subflow may take.
 const JOIN: Duration = Duration::from_secs(5);
 
 /// What is missing, and what would help.
-pub(super) fn obstacle() -> Option<String> {
+pub(crate) fn obstacle() -> Option<String> {
     if let Err(error) = fs::metadata(ENABLED) {
         return Some(format!("this kernel has no Multipath TCP ({ENABLED}: {error}); it needs CONFIG_MPTCP"));
     }
@@ -38,15 +38,19 @@ pub(super) fn obstacle() -> Option<String> {
     }
 }
 
-/// The server tells its other address to the client, which opens a subflow to it. Nothing else would have to be set up:
-/// addresses lead to interfaces by the routes.
-pub(super) fn prepare(stage: &Stage) -> anyhow::Result<()> {
+/// The server tells its further addresses to the client, which opens a subflow to each. Nothing else would have to
+/// be set up: addresses lead to interfaces by the routes.
+pub(crate) fn prepare(stage: &Stage) -> anyhow::Result<()> {
+    let addresses = stage.server_addresses();
+    let subflows = (addresses.len() - 1).to_string();
     for host in [&stage.client, &stage.server] {
         host.run(|| fs::write(ENABLED, "1")).context("cannot enable Multipath TCP on a host of the lab")?;
-        ip(host, &["mptcp", "limits", "set", "subflow", "1", "add_addr_accepted", "1"])?;
+        ip(host, &["mptcp", "limits", "set", "subflow", &subflows, "add_addr_accepted", &subflows])?;
     }
-    let (address, interface) = stage.other_end();
-    ip(&stage.server, &["mptcp", "endpoint", "add", &address.to_string(), "dev", &interface, "signal"])
+    for (address, interface) in addresses.iter().zip(stage.networks()).skip(1) {
+        ip(&stage.server, &["mptcp", "endpoint", "add", &address.to_string(), "dev", &interface, "signal"])?;
+    }
+    Ok(())
 }
 
 fn ip(host: &Host, arguments: &[&str]) -> anyhow::Result<()> {
@@ -59,21 +63,19 @@ fn ip(host: &Host, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until a second subflow has joined the one connection of this host.
-pub(super) async fn await_second_subflow() -> anyhow::Result<()> {
+/// Waits until so many further subflows have joined the connections of this host.
+pub(crate) async fn await_joined(subflows: usize) -> anyhow::Result<()> {
     let joined = async {
-        loop {
-            if counter("MPTcpExt:", "MPJoinSynAckRx")? > 0 {
-                // The handshake of a join has four steps, of which this is the second.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return anyhow::Ok(());
-            }
+        while counter("MPTcpExt:", "MPJoinSynAckRx")? < subflows as u64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // The handshake of a join has four steps, of which this is the second.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        anyhow::Ok(())
     };
     match tokio::time::timeout(JOIN, joined).await {
         Ok(result) => result,
-        Err(_) => bail!("no second subflow within {JOIN:?}"),
+        Err(_) => bail!("no {subflows} further subflows within {JOIN:?}"),
     }
 }
 
