@@ -70,7 +70,10 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
         ["soak", name] => soak::run(Some(name)),
         ["replay", seed] => soak::replay(seed),
         ["bench"] => {
-            print!("Usage: cargo xtask bench NAME [--quick] [--json] [--only SCENARIO,SYSTEM..]\n\n{}", bench::list());
+            print!(
+                "Usage: cargo xtask bench NAME [--quick] [--json] [--only SCENARIO,SYSTEM..]\n\n{}",
+                bench::list()
+            );
             Ok(true)
         }
         ["bench", name, options @ ..] => bench::run(name, options),

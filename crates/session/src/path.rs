@@ -52,7 +52,8 @@ pub(crate) struct Flight {
     pub(crate) cargo: Cargo,
     pub(crate) bytes: u32,
     pub(crate) at: Instant,
-    pub(crate) background: bool,
+    /// Counts against the window of bulk: background, and what of foreground is large.
+    pub(crate) bulk: bool,
     /// Memory of the cargo beside the flight itself, in bytes.
     weight: u32,
 }
@@ -84,7 +85,7 @@ pub(crate) struct Path {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) in_flight: u64,
-    pub(crate) background_in_flight: u64,
+    pub(crate) bulk_in_flight: u64,
     cargo_weight: u64,
     pub(crate) last_progress: Instant,
     pub(crate) received: u64,
@@ -104,7 +105,9 @@ pub(crate) struct Path {
     pub(crate) pong_due: Option<u64>,
     pub(crate) estimate: Estimate,
     steering: Steering,
-    /// Background waits for its pace until then.
+    /// Foreground since background last had its share, in bytes.
+    pub(crate) foreground_run: u64,
+    /// Bulk waits for its pace until then.
     pub(crate) paced: Option<Instant>,
     /// Bytes of frames, sent and received.
     pub(crate) bytes: [u64; 2],
@@ -161,7 +164,7 @@ impl Path {
             sent: 0,
             acked: 0,
             in_flight: 0,
-            background_in_flight: 0,
+            bulk_in_flight: 0,
             cargo_weight: 0,
             last_progress: now,
             received: 0,
@@ -179,6 +182,7 @@ impl Path {
             pong_due: None,
             estimate: Estimate::default(),
             steering: Steering::default(),
+            foreground_run: 0,
             paced: None,
             bytes: [0; 2],
             introduced: BTreeSet::new(),
@@ -200,21 +204,21 @@ impl Path {
     }
 
     /// A counted frame goes out.
-    pub(crate) fn fly(&mut self, now: Instant, cargo: Cargo, bytes: usize, background: bool) {
+    pub(crate) fn fly(&mut self, now: Instant, cargo: Cargo, bytes: usize, bulk: bool) {
         if self.flights.is_empty() {
             self.last_progress = now;
             self.estimate.idle();
         }
         self.sent += 1;
         self.in_flight += bytes as u64;
-        if background {
-            self.background_in_flight += bytes as u64;
+        if bulk {
+            self.bulk_in_flight += bytes as u64;
             self.steering.sent(now, &self.estimate, bytes as u64);
         }
         self.last_sent = now;
         let weight = cargo.weight();
         self.cargo_weight += u64::from(weight);
-        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, background, weight });
+        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, bulk, weight });
     }
 
     /// The next flight that a report of `count` frames covers.
@@ -226,14 +230,14 @@ impl Path {
         self.acked += 1;
         self.in_flight -= u64::from(flight.bytes);
         self.cargo_weight -= u64::from(flight.weight);
-        if flight.background {
-            self.background_in_flight -= u64::from(flight.bytes);
+        if flight.bulk {
+            self.bulk_in_flight -= u64::from(flight.bytes);
         }
         Some(flight)
     }
 
     /// A report about this path came in on it: `bytes` landed since the last one, the newest of them sent at `sent`.
-    /// `queue` is the time that background may wait in the network.
+    /// `queue` is the time that bulk may wait in the network.
     pub(crate) fn reported(
         &mut self,
         now: Instant,
@@ -251,16 +255,16 @@ impl Path {
         }
     }
 
-    /// How many more bytes of background may be given to this path.
-    pub(crate) fn background_room(&self, now: Instant, queue: Duration) -> u64 {
+    /// How many more bytes of bulk may be given to this path.
+    pub(crate) fn bulk_room(&self, now: Instant, queue: Duration) -> u64 {
         let window = self.steering.window(now, &self.estimate, queue);
-        window.saturating_sub(self.background_in_flight)
+        window.saturating_sub(self.bulk_in_flight)
     }
 
-    /// How many bytes of background may leave now, by window and pace. If only the pace speaks against it, the path is
+    /// How many bytes of bulk may leave now, by window and pace. If only the pace speaks against it, the path is
     /// asked again when it does no longer.
-    pub(crate) fn background_allowance(&mut self, now: Instant, queue: Duration) -> u64 {
-        let room = self.background_room(now, queue);
+    pub(crate) fn bulk_allowance(&mut self, now: Instant, queue: Duration) -> u64 {
+        let room = self.bulk_room(now, queue);
         let allowance = self.steering.allowance(now, &self.estimate);
         if room > 0 && allowance == 0 {
             self.paced = Some(self.steering.due());

@@ -1,6 +1,7 @@
-//! Background on a path: how much of it may be in flight, so that an urgent message waits for almost nothing.
+//! Bulk on a path (background, and large messages of foreground): how much of it may be in flight, so that a small urgent
+//! message waits for almost nothing.
 //!
-//! Bytes given to the kernel cannot be taken back, and networks queue a second of them and more. So background in flight
+//! Bytes given to the kernel cannot be taken back, and networks queue a second of them and more. So bulk in flight
 //! is bounded by what the path holds at its delivery rate over its round trip without our own queue, and a short queue
 //! more, which keeps the path busy. Rate and queue are measured on the peer's clock and one way, because round trips also
 //! tell of the queue in the other direction, which other traffic has made.
@@ -17,9 +18,9 @@ const PACKETS: u64 = 2;
 const PACKET: u64 = 1500;
 /// In flight before the first measurement, in bytes: what TCP itself begins with.
 const FIRST_WINDOW: u64 = 16 * 1024;
-/// Where others keep the queue long, background keeps this share of the rate that the path had before.
+/// Where others keep the queue long, bulk keeps this share of the rate that the path had before.
 const FOREIGN_SHARE: u64 = 16;
-/// Background leaves at this many tenths of the rate, or twice as fast while that still grows: bytes that leave in a burst
+/// Bulk leaves at this many tenths of the rate, or twice as fast while that still grows: bytes that leave in a burst
 /// queue in one, and reports that waited behind the other direction's bytes come in bursts.
 const PACE: u64 = 11;
 /// How much of the pace may be made up for at once, and is sent at once: timers are late.
@@ -50,7 +51,7 @@ pub(crate) struct Steering {
     /// Reports of this round, and their bytes.
     reports: (u64, u64),
     late_rounds: u32,
-    /// When the pace next allows background.
+    /// When the pace next allows any.
     due: Instant,
     /// Highest rates of the last two windows, in bytes a second.
     ceiling: [u64; 2],
@@ -134,7 +135,7 @@ impl Steering {
         self.ceiling[0] = self.ceiling[0].max(rate);
     }
 
-    /// Background of this many bytes leaves.
+    /// Bulk of this many bytes leaves.
     pub(crate) fn sent(&mut self, now: Instant, estimate: &Estimate, bytes: u64) {
         if let Some(pace) = pace(estimate) {
             let earliest = Instant(now.0.saturating_sub(nanos(BURST)));
@@ -142,12 +143,12 @@ impl Steering {
         }
     }
 
-    /// When the pace next allows background.
+    /// When the pace next allows any.
     pub(crate) const fn due(&self) -> Instant {
         self.due
     }
 
-    /// How many bytes of background the pace allows now.
+    /// How many bytes of bulk the pace allows now.
     pub(crate) fn allowance(&self, now: Instant, estimate: &Estimate) -> u64 {
         match pace(estimate) {
             None => u64::MAX,
@@ -156,7 +157,7 @@ impl Steering {
         }
     }
 
-    /// How many bytes of background may be in flight; `queue` is the time that they may wait in the network.
+    /// How many bytes of bulk may be in flight; `queue` is the time that they may wait in the network.
     pub(crate) fn window(&self, now: Instant, estimate: &Estimate, queue: Duration) -> u64 {
         let window = self.steered(estimate, queue);
         let draining = self.drain_until.is_some_and(|until| now < until);

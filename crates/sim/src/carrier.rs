@@ -11,7 +11,7 @@ const SEGMENT: usize = 1448;
 /// What the send buffer takes before the sender counts as blocked.
 const SEND_BUFFER: usize = 32 * 1024;
 /// What is in flight at most.
-const WINDOW: usize = 256 * 1024;
+const WINDOW: usize = 4 * 1024 * 1024;
 /// First and longest retransmission timeout.
 const RTO: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 

@@ -16,6 +16,8 @@ use steadfast_wire::{Frame, Instant, PathNumber, Rule, SessionId, Urgency};
 const LOOK: usize = 16;
 /// What a large message is taken for at least, in bytes: its bandwidth counts, not its round trip.
 const LARGE: u64 = 64 * 1024;
+/// After so many bytes of foreground a packet of waiting background goes first, so that it never starves.
+const FOREGROUND_RUN: u64 = 16 * PACKET;
 /// The least time a message of either size is judged by: what fits one packet counts as that.
 const PACKET: u64 = 1500;
 
@@ -73,6 +75,7 @@ impl Association {
             self.fill_control(cx, now, number, &mut sheet);
         }
         if up {
+            self.fill_share(cx, now, number, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Background, &mut sheet);
         }
@@ -85,7 +88,7 @@ impl Association {
             if sheet.used() > 0 {
                 path.last_sent = now;
             }
-            let may_send = path.paced.is_none() && path.background_room(now, cx.config.background_queue) > 0;
+            let may_send = path.paced.is_none() && path.bulk_room(now, cx.config.background_queue) > 0;
             if sheet.data_room() > 0 && may_send {
                 path.estimate.starved();
             }
@@ -212,6 +215,19 @@ impl Association {
         }
     }
 
+    /// A packet of background before foreground that would not let it pass otherwise.
+    fn fill_share(&mut self, cx: &mut Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        if path.foreground_run < FOREGROUND_RUN || path.bulk_allowance(now, cx.config.background_queue) == 0 {
+            return;
+        }
+        path.foreground_run = 0;
+        let max = sheet.max;
+        sheet.max = max.min(sheet.used() + PACKET as usize);
+        self.fill_data(cx, now, number, Urgency::Background, sheet);
+        sheet.max = max;
+    }
+
     fn fill_data(
         &mut self,
         cx: &mut Context,
@@ -263,22 +279,21 @@ impl Association {
             }
             return true;
         };
-        let takes = match urgency {
-            Urgency::Foreground => best == number,
-            Urgency::Background => self.shares(cx, now, &rule, number, best, candidate),
-        };
+        let background = urgency == Urgency::Background;
+        let bulk = background || !candidate.small;
+        let takes = if bulk { self.shares(cx, now, &rule, number, best, candidate) } else { best == number };
         if !takes {
             return true;
         }
         self.introduce(now, number, id, sheet);
-        let background = urgency == Urgency::Background;
         while sheet.data_room() > 0 {
             let Some(path) = self.paths.get_mut(&number) else { return false };
             let mut room = sheet.data_room();
-            if background {
-                let allowance = path.background_allowance(now, cx.config.background_queue);
+            if bulk {
+                let allowance = path.bulk_allowance(now, cx.config.background_queue);
                 if allowance == 0 {
-                    return false;
+                    // What is small and urgent may pass a large message.
+                    return !background;
                 }
                 room = room.min(allowance.max(PACKET) as usize);
             }
@@ -287,9 +302,12 @@ impl Association {
             let before = sheet.out.len();
             data.encode(sheet.out);
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
-            path.fly(now, cargo, sheet.out.len() - before, background);
+            let bytes = sheet.out.len() - before;
+            path.fly(now, cargo, bytes, bulk);
             if background {
                 self.turn = id;
+            } else {
+                path.foreground_run += bytes as u64;
             }
         }
         debug_assert!(sheet.used() <= sheet.max + MAX_BODY);
@@ -348,7 +366,7 @@ impl Association {
         }
     }
 
-    /// Whether a path takes its share of a background message: all allowed paths do, as long as a piece here is
+    /// Whether a path takes its share of a message of bulk: all allowed paths do, as long as a piece here is
     /// there no later than the rest would be on the best one.
     fn shares(
         &self,

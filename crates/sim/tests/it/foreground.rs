@@ -3,6 +3,7 @@
 use crate::pair::{A, B, Pair, ordered, pattern};
 use bytes::Bytes;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use steadfast_session::{Config, OrderRequest, Ordering};
 use steadfast_sim::world::Attachment;
 use steadfast_wire::{Instant, Labels, MessageId};
@@ -19,6 +20,8 @@ struct Load {
     trips: Vec<Duration>,
     /// Bytes of background that came in at each host.
     moved: [usize; 2],
+    /// The same by message, of both hosts.
+    streamed: BTreeMap<u64, usize>,
 }
 
 impl Load {
@@ -28,7 +31,15 @@ impl Load {
         for &host in directions {
             bulk[host] = Some(pair.begin_stream(host, Labels::background(), OrderRequest::Default));
         }
-        Self { pair, bulk, payload: pattern(7, PIECE), asked: None, trips: Vec::new(), moved: [0; 2] }
+        Self {
+            pair,
+            bulk,
+            payload: pattern(7, PIECE),
+            asked: None,
+            trips: Vec::new(),
+            moved: [0; 2],
+            streamed: BTreeMap::new(),
+        }
     }
 
     /// Keeps the send buffers full and exchanges messages for so long; returns the exchanges' times, sorted.
@@ -49,7 +60,7 @@ impl Load {
             if self.asked.is_none() && self.pair.world.now >= next {
                 next = self.pair.world.now + 100 * MS;
                 self.asked = Some(self.pair.world.now);
-                self.pair.send(A, Labels::foreground(), OrderRequest::Default, pattern(1, 128));
+                self.pair.send(A, Labels::foreground(), OrderRequest::Unordered, pattern(1, 128));
             }
             self.pair.run(MS);
             self.answer();
@@ -66,7 +77,7 @@ impl Load {
             found
         };
         for _ in 0..small(&mut self.pair.taken[B]) {
-            self.pair.send(B, Labels::foreground(), OrderRequest::Default, pattern(2, 128));
+            self.pair.send(B, Labels::foreground(), OrderRequest::Unordered, pattern(2, 128));
         }
         if small(&mut self.pair.taken[A]) > 0
             && let Some(asked) = self.asked.take()
@@ -74,8 +85,9 @@ impl Load {
             self.trips.push(self.pair.world.now.since(asked));
         }
         for host in [A, B] {
-            for (bytes, _) in self.pair.streams[host].values_mut() {
+            for (id, (bytes, _)) in &mut self.pair.streams[host] {
                 self.moved[host] += bytes.len();
+                *self.streamed.entry(*id).or_default() += bytes.len();
                 bytes.clear();
             }
         }
@@ -142,4 +154,70 @@ fn background_follows_the_rate_of_its_path() {
         assert!(p99 <= 75 * MS, "{megabits} Mbit/s: {p99:?}");
         assert!(had >= 0.9, "{megabits} Mbit/s: background had {had:.3} of the link");
     }
+}
+
+fn two(first: (u64, u64), second: (u64, u64)) -> [Attachment; 2] {
+    [first, second].map(|(megabits, rtt)| Attachment::new(megabits * 125_000, Duration::from_millis(rtt) / 4))
+}
+
+#[test]
+fn all_networks_carry_a_message_and_none_of_them_its_tail() {
+    let cases = [
+        ((100, 20), (100, 20)),
+        ((100, 20), (100, 60)),
+        ((80, 20), (20, 60)),
+        ((80, 60), (20, 20)),
+        ((1, 40), (8, 40)),
+    ];
+    for labels in [Labels::background(), Labels::foreground()] {
+        for (first, second) in cases {
+            let what = format!("{first:?} and {second:?} Mbit/s and ms, {labels:?}");
+            let mut pair =
+                Pair::open(4, &Config::default(), &two(first, second), ordered(Ordering::PerUrgency));
+            let bytes = (first.0 + second.0) * 125_000 * 2;
+            // At first nothing is known of the networks.
+            for limit in [2600, 2200] {
+                let begun = pair.world.now;
+                let order = OrderRequest::Default;
+                let id = pair.on(A, |core, now, session| {
+                    core.begin(now, session, labels.clone(), order, Some(bytes)).expect("it begins")
+                });
+                let payload = pattern(1, bytes as usize);
+                for at in (0..payload.len()).step_by(PIECE) {
+                    pair.write(A, id, &payload.slice(at..payload.len().min(at + PIECE)));
+                }
+                pair.finish_stream(A, id);
+                pair.until("it is there", |pair| {
+                    pair.streams[B].get(&id.0).is_some_and(|(_, end)| *end == Some(true))
+                });
+                let took = pair.world.now.since(begun);
+                assert!(took <= limit * MS, "{what}: two seconds' worth took {took:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn foreground_in_bulk_leaves_room_for_what_is_small_and_a_share_to_background() {
+    let mut load = Load::new(5, &link(20, 40), &[A]);
+    load.run(SETTLE);
+    let id = load.pair.begin_stream(A, Labels::foreground(), OrderRequest::Unordered);
+    let before = load.moved[B];
+    let end = load.pair.world.now + LOOK;
+    let (mut trips, mut written) = (Vec::new(), 0);
+    while load.pair.world.now < end {
+        // Always enough for the link, and never so much that the send buffer is full.
+        while written < load.streamed.get(&id.0).copied().unwrap_or_default() + 8 * PIECE {
+            let payload = load.payload.clone();
+            load.pair.write(A, id, &payload);
+            written += PIECE;
+        }
+        trips.extend(load.run(20 * MS));
+    }
+    trips.sort_unstable();
+    let p99 = percentile(&trips, 99);
+    assert!(p99 <= 75 * MS, "{p99:?}");
+    let (urgent, all) = (load.streamed[&id.0], load.moved[B] - before);
+    let share = 1.0 - urgent as f64 / all as f64;
+    assert!((0.04..0.1).contains(&share), "background had {share:.3}");
 }
