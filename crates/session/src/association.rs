@@ -11,6 +11,7 @@ use crate::association::dial::Dials;
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
+use crate::learned::Pair;
 use crate::ledger::{Dues, Ledger};
 use crate::path::{Cargo, Path};
 use crate::session::{Ending, Join, Session};
@@ -26,6 +27,7 @@ use steadfast_wire::{
 };
 
 mod dial;
+mod forecast;
 mod receive;
 mod recover;
 mod transmit;
@@ -148,10 +150,17 @@ impl Association {
             remote: path.address,
             rtt: path.estimate.rtt(),
             rate: path.estimate.rate(),
+            arrival_rate: path.arrival_rate(),
             suspect: path.suspect.is_some(),
             sent: path.bytes[0],
             received: path.bytes[1],
         }
+    }
+
+    /// The networks of a path, for what is learned of them.
+    pub(crate) fn pair_of(&self, cx: &Context, path: &Path) -> Option<Pair> {
+        let remote = self.remote_network(path.remote)?;
+        Some((cx.network_name(path.local), self.peer, remote.name.clone()))
     }
 
     /// A session joins: a new one, or one that another association had.
@@ -392,6 +401,9 @@ impl Association {
         self.gone.push(number);
         self.dial_dirty = true;
         let was_up = path.is_up();
+        if let Some(pair) = self.pair_of(cx, &path).filter(|_| was_up) {
+            cx.learned.note(now, pair, &path.estimate);
+        }
         let info = self.info(cx, &path);
         self.dials.failed(cx, now, &path, was_up);
         let flights = core::mem::take(&mut path.flights);

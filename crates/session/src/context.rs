@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::event::{Action, Event};
 use crate::journal::{Effect, JournalEntry, Record};
+use crate::learned::Learned;
 use crate::rng::Rng;
 use crate::stats::Stats;
 use alloc::collections::VecDeque;
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     /// Those of before the last change, so that what it took away has a name.
     pub(crate) former_networks: Vec<Network>,
     pub(crate) networks_epoch: u64,
+    pub(crate) learned: Learned,
     pub(crate) events: VecDeque<Event>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) stats: Stats,
@@ -41,6 +43,7 @@ impl Context {
             networks: Vec::new(),
             former_networks: Vec::new(),
             networks_epoch: 1,
+            learned: Learned::default(),
             events: VecDeque::new(),
             actions: VecDeque::new(),
             stats: Stats::default(),

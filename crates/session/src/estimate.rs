@@ -12,15 +12,17 @@ const RATE_ROUNDS: usize = 8;
 /// A round of rate measurement is a round trip, at least and at most this long.
 const ROUND: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 /// Before the first measurement.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Before the first measurement, in bytes a second.
-const INITIAL_RATE: u64 = 1_000_000;
+pub(crate) const INITIAL_RATE: u64 = 1_000_000;
 /// Rounds without growth after which the path counts as full.
 const PLATEAU: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(crate) struct Estimate {
     srtt: Option<Duration>,
+    /// Of the last path between the same networks. Nothing is suspect by it.
+    expected_rtt: Option<Duration>,
     rttvar: Duration,
     /// When a round trip was last measured.
     measured: Option<Instant>,
@@ -44,7 +46,7 @@ impl Estimate {
 
     /// Smoothed round trip, or a guess.
     pub(crate) fn rtt_or_guess(&self) -> Duration {
-        self.srtt.unwrap_or(INITIAL_RTT)
+        self.srtt.or(self.expected_rtt).unwrap_or(INITIAL_RTT)
     }
 
     pub(crate) const fn measured(&self) -> Option<Instant> {
@@ -59,6 +61,20 @@ impl Estimate {
     /// Least round trip of the last ten to twenty seconds.
     pub(crate) fn least_rtt(&self) -> Duration {
         self.least.iter().flatten().min().copied().unwrap_or_else(|| self.rtt_or_guess())
+    }
+
+    /// What a path is expected to be like until it is measured.
+    pub(crate) fn expect(&mut self, rtt: Duration, rate: Option<u64>) {
+        self.expected_rtt = Some(rtt);
+        if let Some(rate) = rate.filter(|_| self.rates.is_empty()) {
+            self.rates.push_back(rate - rate / 10);
+            self.started();
+        }
+    }
+
+    /// Recent delivery rates in bytes a second.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = u64> {
+        self.rates.iter().copied()
     }
 
     /// Highest recent delivery rate in bytes a second.

@@ -167,12 +167,29 @@ pub struct PathInfo {
     pub rtt: Option<Duration>,
     /// Measured delivery rate in bytes a second, once measured.
     pub rate: Option<u64>,
+    /// The highest rate at which bytes lately came in on it, in bytes a second: the path is at least that fast in that
+    /// direction. `None` before a tenth of a second's worth came.
+    pub arrival_rate: Option<u64>,
     /// Whether it is suspect.
     pub suspect: bool,
     /// Bytes of frames given to it so far, before encryption.
     pub sent: u64,
     /// Bytes of frames that came in on it so far.
     pub received: u64,
+}
+
+/// How long a message would take until its last byte is at the peer's library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forecast {
+    /// At the paths' measured rates and round trips.
+    pub likely: Duration,
+    /// At the best that was lately measured.
+    pub earliest: Duration,
+    /// At the worst that was lately measured, and with four variances of the round trip more.
+    pub latest: Duration,
+    /// Whether all that it rests on was measured, or learned of an earlier path between the same networks.
+    pub measured: bool,
 }
 
 /// What the driver is to do.

@@ -10,7 +10,7 @@
 //! | `endpoint.rs` | the public face: routing of paths and sessions to associations, timers |
 //! | `association.rs` | paths and sessions of one peer process; dialling, sending, receiving, recovery below it |
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip and rate |
-//! | `steering.rs` | how much background may be in flight |
+//! | `steering.rs`, `learned.rs` | how much bulk may be in flight; what is remembered of networks |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
@@ -38,6 +38,7 @@ mod estimate;
 mod event;
 mod inbound;
 mod journal;
+mod learned;
 mod ledger;
 mod outbound;
 mod path;
@@ -50,7 +51,8 @@ mod steering;
 pub use config::{Config, Ordering, SessionConfig};
 pub use endpoint::Endpoint;
 pub use event::{
-    Action, DownReason, DropReason, Event, Outcome, PathInfo, Read, Received, Recv, SendError, SessionError,
+    Action, DownReason, DropReason, Event, Forecast, Outcome, PathInfo, Read, Received, Recv, SendError,
+    SessionError,
 };
 pub use journal::{JournalEntry, Record};
 pub use outbound::OrderRequest;

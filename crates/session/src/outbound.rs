@@ -39,6 +39,15 @@ pub enum OrderRequest {
     After(Vec<MessageId>),
 }
 
+/// Whether a message of so many bytes counts as small.
+pub(crate) fn is_small(labels: &Labels, bytes: u64) -> bool {
+    match labels.size {
+        SizeClass::Small => true,
+        SizeClass::Large => false,
+        SizeClass::Auto => bytes <= SMALL,
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Live,
@@ -162,6 +171,11 @@ impl Outbound {
         }
         self.max_message = max_message;
         self.peer_durable = durable;
+    }
+
+    /// Bytes of this class that the peer's library has not acknowledged.
+    pub(crate) const fn buffered(&self, class: Urgency) -> u64 {
+        self.buffered[class.index()]
     }
 
     /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
@@ -525,11 +539,7 @@ impl Outbound {
     pub(crate) fn candidates(&self, urgency: Urgency) -> impl Iterator<Item = Candidate> + '_ {
         self.queues[urgency.index()].iter().filter_map(|id| {
             let message = self.messages.get(id)?;
-            let small = match message.labels.size {
-                SizeClass::Small => true,
-                SizeClass::Large => false,
-                SizeClass::Auto => message.head.length.is_some_and(|length| length <= SMALL),
-            };
+            let small = is_small(&message.labels, message.head.length.unwrap_or(u64::MAX));
             Some(Candidate { id: *id, small, remaining: message.pending.count() })
         })
     }

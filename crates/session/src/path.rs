@@ -14,6 +14,9 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
 const REPORT_BYTES: [u64; 2] = [4096, 256 * 1024];
+/// How long a rate of arrival is measured at least, and how many of them are remembered.
+const ARRIVAL_ROUND: Duration = Duration::from_millis(100);
+const ARRIVAL_ROUNDS: usize = 8;
 /// The most frames on their way on one path, some 100 bytes of memory each, and the most bytes of what they carried
 /// that is kept with them.
 const MAX_FLIGHTS: usize = 65_536;
@@ -121,6 +124,9 @@ struct Arrivals {
     since: Instant,
     bytes: u64,
     report_bytes: u64,
+    /// Bytes of the time since, and the rates of the last such times.
+    long: (Instant, u64),
+    rates: [u64; ARRIVAL_ROUNDS],
 }
 
 impl Arrivals {
@@ -132,6 +138,13 @@ impl Arrivals {
             let lately = bytes_in(u64::try_from(rate).unwrap_or(u64::MAX), REPORT_DELAY);
             self.report_bytes = (lately / 8).clamp(REPORT_BYTES[0], REPORT_BYTES[1]);
             (self.since, self.bytes) = (now, 0);
+        }
+        self.long.1 += bytes;
+        let elapsed = now.since(self.long.0);
+        if elapsed >= ARRIVAL_ROUND {
+            self.rates.rotate_right(1);
+            self.rates[0] = (u128::from(self.long.1) * 1_000_000_000 / elapsed.as_nanos()) as u64;
+            self.long = (now, 0);
         }
     }
 }
@@ -169,7 +182,13 @@ impl Path {
             last_progress: now,
             received: 0,
             unreported: 0,
-            arrivals: Arrivals { since: now, bytes: 0, report_bytes: REPORT_BYTES[0] },
+            arrivals: Arrivals {
+                since: now,
+                bytes: 0,
+                report_bytes: REPORT_BYTES[0],
+                long: (now, 0),
+                rates: [0; ARRIVAL_ROUNDS],
+            },
             report_at: None,
             report_due: false,
             last_counted: now,
@@ -253,6 +272,11 @@ impl Path {
         if self.estimate.delivered(bytes, progress.clock) {
             self.steering.end_round(now, &mut self.estimate, queue);
         }
+    }
+
+    /// Highest recent rate of arrival in bytes a second.
+    pub(crate) fn arrival_rate(&self) -> Option<u64> {
+        self.arrivals.rates.iter().copied().max().filter(|rate| *rate > 0)
     }
 
     /// How many more bytes of bulk may be given to this path.

@@ -78,7 +78,7 @@ pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, OrderRequest, Ordering, Outcome, PathInfo, SendError,
+    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, SendError,
     SessionConfig, Stats,
 };
 pub use steadfast_wire::frame::EndReason;

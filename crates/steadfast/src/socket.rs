@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use steadfast_session::{OrderRequest, Recv, SendError, SessionError as CoreError};
+use steadfast_session::{Forecast, OrderRequest, Recv, SendError, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, SessionId};
 
@@ -87,6 +87,18 @@ impl MultiSocket {
     pub fn has_network_for(&self, labels: &Labels) -> bool {
         let id = self.session_id();
         self.shared().peek(|inner, _| inner.core.has_path_for(id, &labels.rule))
+    }
+
+    /// How long a message of `bytes` bytes with these labels would take to be at the peer, were it sent now: what waits
+    /// in the send buffer goes first, background and large messages use all networks at once. It rests on what the
+    /// traffic of the paths, and of earlier ones between the same networks, has taught; nothing is sent to find out.
+    ///
+    /// `Ok(None)` if no network that is up may carry it.
+    pub fn estimate(&self, labels: &Labels, bytes: u64) -> Result<Option<Forecast>, SessionError> {
+        let id = self.session_id();
+        self.shared()
+            .peek(|inner, _| inner.core.forecast(id, labels, bytes))
+            .map_err(|error| self.explain(error))
     }
 
     /// The events of this conversation and of the paths to its peer, from now on.

@@ -43,6 +43,7 @@ impl Association {
         }
         self.hello = Some(hello);
         self.dials.came_up(self.paths.get(&number));
+        self.expect(cx, now, number);
         let path = &self.paths[&number];
         cx.event(Event::PathUp(self.info(cx, path)));
         if !self.resolve_twin(cx, now, number) {
@@ -57,6 +58,14 @@ impl Association {
         }
         self.routes_changed();
         Ok(())
+    }
+
+    /// What was learned of a path's networks before, once their names are known.
+    fn expect(&mut self, cx: &Context, now: Instant, number: PathNumber) {
+        let pair = self.paths.get(&number).and_then(|path| self.pair_of(cx, path));
+        if let (Some(pair), Some(path)) = (pair, self.paths.get_mut(&number)) {
+            cx.learned.teach(now, &pair, &mut path.estimate);
+        }
     }
 
     /// Of two paths for one pair the newer stays if the older is in doubt; else that of the lower fingerprint, or the
@@ -376,6 +385,9 @@ impl Association {
             self.dials.networks_changed(now);
         }
         if changed {
+            for number in self.paths.keys().copied().collect::<alloc::vec::Vec<_>>() {
+                self.expect(cx, now, number);
+            }
             self.routes_changed();
         }
         Ok(())

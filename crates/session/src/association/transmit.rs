@@ -356,7 +356,7 @@ impl Association {
     }
 
     /// Preference and cost of a path for a rule; `None` if the rule prohibits it.
-    fn judge(&self, cx: &Context, rule: &Rule, path: &Path) -> Option<(u8, u8)> {
+    pub(super) fn judge(&self, cx: &Context, rule: &Rule, path: &Path) -> Option<(u8, u8)> {
         match (cx.network(path.local), self.remote_network(path.remote)) {
             (Some(local), Some(remote)) => {
                 rule.allows(local, remote).then(|| (rule.rank(local, remote), local.cost.max(remote.cost)))

@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::association::{Association, AssociationId};
 use crate::config::SessionConfig;
 use crate::context::Context;
-use crate::event::{Action, Read, Recv, SendError, SessionError};
+use crate::event::{Action, Forecast, Read, Recv, SendError, SessionError};
 use crate::journal::{Effect, Record};
 use crate::outbound::OrderRequest;
 use crate::session::Session;
@@ -75,6 +75,19 @@ impl Endpoint {
     pub fn has_path_for(&self, session: SessionId, rule: &Rule) -> bool {
         let home = self.sessions.get(&session).and_then(|id| self.associations.get(id));
         home.is_some_and(|association| association.has_path_for(&self.cx, rule))
+    }
+
+    /// How long a message of so many bytes with these labels would take, were it sent now, from what was measured; `None`
+    /// if no path that is up may carry it.
+    pub fn forecast(
+        &self,
+        session: SessionId,
+        labels: &Labels,
+        bytes: u64,
+    ) -> Result<Option<Forecast>, SessionError> {
+        let home = self.sessions.get(&session).and_then(|id| self.associations.get(id));
+        let association = home.ok_or(SessionError::Ended)?;
+        Ok(association.forecast(&self.cx, session, labels, bytes))
     }
 
     /// Measures the round trip of one path now: [`Event::Probed`](crate::Event::Probed) has it, unless the path goes down first. Whether there is

@@ -221,3 +221,46 @@ fn foreground_in_bulk_leaves_room_for_what_is_small_and_a_share_to_background() 
     let share = 1.0 - urgent as f64 / all as f64;
     assert!((0.04..0.1).contains(&share), "background had {share:.3}");
 }
+
+#[test]
+fn what_a_message_will_take_is_foretold_and_remembered_for_the_next_path() {
+    let mut pair = Pair::open(6, &Config::default(), &two((80, 20), (20, 60)), ordered(Ordering::PerUrgency));
+    let ask = |pair: &Pair, labels: &Labels, bytes: u64| {
+        let found = pair.world.nodes[A].core.forecast(pair.session, labels, bytes);
+        found.expect("it lives").expect("there is a path")
+    };
+    let bulk = Labels::background();
+    assert!(!ask(&pair, &bulk, 1 << 20).measured, "nothing was sent yet");
+    let payload = pattern(1, 5_000_000);
+    for known in [false, true, true] {
+        if known {
+            let told = ask(&pair, &bulk, payload.len() as u64);
+            assert!(told.measured);
+            let ideal = 400 * MS;
+            assert!(told.likely.abs_diff(ideal) < ideal / 5, "{told:?}");
+            assert!(told.earliest <= told.likely && told.likely <= told.latest, "{told:?}");
+        }
+        let begun = pair.world.now;
+        let id = pair.begin_stream(A, bulk.clone(), OrderRequest::Default);
+        for at in (0..payload.len()).step_by(PIECE) {
+            pair.write(A, id, &payload.slice(at..payload.len().min(at + PIECE)));
+        }
+        pair.finish_stream(A, id);
+        pair.until("it is there", |pair| {
+            pair.streams[B].get(&id.0).is_some_and(|(_, end)| *end == Some(true))
+        });
+        assert!(pair.world.now.since(begun) < Duration::from_secs(1));
+        pair.run(Duration::from_secs(1));
+    }
+    let small = ask(&pair, &Labels::foreground(), 100);
+    assert!(small.likely.abs_diff(12 * MS) < 5 * MS && small.earliest >= 10 * MS, "{small:?}");
+
+    // The networks vanish and come back: there are new paths, of which something is known.
+    for up in [false, true] {
+        for network in [0, 1] {
+            pair.set_up(A, network, up);
+        }
+        pair.run(Duration::from_secs(2));
+    }
+    assert!(ask(&pair, &bulk, 1 << 20).measured);
+}
