@@ -3,7 +3,7 @@
 use crate::lock;
 use crate::shared::{Inner, Shared};
 use bytes::BytesMut;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// All paths that have, or will have, a carrier.
 #[derive(Debug, Default)]
 pub(crate) struct Carriers {
-    slots: Mutex<HashMap<PathNumber, Slot>>,
+    slots: Mutex<BTreeMap<PathNumber, Slot>>,
     /// A slot was emptied.
     emptied: Notify,
 }

@@ -11,7 +11,7 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,9 +51,9 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) core: Core,
-    pub(crate) sessions: HashMap<SessionId, Arc<SessionState>>,
+    pub(crate) sessions: BTreeMap<SessionId, Arc<SessionState>>,
     /// Who waits for the round trip of a path.
-    pub(crate) probes: HashMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
+    pub(crate) probes: BTreeMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
 }
@@ -81,8 +81,8 @@ impl Shared {
         Self {
             inner: Mutex::new(Inner {
                 core,
-                sessions: HashMap::new(),
-                probes: HashMap::new(),
+                sessions: BTreeMap::new(),
+                probes: BTreeMap::new(),
                 armed: Instant::FAR_FUTURE,
             }),
             clock: Clock::new(),

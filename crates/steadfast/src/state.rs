@@ -2,7 +2,7 @@
 
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use steadfast_session::{Event, Outcome};
 use steadfast_wire::frame::EndReason;
@@ -27,7 +27,7 @@ struct Status {
     parked: bool,
     left: Option<String>,
     refused: Option<String>,
-    receipts: HashMap<MessageId, Arc<Cell>>,
+    receipts: BTreeMap<MessageId, Arc<Cell>>,
 }
 
 /// How a conversation ended.
@@ -98,8 +98,8 @@ impl SessionState {
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
                 if status.receipts.is_empty() {
-                    // There are thousands of conversations in which nothing happens.
-                    status.receipts.shrink_to_fit();
+                    // There are thousands of conversations in which nothing happens, and a map keeps its last room.
+                    status.receipts = BTreeMap::new();
                 }
                 if let Some(cell) = &cell {
                     cell.set_outcome(*outcome);
@@ -109,7 +109,7 @@ impl SessionState {
             Event::Ended { reason, common, .. } => {
                 let words = status.left.take();
                 status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
-                let rest: Vec<_> = status.receipts.drain().map(|(_, cell)| cell).collect();
+                let rest: Vec<_> = std::mem::take(&mut status.receipts).into_values().collect();
                 for cell in &rest {
                     cell.set_outcome(Outcome::Unknown);
                 }
