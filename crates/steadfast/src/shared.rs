@@ -275,7 +275,7 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         }
         Event::Ended { session, .. } => {
             if let Some(state) = inner.sessions.remove(session) {
-                effects.receipts.append(&mut state.note(event));
+                state.note(event, &mut effects.receipts);
                 effects.wakes.push(Wake::All(state));
                 // It may have been the last one that the driver waited for.
                 effects.rearm = true;
@@ -288,18 +288,18 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         | Event::Resumed { session }
         | Event::PeerShut { session, .. } => {
             if let Some(state) = inner.sessions.get(session) {
-                state.note(event);
+                state.note(event, &mut effects.receipts);
                 effects.wakes.push(Wake::All(Arc::clone(state)));
             }
         }
         Event::Acked { session, .. } | Event::Outcome { session, .. } => {
             if let Some(state) = inner.sessions.get(session) {
-                effects.receipts.append(&mut state.note(event));
+                state.note(event, &mut effects.receipts);
             }
         }
         Event::PeerLeft { peer, .. } => {
             for state in inner.sessions.values().filter(|state| state.peer == *peer) {
-                state.note(event);
+                state.note(event, &mut effects.receipts);
             }
         }
         Event::Probed { path, rtt } => {

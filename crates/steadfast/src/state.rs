@@ -80,8 +80,8 @@ impl SessionState {
         Receipt::new(id, cell)
     }
 
-    /// Takes in an event of this conversation; returns the receipts to wake.
-    pub(crate) fn note(&self, event: &Event) -> Vec<Arc<Cell>> {
+    /// Takes in an event of this conversation; adds the receipts to wake to `changed`.
+    pub(crate) fn note(&self, event: &Event, changed: &mut Vec<Arc<Cell>>) {
         let mut status = lock(&self.status);
         match event {
             Event::Opened { .. } => status.opened = true,
@@ -93,7 +93,7 @@ impl SessionState {
                 if let Some(cell) = cell {
                     cell.set_acked();
                 }
-                return cell.cloned().into_iter().collect();
+                changed.extend(cell.cloned());
             }
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
@@ -104,20 +104,18 @@ impl SessionState {
                 if let Some(cell) = &cell {
                     cell.set_outcome(*outcome);
                 }
-                return cell.into_iter().collect();
+                changed.extend(cell);
             }
             Event::Ended { reason, common, .. } => {
                 let words = status.left.take();
                 status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
-                let rest: Vec<_> = std::mem::take(&mut status.receipts).into_values().collect();
-                for cell in &rest {
+                for cell in std::mem::take(&mut status.receipts).into_values() {
                     cell.set_outcome(Outcome::Unknown);
+                    changed.push(cell);
                 }
-                return rest;
             }
             _ => {}
         }
-        Vec::new()
     }
 
     /// The peer refuses us: nothing will come of opening this.
