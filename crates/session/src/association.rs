@@ -436,6 +436,11 @@ impl Association {
         }
     }
 
+    /// Whether [`settle`](Self::settle) would change nothing.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.growing.is_empty() && self.dues == self.settled
+    }
+
     /// Lets windows grow by at most `room` bytes in all, and brings the peer's dues up to date.
     pub(crate) fn settle(&mut self, ledger: &mut Ledger, mut room: u64) {
         for id in core::mem::take(&mut self.growing) {

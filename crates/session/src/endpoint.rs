@@ -184,17 +184,26 @@ impl Endpoint {
         }
         let empty = association.is_empty();
         let timeout = association.timeout(&self.cx).filter(|_| !empty);
-        if timeout != self.timer_of.get(&id).copied() {
-            if let Some(old) = self.timer_of.remove(&id) {
-                self.timers.remove(&(old, id));
-            }
-            if let Some(at) = timeout {
-                self.timer_of.insert(id, at);
-                self.timers.insert((at, id));
-            }
-        }
         if empty {
             self.associations.remove(&id);
+        }
+        self.arm(now, id, timeout);
+    }
+
+    /// Sets the timer of an association.
+    fn arm(&mut self, now: Instant, id: AssociationId, timeout: Option<Instant>) {
+        let armed = self.timer_of.get(&id).copied();
+        // Nearly every frame puts the next deadline off: to fire too early now and then, and to look, is less work.
+        let fires_before = |at| armed.is_some_and(|armed| now < armed && armed <= at);
+        if timeout == armed || timeout.is_some_and(fires_before) {
+            return;
+        }
+        if let Some(old) = self.timer_of.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = timeout {
+            self.timer_of.insert(id, at);
+            self.timers.insert((at, id));
         }
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Inbound {
     pub(crate) shut: Option<(MessageId, ShutKind)>,
     /// The application takes no more.
     closed: bool,
+    /// Room was taken since it was last given back.
+    roomy: bool,
 }
 
 impl Inbound {
@@ -135,12 +137,13 @@ impl Inbound {
             ack_held: BTreeSet::new(),
             shut: None,
             closed: false,
+            roomy: false,
         }
     }
 
     /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
     pub(crate) fn release_room(&mut self) {
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && core::mem::take(&mut self.roomy) {
             self.messages = BTreeMap::new();
             self.received = RangeSet::new();
             self.by_place = Default::default();
@@ -191,8 +194,7 @@ impl Inbound {
             cx.stats.frames_late += 1;
             return Ok(());
         }
-        self.check_room(id)?;
-        self.highest = self.highest.max(id);
+        self.make_room(id)?;
         let max_message = cx.config.max_message;
         let message = self.messages.entry(id).or_default();
         let end = data.offset + data.payload.len() as u64;
@@ -243,7 +245,7 @@ impl Inbound {
     }
 
     /// An honest sender has a bounded number of messages open, and so leaves a bounded number of holes.
-    fn check_room(&self, id: u64) -> Result<(), Violation> {
+    fn make_room(&mut self, id: u64) -> Result<(), Violation> {
         let new = !self.messages.contains_key(&id);
         // Every message between is open at an honest sender.
         if id > self.highest + MAX_OUTSTANDING as u64 {
@@ -252,7 +254,12 @@ impl Inbound {
         let sets = [&self.resolved, &self.dropped, &self.places[0], &self.places[1]];
         let holes = sets.iter().any(|set| set.ranges() >= MAX_ID_RANGES);
         let full = self.messages.len() >= MAX_OUTSTANDING || holes || self.awaited.len() >= MAX_AWAITED;
-        if new && full { Err(Violation::Limit) } else { Ok(()) }
+        if new && full {
+            return Err(Violation::Limit);
+        }
+        self.highest = self.highest.max(id);
+        self.roomy = true;
+        Ok(())
     }
 
     fn charge(&mut self, cx: &Context, class: Urgency, price: u64) -> Result<(), Violation> {
@@ -590,8 +597,7 @@ impl Inbound {
         known: bool,
     ) -> Result<(), Violation> {
         let id = id.0;
-        self.check_room(id)?;
-        self.highest = self.highest.max(id);
+        self.make_room(id)?;
         let has = self.messages.get(&id).map(|m| cost(&m.units, m.length));
         if has.is_some() || !self.resolved.contains(id) {
             // What was sent and has not arrived is paid and given back at once. What arrived late, after the sender had
@@ -624,8 +630,7 @@ impl Inbound {
         if self.resolved.contains(id.0) {
             return Ok(());
         }
-        self.check_room(id.0)?;
-        self.highest = self.highest.max(id.0);
+        self.make_room(id.0)?;
         let message = self.messages.entry(id.0).or_default();
         let old = message.labels().urgency;
         let new = labels.urgency;

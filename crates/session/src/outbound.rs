@@ -133,6 +133,8 @@ pub(crate) struct Outbound {
     pub(crate) shut: Option<ShutKind>,
     pub(crate) shut_held: bool,
     pub(crate) peer_closing: bool,
+    /// Room was taken since it was last given back.
+    roomy: bool,
 }
 
 impl Outbound {
@@ -161,6 +163,7 @@ impl Outbound {
             shut: None,
             shut_held: false,
             peer_closing: false,
+            roomy: false,
         }
     }
 
@@ -180,7 +183,7 @@ impl Outbound {
 
     /// Gives back the room of what is empty: a map keeps that of its first eleven entries.
     pub(crate) fn release_room(&mut self) {
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && core::mem::take(&mut self.roomy) {
             self.messages = BTreeMap::new();
             self.queues = Default::default();
             self.unroutable = Default::default();
@@ -285,6 +288,7 @@ impl Outbound {
         let urgent = message.labels.urgency == Urgency::Foreground;
         self.waits += message.head.order.dependencies().len();
         self.messages.insert(id, Box::new(message));
+        self.roomy = true;
         if urgent {
             self.raise_predecessors(id);
         }

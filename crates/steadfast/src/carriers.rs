@@ -3,7 +3,7 @@
 use crate::lock;
 use crate::shared::{Inner, Shared};
 use bytes::BytesMut;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// All paths that have, or will have, a carrier.
 #[derive(Debug, Default)]
 pub(crate) struct Carriers {
-    slots: Mutex<HashMap<PathNumber, Slot>>,
+    slots: Mutex<BTreeMap<PathNumber, Slot>>,
     /// A slot was emptied.
     emptied: Notify,
 }
@@ -271,7 +271,8 @@ impl Shared {
                     if readable.is_err() {
                         break;
                     }
-                    link.soon.store(READING, Ordering::Release);
+                    // Whoever left something to the task did so before the read, and is not to be forgotten over it.
+                    let due = link.soon.swap(READING, Ordering::AcqRel) == SOON;
                     let goes_on = self.read(&link, &mut input);
                     let (mut more, mut ready) = self.hand_over(&link, &mut input);
                     while more {
@@ -282,7 +283,8 @@ impl Shared {
                     // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
                     // lets the future of `block_on` run too.
                     tokio::task::yield_now().await;
-                    if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON && !ready.contains(&link.path) {
+                    let soon = link.soon.swap(NOTHING, Ordering::AcqRel) == SOON;
+                    if (soon || due) && !ready.contains(&link.path) {
                         ready.push(link.path);
                     }
                     self.flush_paths(ready);

@@ -11,7 +11,7 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,9 +51,9 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) core: Core,
-    pub(crate) sessions: HashMap<SessionId, Arc<SessionState>>,
+    pub(crate) sessions: BTreeMap<SessionId, Arc<SessionState>>,
     /// Who waits for the round trip of a path.
-    pub(crate) probes: HashMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
+    pub(crate) probes: BTreeMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
 }
@@ -81,8 +81,8 @@ impl Shared {
         Self {
             inner: Mutex::new(Inner {
                 core,
-                sessions: HashMap::new(),
-                probes: HashMap::new(),
+                sessions: BTreeMap::new(),
+                probes: BTreeMap::new(),
                 armed: Instant::FAR_FUTURE,
             }),
             clock: Clock::new(),
@@ -275,7 +275,7 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         }
         Event::Ended { session, .. } => {
             if let Some(state) = inner.sessions.remove(session) {
-                effects.receipts.append(&mut state.note(event));
+                state.note(event, &mut effects.receipts);
                 effects.wakes.push(Wake::All(state));
                 // It may have been the last one that the driver waited for.
                 effects.rearm = true;
@@ -288,18 +288,18 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         | Event::Resumed { session }
         | Event::PeerShut { session, .. } => {
             if let Some(state) = inner.sessions.get(session) {
-                state.note(event);
+                state.note(event, &mut effects.receipts);
                 effects.wakes.push(Wake::All(Arc::clone(state)));
             }
         }
         Event::Acked { session, .. } | Event::Outcome { session, .. } => {
             if let Some(state) = inner.sessions.get(session) {
-                effects.receipts.append(&mut state.note(event));
+                state.note(event, &mut effects.receipts);
             }
         }
         Event::PeerLeft { peer, .. } => {
             for state in inner.sessions.values().filter(|state| state.peer == *peer) {
-                state.note(event);
+                state.note(event, &mut effects.receipts);
             }
         }
         Event::Probed { path, rtt } => {

@@ -2,7 +2,7 @@
 
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use steadfast_session::{Event, Outcome};
 use steadfast_wire::frame::EndReason;
@@ -27,7 +27,7 @@ struct Status {
     parked: bool,
     left: Option<String>,
     refused: Option<String>,
-    receipts: HashMap<MessageId, Arc<Cell>>,
+    receipts: BTreeMap<MessageId, Arc<Cell>>,
 }
 
 /// How a conversation ended.
@@ -80,8 +80,8 @@ impl SessionState {
         Receipt::new(id, cell)
     }
 
-    /// Takes in an event of this conversation; returns the receipts to wake.
-    pub(crate) fn note(&self, event: &Event) -> Vec<Arc<Cell>> {
+    /// Takes in an event of this conversation; adds the receipts to wake to `changed`.
+    pub(crate) fn note(&self, event: &Event, changed: &mut Vec<Arc<Cell>>) {
         let mut status = lock(&self.status);
         match event {
             Event::Opened { .. } => status.opened = true,
@@ -93,31 +93,29 @@ impl SessionState {
                 if let Some(cell) = cell {
                     cell.set_acked();
                 }
-                return cell.cloned().into_iter().collect();
+                changed.extend(cell.cloned());
             }
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
                 if status.receipts.is_empty() {
-                    // There are thousands of conversations in which nothing happens.
-                    status.receipts.shrink_to_fit();
+                    // There are thousands of conversations in which nothing happens, and a map keeps its last room.
+                    status.receipts = BTreeMap::new();
                 }
                 if let Some(cell) = &cell {
                     cell.set_outcome(*outcome);
                 }
-                return cell.into_iter().collect();
+                changed.extend(cell);
             }
             Event::Ended { reason, common, .. } => {
                 let words = status.left.take();
                 status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
-                let rest: Vec<_> = status.receipts.drain().map(|(_, cell)| cell).collect();
-                for cell in &rest {
+                for cell in std::mem::take(&mut status.receipts).into_values() {
                     cell.set_outcome(Outcome::Unknown);
+                    changed.push(cell);
                 }
-                return rest;
             }
             _ => {}
         }
-        Vec::new()
     }
 
     /// The peer refuses us: nothing will come of opening this.

@@ -39,6 +39,8 @@ pub const MAX_PARTIAL_RANGES: usize = 1024;
 pub const MAX_PENDING_TOKENS: usize = 64;
 /// The most bytes of the text of a BYE.
 pub const MAX_REASON: usize = 256;
+/// What is set aside for the fields of a frame: nearly all of them take less.
+const USUAL_FIELDS: usize = 64;
 
 /// Why a frame could not be read. Private to the two ends: a peer is told only that the path was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -391,10 +393,10 @@ impl Frame {
 
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut body = Vec::new();
         if let Self::Data(data) = self {
             return data.encode(out);
         }
+        let mut body = Vec::with_capacity(USUAL_FIELDS);
         let kind = codec::encode_body(self, &mut body);
         debug_assert!(body.len() <= MAX_BODY, "a frame of type {kind} is too long: {}", body.len());
         varint::put(out, kind);
@@ -431,7 +433,7 @@ impl Frame {
 impl Data {
     /// Appends the frame to `out`, the payload copied once.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut fields = Vec::with_capacity(64);
+        let mut fields = Vec::with_capacity(USUAL_FIELDS);
         codec::encode_data_fields(self, &mut fields);
         varint::put(out, codec::DATA);
         varint::put(out, (fields.len() + self.payload.len()) as u64);

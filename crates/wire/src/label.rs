@@ -79,7 +79,7 @@ impl Selector {
 /// let rule = Rule::default().prohibit(Selector::Metered).prefer(Selector::Class(NetworkClass::Wifi));
 /// assert!(!rule.is_empty());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
     /// If not empty, each end of the path must match at least one of these.
     pub require: Vec<Selector>,
@@ -93,6 +93,21 @@ pub struct Rule {
 
 /// The most selectors in one list of a [`Rule`].
 pub const MAX_SELECTORS: usize = 8;
+
+impl Clone for Rule {
+    fn clone(&self) -> Self {
+        // Nearly all of them are empty, and every message has several copies of its own.
+        if self.is_empty() {
+            return Self::default();
+        }
+        Self {
+            require: self.require.clone(),
+            prohibit: self.prohibit.clone(),
+            prefer: self.prefer.clone(),
+            avoid: self.avoid.clone(),
+        }
+    }
+}
 
 impl Rule {
     /// Whether it says nothing.

@@ -4,12 +4,12 @@ use crate::frame::DecodeError;
 use crate::varint::{self, Reader};
 use alloc::vec::Vec;
 use bytes::BufMut;
-use core::fmt;
 use core::ops::Range;
+use core::{fmt, slice};
 
 /// A set of `u64` kept as sorted, disjoint, non-adjacent half-open ranges.
 ///
-/// Memory is 16 bytes a range. Operations are logarithmic to find and linear in the ranges to insert, which suits
+/// Memory is 16 bytes a range beyond the first, which lies in the set itself. Operations are logarithmic to find and linear in the ranges to insert, which suits
 /// the few ranges that a healthy conversation has; whoever fills a set from a peer bounds [`RangeSet::ranges`].
 ///
 /// ```
@@ -21,64 +21,118 @@ use core::ops::Range;
 /// assert_eq!(set.first_missing(1), 6);
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct RangeSet(Vec<Range<u64>>);
+pub struct RangeSet(Ranges);
+
+/// Most sets never have a second range, and there are many sets: one range takes no memory of its own.
+#[derive(Clone, PartialEq, Eq)]
+enum Ranges {
+    /// No range, written `0..0`, or one.
+    One(Range<u64>),
+    /// Two at least.
+    Many(Vec<Range<u64>>),
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self::One(0..0)
+    }
+}
+
+impl From<Vec<Range<u64>>> for Ranges {
+    fn from(mut ranges: Vec<Range<u64>>) -> Self {
+        match ranges.len() {
+            0 | 1 => Self::One(ranges.pop().unwrap_or_default()),
+            _ => Self::Many(ranges),
+        }
+    }
+}
 
 impl RangeSet {
     /// An empty set; allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(Ranges::One(0..0))
     }
 
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.slice().is_empty()
+    }
+
+    fn slice(&self) -> &[Range<u64>] {
+        match &self.0 {
+            Ranges::One(range) if range.is_empty() => &[],
+            Ranges::One(range) => slice::from_ref(range),
+            Ranges::Many(ranges) => ranges,
+        }
+    }
+
+    /// Replaces the ranges from `first` to before `last` by these.
+    fn splice(&mut self, first: usize, last: usize, by: impl IntoIterator<Item = Range<u64>>) {
+        let mut ranges = match core::mem::take(&mut self.0) {
+            Ranges::One(range) if range.is_empty() => Vec::new(),
+            Ranges::One(range) => Vec::from([range]),
+            Ranges::Many(ranges) => ranges,
+        };
+        ranges.splice(first..last, by);
+        self.0 = ranges.into();
+    }
+
+    /// Adds a range that begins beyond the end of the last one.
+    fn push(&mut self, range: Range<u64>) {
+        match &mut self.0 {
+            Ranges::One(first) if first.is_empty() => *first = range,
+            Ranges::One(first) => self.0 = Ranges::Many(Vec::from([first.clone(), range])),
+            Ranges::Many(ranges) => ranges.push(range),
+        }
     }
 
     /// Gives back the memory that it has in reserve.
     pub fn shrink(&mut self) {
-        self.0.shrink_to_fit();
+        if let Ranges::Many(ranges) = &mut self.0 {
+            ranges.shrink_to_fit();
+        }
     }
 
     /// How many ranges it holds (not how many integers).
     #[must_use]
     pub fn ranges(&self) -> usize {
-        self.0.len()
+        self.slice().len()
     }
 
     /// How many integers it holds.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|r| r.end - r.start).sum()
+        self.slice().iter().map(|r| r.end - r.start).sum()
     }
 
     /// The ranges in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + '_ {
-        self.0.iter().cloned()
+        self.slice().iter().cloned()
     }
 
     /// The smallest integer in the set.
     #[must_use]
     pub fn min(&self) -> Option<u64> {
-        self.0.first().map(|r| r.start)
+        self.slice().first().map(|r| r.start)
     }
 
     /// The largest integer in the set.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
-        self.0.last().map(|r| r.end - 1)
+        self.slice().last().map(|r| r.end - 1)
     }
 
     /// The first range whose end is beyond `value`.
     fn position(&self, value: u64) -> usize {
-        self.0.partition_point(|r| r.end <= value)
+        self.slice().partition_point(|r| r.end <= value)
     }
 
     /// Whether `value` is in the set.
     #[must_use]
     pub fn contains(&self, value: u64) -> bool {
-        self.0.get(self.position(value)).is_some_and(|r| r.start <= value)
+        self.slice().get(self.position(value)).is_some_and(|r| r.start <= value)
     }
 
     /// Whether all of `range` is in the set; an empty range always is.
@@ -86,7 +140,7 @@ impl RangeSet {
     pub fn contains_range(&self, range: Range<u64>) -> bool {
         range.is_empty()
             || self
-                .0
+                .slice()
                 .get(self.position(range.start))
                 .is_some_and(|r| r.start <= range.start && range.end <= r.end)
     }
@@ -94,7 +148,7 @@ impl RangeSet {
     /// The smallest integer at or above `from` that is not in the set.
     #[must_use]
     pub fn first_missing(&self, from: u64) -> u64 {
-        match self.0.get(self.position(from)) {
+        match self.slice().get(self.position(from)) {
             Some(r) if r.start <= from => r.end,
             _ => from,
         }
@@ -106,20 +160,21 @@ impl RangeSet {
             return 0;
         }
         // All ranges that overlap or touch the new one are folded into it.
-        let first = self.0.partition_point(|r| r.end < range.start);
-        let last = first + self.0[first..].partition_point(|r| r.start <= range.end);
+        let all = self.slice();
+        let first = all.partition_point(|r| r.end < range.start);
+        let last = first + all[first..].partition_point(|r| r.start <= range.end);
         let (mut merged, mut held) = (range, 0);
-        for old in &self.0[first..last] {
+        for old in &all[first..last] {
             held += old.end - old.start;
             merged.start = merged.start.min(old.start);
             merged.end = merged.end.max(old.end);
         }
         let added = merged.end - merged.start - held;
-        // Most sets never have a second range, and there are many sets.
-        if self.0.capacity() == 0 {
-            self.0.reserve_exact(1);
+        match &mut self.0 {
+            Ranges::One(range) if range.is_empty() || first < last => *range = merged,
+            Ranges::Many(ranges) if last - first == 1 => ranges[first] = merged,
+            _ => self.splice(first, last, [merged]),
         }
-        self.0.splice(first..last, [merged]);
         added
     }
 
@@ -133,27 +188,33 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
+        let all = self.slice();
         let first = self.position(range.start);
-        let last = first + self.0[first..].partition_point(|r| r.start < range.end);
+        let last = first + all[first..].partition_point(|r| r.start < range.end);
         if first == last {
             return;
         }
-        let head = self.0[first].start..range.start;
-        let tail = range.end..self.0[last - 1].end;
-        self.0.splice(first..last, [head, tail].into_iter().filter(|r| !r.is_empty()));
+        let head = all[first].start..range.start;
+        let tail = range.end..all[last - 1].end;
+        match &mut self.0 {
+            Ranges::One(all) if head.is_empty() && tail.is_empty() => *all = 0..0,
+            Ranges::One(all) if tail.is_empty() => *all = head,
+            Ranges::One(all) if head.is_empty() => *all = tail,
+            _ => self.splice(first, last, [head, tail].into_iter().filter(|r| !r.is_empty())),
+        }
     }
 
     /// Adds all of another set.
     pub fn extend(&mut self, other: &Self) {
         if other.ranges() <= 4 {
-            for range in &other.0 {
+            for range in other.slice() {
                 self.insert(range.clone());
             }
             return;
         }
         // One pass over both: inserting one by one would be quadratic in what a peer may say.
         let mut all: Vec<Range<u64>> = Vec::with_capacity(self.ranges() + other.ranges());
-        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let (mut left, mut right) = (self.slice().iter().peekable(), other.slice().iter().peekable());
         while let Some(next) = match (left.peek(), right.peek()) {
             (Some(l), Some(r)) if l.start <= r.start => left.next(),
             (Some(_), None) => left.next(),
@@ -164,7 +225,7 @@ impl RangeSet {
                 _ => all.push(next.clone()),
             }
         }
-        self.0 = all;
+        self.0 = all.into();
     }
 
     /// The parts of `range` that are not in the set, in ascending order.
@@ -173,7 +234,7 @@ impl RangeSet {
         let mut index = self.position(range.start);
         core::iter::from_fn(move || {
             while at < range.end {
-                match self.0.get(index) {
+                match self.slice().get(index) {
                     Some(held) if held.start <= at => {
                         at = held.end;
                         index += 1;
@@ -199,16 +260,17 @@ impl RangeSet {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0 = Ranges::default();
     }
 
     /// Appends the set: the number of ranges, then for each the distance from the last end and its length.
     /// At most `limit` ranges are written, the highest ones.
     pub fn encode(&self, out: &mut impl BufMut, limit: usize) {
-        let skip = self.0.len().saturating_sub(limit);
-        varint::put(out, (self.0.len() - skip) as u64);
+        let all = self.slice();
+        let all = &all[all.len().saturating_sub(limit)..];
+        varint::put(out, all.len() as u64);
         let mut last = 0;
-        for range in &self.0[skip..] {
+        for range in all {
             varint::put(out, range.start - last);
             varint::put(out, range.end - range.start);
             last = range.end;
@@ -222,7 +284,7 @@ impl RangeSet {
         if count > reader.remaining() / 2 {
             return Err(DecodeError::Truncated);
         }
-        let mut ranges: Vec<Range<u64>> = Vec::with_capacity(count);
+        let mut set = Self::new();
         let mut last = 0u64;
         for index in 0..count {
             let (gap, length) = (reader.varint()?, reader.varint()?);
@@ -232,10 +294,10 @@ impl RangeSet {
             if length == 0 || (index > 0 && gap == 0) {
                 return Err(DecodeError::Malformed("a range set has an empty or adjacent range"));
             }
-            ranges.push(start..end);
+            set.push(start..end);
             last = end;
         }
-        Ok(Self(ranges))
+        Ok(set)
     }
 }
 
@@ -251,7 +313,7 @@ impl FromIterator<Range<u64>> for RangeSet {
 
 impl fmt::Debug for RangeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter()).finish()
+        f.debug_list().entries(self.slice()).finish()
     }
 }
 
@@ -282,7 +344,7 @@ mod tests {
                 let gaps: Vec<u64> = set.missing(3..50).flatten().collect();
                 prop_assert_eq!(gaps, (3..50).filter(|v| !model.contains(v)).collect::<Vec<_>>());
                 prop_assert_eq!(set.count_in(3..50), model.range(3..50).count() as u64);
-                prop_assert!(set.0.windows(2).all(|pair| pair[0].end < pair[1].start));
+                prop_assert!(set.slice().windows(2).all(|pair| pair[0].end < pair[1].start));
                 let mut out = Vec::new();
                 set.encode(&mut out, usize::MAX);
                 prop_assert_eq!(&RangeSet::decode(&mut Reader::new(out.into()), 100).unwrap(), &set);

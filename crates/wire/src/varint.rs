@@ -9,12 +9,12 @@ pub const MAX: u64 = (1 << 62) - 1;
 /// Appends `value`, which the caller keeps at or below [`MAX`]; a larger one is written as [`MAX`].
 pub fn put(out: &mut impl BufMut, value: u64) {
     debug_assert!(value <= MAX, "varint {value} is too large");
-    match value {
-        0..=0x3f => out.put_u8(value as u8),
-        0x40..=0x3fff => out.put_u16(value as u16 | 0x4000),
-        0x4000..=0x3fff_ffff => out.put_u32(value as u32 | 0x8000_0000),
-        _ => out.put_u64(value.min(MAX) | 0xc000_0000_0000_0000),
-    }
+    let value = value.min(MAX);
+    let size = size(value);
+    let length_bits = u64::from(size.trailing_zeros()) << 62;
+    // Shifted to the top, so that one append serves all sizes.
+    let bytes = (value << (64 - 8 * size) | length_bits).to_be_bytes();
+    out.put_slice(&bytes[..size]);
 }
 
 /// How many bytes [`put`] takes for `value`.

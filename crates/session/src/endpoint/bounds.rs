@@ -14,6 +14,9 @@ impl Endpoint {
     /// Counts what an association takes, and holds its peer to the bounds.
     pub(super) fn settle(&mut self, now: Instant, id: AssociationId) {
         let Some(association) = self.associations.get_mut(&id) else { return };
+        if association.is_settled() {
+            return;
+        }
         let (peer, config) = (association.peer, &self.cx.config);
         let (max_held, max_parked) = (config.max_held, config.max_parked as u64);
         let room = config.max_growth.saturating_sub(self.ledger.of(peer).grown);
