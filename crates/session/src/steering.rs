@@ -105,7 +105,7 @@ impl Steering {
         let found = self.queue.take().unwrap_or_default();
         self.last_reach = self.reach.take().unwrap_or_default();
         let (reports, bytes) = core::mem::take(&mut self.reports);
-        self.report = (self.report + bytes / reports.max(1)) / 2;
+        self.report = self.report.midpoint(bytes / reports.max(1));
         let Some(rate) = estimate.rate() else { return };
         self.note_ceiling(now, rate);
         let target = target(rate, queue);
