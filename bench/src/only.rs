@@ -51,20 +51,17 @@ fn pick<T: Copy>(all: &[T], asked: impl Fn(&T) -> bool) -> Vec<T> {
 }
 
 /// Those of the systems that can be measured here; the others are said to be left out of a scenario, with the reason.
-pub(crate) fn able(systems: Vec<System>, scenarios: &[&str], outcome: &mut Outcome) -> Vec<System> {
-    let mut able = Vec::new();
-    for system in systems {
-        match system.obstacle() {
-            Some(reason) => {
-                eprintln!("SKIPPED {}: {reason}", system.name());
-                for scenario in scenarios {
-                    outcome.skipped(scenario, system.name(), &reason);
-                }
-            }
-            None => able.push(system),
+pub(crate) fn able(systems: &[System], scenario: &str, outcome: &mut Outcome) -> Vec<System> {
+    let mut systems = systems.to_vec();
+    systems.retain(|system| match system.obstacle() {
+        Some(reason) => {
+            eprintln!("SKIPPED {} in {scenario}: {reason}", system.name());
+            outcome.skipped(scenario, system.name(), &reason);
+            false
         }
-    }
-    able
+        None => true,
+    });
+    systems
 }
 
 #[cfg(test)]
