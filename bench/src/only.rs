@@ -5,6 +5,9 @@ use anyhow::bail;
 use crate::outcome::Outcome;
 use crate::systems::System;
 
+/// A scenario and its name.
+pub(crate) type Named<S> = (&'static str, S);
+
 /// The names that were asked for, of scenarios and systems; none means all.
 #[derive(Debug, Default)]
 pub(crate) struct Only(Vec<String>);
@@ -22,9 +25,9 @@ impl Only {
     /// Those of a benchmark's scenarios, and of its systems, that were asked for.
     pub(crate) fn select<S: Copy>(
         &self,
-        scenarios: &[(&'static str, S)],
+        scenarios: &[Named<S>],
         systems: &[System],
-    ) -> anyhow::Result<(Vec<(&'static str, S)>, Vec<System>)> {
+    ) -> anyhow::Result<(Vec<Named<S>>, Vec<System>)> {
         let known = |name: &String| {
             scenarios.iter().any(|(scenario, _)| scenario == name)
                 || systems.iter().any(|system| system.name() == name)
