@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::Effort;
-use crate::load::{Bulk, Found, Pace, Pair, Setup};
-use crate::only::{Only, able};
+use crate::load::{Bulk, Pace, Pair, Setup, goodput, rest};
+use crate::only::Only;
 use crate::outcome::Outcome;
-use crate::spread::Spread;
+use crate::rounds::{self, Bench, Figure};
 use crate::stage::{Plan, Stage, allow};
 use crate::systems::{CONGESTION, System};
 use crate::usage::now;
@@ -31,7 +31,8 @@ const SCENARIOS: [(&str, Scenario); 4] = [
     ("slow", Scenario { plan: LINK.rate(1.0, 1000), down: false }),
     ("lossy", Scenario { plan: LINK.rate(20.0, 1000).lossy(2.0, 10), down: false }),
 ];
-const SYSTEMS: [System; 3] = [System::Steadfast, System::Tcp, System::TcpOne];
+const SYSTEMS: [System; 5] =
+    [System::Steadfast, System::Noq, System::Aggligator, System::Tcp, System::TcpOne];
 const MESSAGE: usize = 128;
 const PERIOD: Duration = Duration::from_millis(100);
 /// What a request counts as that was not answered at all.
@@ -46,101 +47,33 @@ struct Times {
     alone: f64,
 }
 
-/// What a run found.
-#[derive(Debug)]
-struct Run {
-    unloaded: Spread,
-    /// From when bulk begins until it counts.
-    begin: Spread,
-    loaded: Spread,
-    mbit: f64,
-    share: f64,
-    lost: f64,
-    false_alarms: f64,
-    cpu_seconds: f64,
+struct Foreground {
+    times: Times,
+    /// What plain TCP alone carried in this round, in megabits a second.
+    alone: f64,
 }
 
-pub(crate) fn run(effort: Effort, only: Only) -> anyhow::Result<Outcome> {
+pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
     allow()?;
     let times = effort.of(
         Times { unloaded: 3.0, settle: 2.0, loaded: 8.0, alone: 4.0 },
         Times { unloaded: 5.0, settle: 3.0, loaded: 20.0, alone: 10.0 },
     );
-    let rounds = effort.of(1, 3);
     let mut outcome = Outcome::new("foreground");
-    conditions(&mut outcome, rounds, times);
-    let (scenarios, systems) = only.select(&SCENARIOS, &SYSTEMS)?;
-    let names: Vec<_> = scenarios.iter().map(|(name, _)| *name).collect();
-    let systems = able(systems, &names, &mut outcome);
-    for (name, scenario) in scenarios {
-        let mut found: Vec<(System, Run)> = Vec::new();
-        let mut alone = Vec::new();
-        for round in 1..=rounds {
-            let mbit = bulk_alone(scenario.plan, times, round)?;
-            eprintln!("round {round} of {rounds}: {name:6} plain TCP alone {mbit:6.3} Mbit/s");
-            alone.push(mbit);
-            for system in &systems {
-                let run = measure(*system, scenario, times, mbit, round)
-                    .with_context(|| format!("{} in round {round} of {name}", system.name()))?;
-                eprintln!(
-                    "round {round} of {rounds}: {name:6} {:10} p50 {:6.1} p99 {:6.1} mean {:6.1} max {:6.1} ms (unloaded \
-                     {:.1}, {:.1}; at the beginning at most {:.1}), share {:.3}",
-                    system.name(),
-                    run.loaded.median(),
-                    run.loaded.percentile(99),
-                    run.loaded.mean(),
-                    run.loaded.max(),
-                    run.unloaded.median(),
-                    run.unloaded.percentile(99),
-                    run.begin.max(),
-                    run.share,
-                );
-                found.push((*system, run));
-            }
-        }
-        let alone = Spread::of(alone).context("no round")?;
-        outcome.figure(name, "tcp_alone", "background_mbps", alone.median());
-        for system in &systems {
-            report(&mut outcome, name, *system, &found)?;
-        }
-        for (peer, ratio) in [("tcp", "p99"), ("tcp_one", "p99_one_connection")] {
-            outcome.ratio(&format!("{name}_{ratio}"), name, "loaded_p99_ms", ["steadfast", peer]);
+    conditions(&mut outcome, times);
+    let mut bench = Foreground { times, alone: 0.0 };
+    rounds::run(&mut bench, &SCENARIOS, &SYSTEMS, (effort.of(1, 3), only), &mut outcome)?;
+    for (scenario, _) in SCENARIOS {
+        for (peer, name) in [("tcp", "p99"), ("noq", "p99_noq"), ("aggligator", "p99_aggligator")] {
+            let name = format!("{scenario}_{name}");
+            outcome.ratio(&name, scenario, "loaded_p99_ms", ["steadfast", peer]);
         }
     }
     Ok(outcome)
 }
 
-fn report(
-    outcome: &mut Outcome,
-    scenario: &str,
-    system: System,
-    found: &[(System, Run)],
-) -> anyhow::Result<()> {
-    let mut figure = |key: &str, of: &dyn Fn(&Run) -> f64| {
-        let runs = found.iter().filter(|(one, _)| *one == system);
-        let spread = Spread::of(runs.map(|(_, run)| of(run))).context("no round")?;
-        outcome.figure(scenario, system.name(), key, spread.median());
-        anyhow::Ok(spread)
-    };
-    figure("unloaded_p50_ms", &|run| run.unloaded.median())?;
-    figure("unloaded_p99_ms", &|run| run.unloaded.percentile(99))?;
-    figure("loaded_p50_ms", &|run| run.loaded.median())?;
-    let p99 = figure("loaded_p99_ms", &|run| run.loaded.percentile(99))?;
-    figure("loaded_mean_ms", &|run| run.loaded.mean())?;
-    figure("begin_max_ms", &|run| run.begin.max())?;
-    figure("background_mbps", &|run| run.mbit)?;
-    figure("background_share", &|run| run.share)?;
-    figure("lost", &|run| run.lost)?;
-    figure("false_alarms", &|run| run.false_alarms)?;
-    figure("cpu_seconds", &|run| run.cpu_seconds)?;
-    outcome.figure(scenario, system.name(), "loaded_p99_ms_min", p99.min());
-    outcome.figure(scenario, system.name(), "loaded_p99_ms_max", p99.max());
-    Ok(())
-}
-
-fn conditions(outcome: &mut Outcome, rounds: u32, times: Times) {
+fn conditions(outcome: &mut Outcome, times: Times) {
     let Times { unloaded, settle, loaded, alone } = times;
-    outcome.condition("rounds", rounds);
     outcome.condition("seeds", "of loss and jitter: the number of the round");
     for (name, Scenario { plan, down }) in SCENARIOS {
         let bulk = if down { "background both ways" } else { "background from the client" };
@@ -169,73 +102,68 @@ fn conditions(outcome: &mut Outcome, rounds: u32, times: Times) {
              {settle} s; of both ways the mean"
         ),
     );
-    outcome.condition(
-        "connections",
-        "steadfast: one conversation; tcp: requests and background on a connection each; tcp_one: both on one, requests \
-         ahead of background that the application has not written",
-    );
+    outcome.condition("settings", System::SETTINGS);
     outcome
         .condition("false_alarms", "times that steadfast suspected a path, at either end; nothing was cut");
     outcome.condition("runtime", "tokio, current thread");
     outcome.condition("processes", "client and server, one thread each, on hosts of their own");
-    outcome.condition("encryption", "steadfast: TLS 1.3 on every path; tcp: none");
+    outcome.condition("encryption", System::ENCRYPTION);
     outcome.condition("congestion_control", CONGESTION);
     outcome.condition("cpu_seconds", "of both processes, median of the rounds");
 }
 
-/// What plain TCP carries from the client with nothing beside it, in megabits a second.
-fn bulk_alone(plan: Plan, times: Times, round: u32) -> anyhow::Result<f64> {
-    let stage = Stage::new(&[plan], u64::from(round))?;
-    let mut pair = Pair::start(&stage, setup(System::Tcp))?;
-    pair.bulk_up()?;
-    rest(times.settle);
-    let from = now();
-    rest(times.alone);
-    let until = now();
-    let [_, theirs] = pair.finish()?;
-    Ok(theirs.mbit(from, until))
-}
+impl Bench for Foreground {
+    type Scenario = Scenario;
 
-fn measure(system: System, scenario: Scenario, times: Times, alone: f64, round: u32) -> anyhow::Result<Run> {
-    let stage = Stage::new(&[scenario.plan], u64::from(round))?;
-    let mut pair = Pair::start(&stage, setup(system))?;
-    let began = now();
-    pair.exchange(Pace::Every(PERIOD))?;
-    rest(times.unloaded);
-    let bulk = now();
-    pair.bulk_up()?;
-    if scenario.down {
-        pair.bulk_down()?;
+    fn baseline(
+        &mut self,
+        scenario: Scenario,
+        round: u32,
+    ) -> anyhow::Result<Option<(&'static str, Vec<Figure>)>> {
+        let Times { settle, alone, .. } = self.times;
+        self.alone = goodput(System::Tcp, &[scenario.plan], [settle, alone], round)?;
+        Ok(Some(("tcp_alone", vec![Figure::median("background_mbps", self.alone)])))
     }
-    rest(times.settle);
-    let from = now();
-    rest(times.loaded);
-    let until = now();
-    let [ours, theirs] = pair.finish()?;
-    if stage.overrun() > 0 {
-        eprintln!("the emulator lost {} frames because this machine was too slow", stage.overrun());
-    }
-    let spread = |from, until| ours.millis(from, until, UNANSWERED).context("no request was sent");
-    let mut mbit = theirs.mbit(from, until);
-    if scenario.down {
-        mbit = f64::midpoint(mbit, ours.mbit(from, until));
-    }
-    Ok(Run {
-        unloaded: spread(began, bulk)?,
-        begin: spread(bulk, from)?,
-        loaded: spread(from, until)?,
-        mbit,
-        share: mbit / alone,
-        lost: ours.lost() as f64,
-        false_alarms: [&ours, &theirs].map(|found: &Found| found.suspicions.len() as f64).iter().sum(),
-        cpu_seconds: ours.cpu_seconds + theirs.cpu_seconds,
-    })
-}
 
-fn setup(system: System) -> Setup {
-    Setup { system, message: MESSAGE, bulk: Bulk::Endless }
-}
-
-fn rest(seconds: f64) {
-    std::thread::sleep(Duration::from_secs_f64(seconds));
+    fn measure(&mut self, system: System, scenario: Scenario, round: u32) -> anyhow::Result<Vec<Figure>> {
+        let stage = Stage::new(&[scenario.plan], u64::from(round))?;
+        let setup = Setup { system, message: MESSAGE, bulk: Bulk::Endless };
+        let mut pair = Pair::start(&stage, setup)?;
+        let began = now();
+        pair.exchange(Pace::Every(PERIOD))?;
+        rest(self.times.unloaded);
+        let bulk = now();
+        pair.bulk_up()?;
+        if scenario.down {
+            pair.bulk_down()?;
+        }
+        rest(self.times.settle);
+        let from = now();
+        rest(self.times.loaded);
+        let until = now();
+        let [ours, theirs] = pair.finish()?;
+        stage.complain();
+        let mut mbit = theirs.mbit(from, until);
+        if scenario.down {
+            mbit = f64::midpoint(mbit, ours.mbit(from, until));
+        }
+        let spread = |from, until| ours.millis(from, until, UNANSWERED).context("no request was sent");
+        let (unloaded, begin, loaded) = (spread(began, bulk)?, spread(bulk, from)?, spread(from, until)?);
+        let suspicions = ours.suspicions.len() + theirs.suspicions.len();
+        Ok(vec![
+            Figure::median("unloaded_p50_ms", unloaded.median()),
+            Figure::median("unloaded_p99_ms", unloaded.percentile(99)),
+            Figure::median("loaded_p50_ms", loaded.median()),
+            Figure::median("loaded_p99_ms", loaded.percentile(99)),
+            Figure::least("loaded_p99_ms_min", loaded.percentile(99)),
+            Figure::most("loaded_p99_ms_max", loaded.percentile(99)),
+            Figure::median("loaded_mean_ms", loaded.mean()),
+            Figure::median("begin_max_ms", begin.max()),
+            Figure::median("background_mbps", mbit),
+            Figure::median("background_share", mbit / self.alone),
+            Figure::sum("lost", ours.lost() as f64),
+            Figure::sum("false_alarms", suspicions as f64),
+            Figure::median("cpu_seconds", ours.cpu_seconds + theirs.cpu_seconds),
+        ])
+    }
 }

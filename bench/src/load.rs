@@ -6,6 +6,7 @@ mod log;
 mod port;
 mod side;
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -16,7 +17,7 @@ pub(crate) use side::{client, server};
 
 use crate::Part;
 use crate::child::{Child, Place};
-use crate::stage::Stage;
+use crate::stage::{Plan, Stage};
 use crate::systems::{Ground, System, introduce};
 use crate::usage::{Nanos, now};
 
@@ -161,4 +162,28 @@ fn found(child: &Child) -> anyhow::Result<Found> {
         }
     }
     bail!("a process did not stop within {GUARD:?}");
+}
+
+/// Megabits a second of one endless stream over all these networks, in so many seconds after others to settle.
+pub(crate) fn goodput(
+    system: System,
+    plans: &[Plan],
+    [settle, seconds]: [f64; 2],
+    round: u32,
+) -> anyhow::Result<f64> {
+    let stage = Stage::new(plans, u64::from(round))?;
+    let mut pair = Pair::start(&stage, Setup { system, message: 64, bulk: Bulk::Endless })?;
+    pair.bulk_up()?;
+    rest(settle);
+    let from = now();
+    rest(seconds);
+    let until = now();
+    let [_, theirs] = pair.finish()?;
+    stage.complain();
+    Ok(theirs.mbit(from, until))
+}
+
+/// Waits so many seconds.
+pub(crate) fn rest(seconds: f64) {
+    thread::sleep(Duration::from_secs_f64(seconds));
 }

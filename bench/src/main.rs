@@ -3,6 +3,9 @@
 //! | file | one idea |
 //! |---|---|
 //! | `foreground.rs` | how long a request waits while the link is full |
+//! | `stripe.rs` | what one stream carries over two networks at once |
+//! | `mixed.rs` | requests beside large messages over a slow uplink, and over two |
+//! | `figure.rs`, `figure/svg.rs` | latency over time, and its drawing for the README |
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
 //! | `sessions.rs` | what idle conversations cost |
@@ -10,7 +13,8 @@
 //! | `stage.rs` | two hosts and the networks between them |
 //! | `systems.rs` and below | the systems, and how client and server of each find together |
 //! | `child.rs` | the processes that are measured, and what they and the conductor tell each other |
-//! | `outcome.rs`, `only.rs`, `spread.rs`, `usage.rs` | what was found, or asked for; medians; processor time and memory |
+//! | `rounds.rs`, `only.rs` | the rounds of a benchmark between hosts; which of it is run |
+//! | `outcome.rs`, `spread.rs`, `usage.rs` | what was found; medians; processor time and memory |
 //!
 //! Invariants: client and server are a process each, of one thread, whatever the system; systems alternate within a run,
 //! with fresh processes for each measurement; what cannot be measured here is recorded as skipped, with the reason.
@@ -20,18 +24,23 @@
 
 mod child;
 mod failover;
+mod figure;
 mod foreground;
 mod latency;
 mod load;
+mod mixed;
 mod only;
 mod outcome;
+mod rounds;
 mod sessions;
 mod spread;
 mod stage;
+mod stripe;
 mod systems;
 mod throughput;
 mod usage;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -99,18 +108,25 @@ fn main() -> ExitCode {
 /// Runs a benchmark and prints what it found.
 fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
     let (mut effort, mut json, mut only) = (Effort { quick: false }, false, Only::default());
+    let mut svg = None;
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--quick" => effort.quick = true,
             "--json" => json = true,
             "--only" => only = Only::of(options.next().context("--only wants NAME,NAME..")?),
-            other => bail!("cannot make sense of `{other}`; there are --quick, --json and --only NAMES"),
+            "--svg" if name == "figure" => svg = Some(*options.next().context("--svg wants a file")?),
+            other => bail!(
+                "cannot make sense of `{other}`; there are --quick, --json and --only NAMES, and --svg FILE for `figure`"
+            ),
         }
     }
     let mut outcome = match name {
-        "foreground" => foreground::run(effort, only)?,
-        "failover" => failover::run(effort, only)?,
+        "figure" => figure::run(&only, Path::new(svg.unwrap_or(figure::FILE)))?,
+        "foreground" => foreground::run(effort, &only)?,
+        "stripe" => stripe::run(effort, &only)?,
+        "mixed" => mixed::run(effort, &only)?,
+        "failover" => failover::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
         "latency" => latency::run(effort)?,
@@ -119,6 +135,9 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
     };
     outcome.condition("quick", effort.quick);
     report(&outcome, json);
+    if outcome.has_failed() {
+        bail!("steadfast failed; the line that begins with FAILED says where");
+    }
     Ok(())
 }
 

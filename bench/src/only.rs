@@ -5,6 +5,9 @@ use anyhow::bail;
 use crate::outcome::Outcome;
 use crate::systems::System;
 
+/// A scenario and its name.
+pub(crate) type Named<S> = (&'static str, S);
+
 /// The names that were asked for, of scenarios and systems; none means all.
 #[derive(Debug, Default)]
 pub(crate) struct Only(Vec<String>);
@@ -22,9 +25,9 @@ impl Only {
     /// Those of a benchmark's scenarios, and of its systems, that were asked for.
     pub(crate) fn select<S: Copy>(
         &self,
-        scenarios: &[(&'static str, S)],
+        scenarios: &[Named<S>],
         systems: &[System],
-    ) -> anyhow::Result<(Vec<(&'static str, S)>, Vec<System>)> {
+    ) -> anyhow::Result<(Vec<Named<S>>, Vec<System>)> {
         let known = |name: &String| {
             scenarios.iter().any(|(scenario, _)| scenario == name)
                 || systems.iter().any(|system| system.name() == name)
@@ -51,20 +54,17 @@ fn pick<T: Copy>(all: &[T], asked: impl Fn(&T) -> bool) -> Vec<T> {
 }
 
 /// Those of the systems that can be measured here; the others are said to be left out of a scenario, with the reason.
-pub(crate) fn able(systems: Vec<System>, scenarios: &[&str], outcome: &mut Outcome) -> Vec<System> {
-    let mut able = Vec::new();
-    for system in systems {
-        match system.obstacle() {
-            Some(reason) => {
-                eprintln!("SKIPPED {}: {reason}", system.name());
-                for scenario in scenarios {
-                    outcome.skipped(scenario, system.name(), &reason);
-                }
-            }
-            None => able.push(system),
+pub(crate) fn able(systems: &[System], scenario: &str, outcome: &mut Outcome) -> Vec<System> {
+    let mut systems = systems.to_vec();
+    systems.retain(|system| match system.obstacle() {
+        Some(reason) => {
+            eprintln!("SKIPPED {} in {scenario}: {reason}", system.name());
+            outcome.skipped(scenario, system.name(), &reason);
+            false
         }
-    }
-    able
+        None => true,
+    });
+    systems
 }
 
 #[cfg(test)]

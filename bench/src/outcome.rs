@@ -13,6 +13,7 @@ pub(crate) struct Outcome {
     conditions: Map<String, Value>,
     scenarios: Map<String, Value>,
     ratios: Map<String, Value>,
+    failed: bool,
 }
 
 impl Outcome {
@@ -20,7 +21,8 @@ impl Outcome {
     pub(crate) fn new(bench: &'static str) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cores = thread::available_parallelism().map_or(0, usize::from);
-        let mut outcome = Self { bench, conditions: Map::new(), scenarios: Map::new(), ratios: Map::new() };
+        let mut outcome =
+            Self { bench, conditions: Map::new(), scenarios: Map::new(), ratios: Map::new(), failed: false };
         outcome.condition("kernel", kernel.trim());
         outcome.condition("cores", cores);
         outcome.condition("build", "release, link-time optimisation, all systems alike");
@@ -48,7 +50,8 @@ impl Outcome {
         }
     }
 
-    fn of(&self, scenario: &str, system: &str, key: &str) -> Option<f64> {
+    /// A figure that is there already.
+    pub(crate) fn of(&self, scenario: &str, system: &str, key: &str) -> Option<f64> {
         self.scenarios.get(scenario)?.get(system)?.get(key)?.as_f64()
     }
 
@@ -56,13 +59,27 @@ impl Outcome {
     pub(crate) fn ratio(&mut self, name: &str, scenario: &str, key: &str, systems: [&str; 2]) {
         let [ours, theirs] = systems.map(|system| self.of(scenario, system, key));
         if let (Some(ours), Some(theirs)) = (ours, theirs.filter(|theirs| *theirs != 0.0)) {
-            self.ratios.insert(name.into(), json!(rounded(ours / theirs)));
+            self.add_ratio(name, ours / theirs);
         }
+    }
+
+    /// Adds a ratio that was measured as one.
+    pub(crate) fn add_ratio(&mut self, name: &str, ratio: f64) {
+        self.ratios.insert(name.into(), json!(rounded(ratio)));
+    }
+
+    /// Steadfast itself could not do what is measured.
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// One line, in the shape that all benchmarks share.
     pub(crate) fn json(&self) -> String {
-        let Self { bench, conditions, scenarios, ratios } = self;
+        let Self { bench, conditions, scenarios, ratios, .. } = self;
         json!({ "bench": bench, "conditions": conditions, "scenarios": scenarios, "ratios": ratios })
             .to_string()
     }
@@ -94,7 +111,7 @@ impl Outcome {
         }
         text.push('\n');
         for (name, ratio) in &self.ratios {
-            let _infallible = writeln!(text, "ratio {name:18}{ratio:>14}");
+            let _infallible = writeln!(text, "ratio {name:30}{ratio:>14}");
         }
         for (name, value) in &self.conditions {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -56,22 +56,18 @@ impl Plan {
 
     /// For people.
     pub(crate) fn describe(&self) -> String {
-        let mut text = format!("{} ms round trip", self.one_way.as_millis() * 2);
-        match self.rate_mbit {
-            [Some(mbit), Some(_)] => text += &format!(", {mbit} Mbit/s each way"),
-            [Some(mbit), None] => text += &format!(", {mbit} Mbit/s from the client, no limit to it"),
-            _ => {}
-        }
-        if self.rate_mbit != [None; 2] {
-            text += &format!(", at most {} ms of it waiting", self.queue.as_millis());
-        }
-        if self.loss > 0.0 {
-            text += &format!(", {} % of all packets lost each way", self.loss * 100.0);
-        }
-        if !self.jitter.is_zero() {
-            text += &format!(", up to {} ms more each way by chance", self.jitter.as_millis());
-        }
-        text
+        let queue = format!(", at most {} ms of it waiting", self.queue.as_millis());
+        let rate = match self.rate_mbit {
+            [Some(mbit), Some(_)] => format!(", {mbit} Mbit/s each way{queue}"),
+            [Some(mbit), None] => format!(", {mbit} Mbit/s from the client{queue}, no limit to it"),
+            [None, Some(mbit)] => format!(", {mbit} Mbit/s to the client{queue}, no limit from it"),
+            [None, None] => String::new(),
+        };
+        let part = |there: bool, words: String| if there { words } else { String::new() };
+        let loss = part(self.loss > 0.0, format!(", {} % of all packets lost each way", self.loss * 100.0));
+        let jitter = self.jitter.as_millis();
+        let jitter = part(jitter > 0, format!(", up to {jitter} ms more each way by chance"));
+        format!("{} ms round trip{rate}{loss}{jitter}", self.one_way.as_millis() * 2)
     }
 }
 
@@ -144,9 +140,13 @@ impl Stage {
         self.links.iter().map(Link::counters).collect()
     }
 
-    /// Frames that the emulator was too slow for: above zero, a run says little.
-    pub(crate) fn overrun(&self) -> u64 {
-        self.counters().iter().map(|both| both.a_to_b.dropped_relay + both.b_to_a.dropped_relay).sum()
+    /// Says so if the emulator was too slow for what was sent: then a run says little.
+    pub(crate) fn complain(&self) {
+        let of = |both: &Counters| both.a_to_b.dropped_relay + both.b_to_a.dropped_relay;
+        let frames: u64 = self.counters().iter().map(of).sum();
+        if frames > 0 {
+            eprintln!("the emulator lost {frames} frames because this machine was too slow");
+        }
     }
 
     /// Bytes that all networks have carried, both ways.

@@ -1,8 +1,10 @@
 //! The systems that are measured, and how a client and a server of each find together.
 
+mod aggligator;
 pub(crate) mod endpoint;
 pub(crate) mod lanes;
 pub(crate) mod mptcp;
+mod noq;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
@@ -34,11 +36,26 @@ pub(crate) enum System {
     TcpOne,
     /// The kernel's Multipath TCP, a connection for each lane.
     Mptcp,
+    /// QUIC with its multipath extension.
+    Noq,
+    /// Links of TCP made one connection, for each lane.
+    Aggligator,
     /// TLS 1.3 over one TCP connection: tokio and rustls.
     TcpTls,
 }
 
 impl System {
+    /// A condition of every benchmark between hosts.
+    pub(crate) const ENCRYPTION: &str =
+        "steadfast, noq: TLS 1.3 on every path; tcp, tcp_one, mptcp, aggligator: none";
+    /// Another one.
+    pub(crate) const SETTINGS: &str = "steadfast: one conversation, its defaults; tcp: requests and bulk on a \
+        connection each, over the first network; tcp_one: both on one, requests ahead of bulk that the application has \
+        not written; mptcp: as tcp, kernel path manager, default scheduler, a subflow over each network; noq 1.4.0: one \
+        connection, a stream for each with priority to requests, with two networks both paths available, kept alive each \
+        50 ms and given up after 200 ms or 3 probe timeouts; aggligator 0.9.12: as tcp with a link over each network, \
+        defaults beside bulk, otherwise acknowledgements due within 50 ms or 2 round trips";
+
     /// Its name in the results.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -46,6 +63,8 @@ impl System {
             Self::Tcp => "tcp",
             Self::TcpOne => "tcp_one",
             Self::Mptcp => "mptcp",
+            Self::Noq => "noq",
+            Self::Aggligator => "aggligator",
             Self::TcpTls => "tcp_tls",
         }
     }
@@ -144,6 +163,8 @@ pub(crate) async fn client(system: System, console: &mut Console) -> anyhow::Res
         System::Tcp | System::TcpOne | System::Mptcp => {
             Conversation::Lanes(stream::client(system, contact.parse()?, ground.lanes).await?)
         }
+        System::Noq => Conversation::Lanes(noq::client(contact.parse()?, certificate, &ground).await?),
+        System::Aggligator => Conversation::Lanes(aggligator::client(contact.parse()?, &ground).await?),
         System::TcpTls => {
             let stream = stream::connect(contact.parse()?, false).await?;
             Conversation::Tls(Box::new(tls::connect(stream, certificate).await?.into()))
@@ -166,6 +187,8 @@ pub(crate) async fn server(system: System, console: &mut Console) -> anyhow::Res
         System::Tcp | System::TcpOne | System::Mptcp => {
             Ok(Conversation::Lanes(stream::server(system, &ground).await?))
         }
+        System::Noq => Ok(Conversation::Lanes(noq::server(&ground).await?)),
+        System::Aggligator => Ok(Conversation::Lanes(aggligator::server(&ground).await?)),
         System::TcpTls => {
             let listener = stream::listen(SocketAddr::new(ground.first(), 0), false)?;
             let acceptor = tls::Acceptor::new()?;

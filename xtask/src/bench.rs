@@ -10,9 +10,12 @@ use crate::process;
 pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
 
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 5] = [
-    ("foreground", "a request's wait while bulk fills the link: steadfast, TCP"),
-    ("failover", "the silence when a network dies: steadfast, MPTCP, TCP"),
+const BENCHES: [(&str, &str); 8] = [
+    ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
+    ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
+    ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),
+    ("failover", "the silence when a network dies: steadfast, MPTCP, noq, aggligator, TCP"),
+    ("figure", "docs/latency.svg: a request's wait over time, on a full network that is then cut"),
     ("throughput", "one long stream on the loopback: steadfast, TLS over TCP"),
     ("latency", "a small message and its answer on the loopback: steadfast, TLS over TCP"),
     ("sessions", "memory and processor time of idle conversations"),

@@ -186,14 +186,14 @@ impl BulkOutput {
     }
 
     /// Begins messages of so many bytes until a moment, each once one of so many before it is acknowledged, and waits
-    /// until all are.
+    /// until all are. What is dropped is closed: so it gives itself back.
     pub(super) async fn send_messages(
         mut self,
         bytes: usize,
         outstanding: usize,
         until: Instant,
         log: Log,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Self> {
         let message = Bytes::from(vec![0xa5; bytes]);
         let free = match &self {
             Self::Lane(_, acknowledged) => Arc::clone(acknowledged),
@@ -222,7 +222,7 @@ impl BulkOutput {
             }
         }
         let _all = free.acquire_many(outstanding as u32).await?;
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The processes at both ends.
 
+use std::future::pending;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -107,9 +108,9 @@ impl Side {
                 let Bulk::Messages(bytes) = self.setup.bulk else { bail!("there are no bulk messages here") };
                 let bulk = self.take_bulk()?;
                 self.tasks.spawn(async move {
-                    bulk.send_messages(bytes, outstanding, Instant::now() + lasts, log).await?;
+                    let _open = bulk.send_messages(bytes, outstanding, Instant::now() + lasts, log).await?;
                     tell(&Report::BulkDone);
-                    Ok(())
+                    pending().await
                 })
             }
             Order::Prepare(_) | Order::Stop => bail!("an order at the wrong time"),
@@ -180,7 +181,8 @@ async fn take_turns(
         log.answered(number_of(&input.next(length).await?));
         sleep(pause).await;
     }
-    Ok(())
+    // What is dropped is closed, and the other side would take that for the end of everything.
+    pending().await
 }
 
 /// Answers everything with itself.

@@ -45,7 +45,7 @@ impl Lane {
 /// The lanes of a conversation, the same on both sides, and what keeps them alive.
 pub(crate) struct Lanes {
     lanes: Vec<Lane>,
-    _kept: Box<dyn Any + Send>,
+    kept: Box<dyn Any + Send>,
 }
 
 impl fmt::Debug for Lanes {
@@ -61,7 +61,7 @@ impl Lanes {
             lane.output.write_u8(number).await.context("cannot say which lane this is")?;
             lane.output.flush().await?;
         }
-        Ok(Self { lanes, _kept: Box::new(kept) })
+        Ok(Self { lanes, kept: Box::new(kept) })
     }
 
     /// Of a server, in the order that the client means.
@@ -72,12 +72,12 @@ impl Lanes {
             numbered.push((number, lane));
         }
         numbered.sort_by_key(|(number, _)| *number);
-        Ok(Self { lanes: numbered.into_iter().map(|(_, lane)| lane).collect(), _kept: Box::new(kept) })
+        Ok(Self { lanes: numbered.into_iter().map(|(_, lane)| lane).collect(), kept: Box::new(kept) })
     }
 
     /// The lanes, and what has to be kept as long as they are used.
     pub(crate) fn into_parts(self) -> (Vec<Lane>, Box<dyn Any + Send>) {
-        (self.lanes, self._kept)
+        (self.lanes, self.kept)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// The one name of the server.
-const NAME: &str = "bench.invalid";
+pub(super) const NAME: &str = "bench.invalid";
 
 fn cryptography() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
@@ -31,14 +31,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
-        let certificate = cert.der().clone();
-        let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-        let config = ServerConfig::builder_with_provider(cryptography())
-            .with_protocol_versions(&[&TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key.into())?;
+        let (config, certificate) = server_config()?;
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
     }
 
@@ -52,17 +45,34 @@ impl Acceptor {
     }
 }
 
+/// What a server offers, with a fresh certificate.
+pub(super) fn server_config() -> anyhow::Result<(ServerConfig, CertificateDer<'static>)> {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
+    let certificate = cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(cryptography())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key.into())?;
+    Ok((config, certificate))
+}
+
+/// What a client asks for that trusts a certificate (DER).
+pub(super) fn client_config(certificate: Vec<u8>) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(certificate))?;
+    Ok(ClientConfig::builder_with_provider(cryptography())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 /// The client's side, which trusts that certificate.
 pub(crate) async fn connect(
     stream: TcpStream,
     certificate: Vec<u8>,
 ) -> anyhow::Result<client::TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(certificate))?;
-    let config = ClientConfig::builder_with_provider(cryptography())
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = TlsConnector::from(Arc::new(client_config(certificate)?));
     connector.connect(ServerName::try_from(NAME)?, stream).await.context("no TLS with the server")
 }
