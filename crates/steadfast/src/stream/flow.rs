@@ -133,13 +133,11 @@ impl Flow {
             read += some as u64;
         }
         if read == 0 && buffer.remaining() > 0 {
-            return match &inbox.end {
-                Some(end) => Poll::Ready(end.clone().map(|()| Taken::default())),
-                None => {
-                    inbox.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            };
+            if let Some(end) = &inbox.end {
+                return Poll::Ready(end.clone().map(|()| Taken::default()));
+            }
+            inbox.waker = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         inbox.taken += read;
         inbox.consumed += read;
@@ -217,7 +215,7 @@ impl Flow {
             Outcome::Dropped(DropReason::Refused) => self.fail(StreamError::Refused),
             Outcome::Dropped(reason) => self.fail(StreamError::Dropped(reason)),
             // That the conversation ended is told by the pump.
-            Outcome::Delivered | Outcome::Unknown => {}
+            _ => {}
         }
     }
 

@@ -380,7 +380,7 @@ impl Pump {
                     Some(bytes) => match Control::decode(bytes) {
                         Some(control) => self.mux.control(control),
                         None => {
-                            tracing::debug!(id = %message.id, "a message that is no stream's is passed over")
+                            tracing::debug!(id = %message.id, "a message that is no stream's is passed over");
                         }
                     },
                     // Dropping it refuses it. A head is read together with its message nearly always.
