@@ -53,13 +53,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     serve: bool,
     /// With --serve: connect to this target; `*` stands for every host or every port. May be given several times.
-    #[arg(long, value_name = "TARGET", requires = "serve")]
+    #[arg(long, value_name = "TARGET", requires = "serve", conflicts_with = "host")]
     allow: Vec<Allowed>,
     /// With --serve: the port to listen on [default: the one of the configuration, 7463, or any other if that is taken].
-    #[arg(long, requires = "serve", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, requires = "serve", conflicts_with = "host", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// With --serve: let in this key, this time; may be given several times.
-    #[arg(long, value_name = "KEY", requires = "serve")]
+    #[arg(long, value_name = "KEY", requires = "serve", conflicts_with = "host")]
     trust: Vec<Fingerprint>,
     #[command(flatten)]
     connecting: Connecting,

@@ -26,6 +26,7 @@ pub(super) struct Report {
     next: Instant,
     /// Where open connections go, in words.
     open: HashMap<u64, String>,
+    parked: bool,
 }
 
 impl Report {
@@ -37,6 +38,7 @@ impl Report {
             received: meter(Direction::Received),
             next: Instant::now() + OBJECT,
             open: HashMap::new(),
+            parked: false,
         }
     }
 
@@ -95,14 +97,18 @@ impl Report {
     }
 
     /// Something happened to the networks under it.
-    pub(super) fn network(&self, event: &NetworkEvent, output: &mut Output) -> anyhow::Result<()> {
+    pub(super) fn network(&mut self, event: &NetworkEvent, output: &mut Output) -> anyhow::Result<()> {
         let (name, words) = match event {
             NetworkEvent::Parked { .. } => {
                 ("parked", "No network leads to the other side now: connections wait.")
             }
-            NetworkEvent::Resumed { .. } => ("resumed", "A network leads there again: connections go on."),
+            // The first path of all is no news.
+            NetworkEvent::Resumed { .. } if self.parked => {
+                ("resumed", "A network leads there again: connections go on.")
+            }
             _ => return Ok(()),
         };
+        self.parked = name == "parked";
         output.object(&json!({ "event": name }))?;
         self.line(Style::Cyan, words, output)
     }

@@ -112,7 +112,7 @@ fn what_cannot_be_used_is_said_at_once() {
         (&["tunnel", "boat", "2222"][..], "no `=`"),
         (&["tunnel", "boat", "1=localhost:22,loud"], "`loud`"),
         (&["tunnel", "--serve", "--allow", "22"], "HOST:PORT"),
-        (&["tunnel", "boat", "1=a:1", "--allow", "a:1"], "--serve"),
+        (&["tunnel", "boat", "1=a:1", "--allow", "a:1"], "cannot be used with"),
     ] {
         let run = home.run(words).ended(2);
         assert!(run.err.contains(part), "{run:?}");
