@@ -34,9 +34,11 @@ const PIECE: usize = 64 * 1024;
 /// streams, when the last handle and the last [`Stream`] are dropped.
 ///
 /// The streams of a conversation do not wait for each other: foreground goes ahead of background, those of one urgency
-/// take turns, and one that nobody reads stops at its own window. A direction may hold 128 KiB unread at first and up to
-/// 4 MiB as it is read, all together 64 MiB more than at first. A peer may have 512 streams open here. Streams whose rules leave them without a
-/// network hold what was written to them in the conversation's send buffer
+/// take turns, and one that nobody reads stops at its own window. A direction may hold 64 KiB unread at first and up to
+/// 4 MiB as it is read, all together 32 MiB more than at first. A peer may have 512 streams open here. So an unread
+/// conversation takes 64 MiB at most, besides the session's own windows
+/// ([`Config::max_sessions`](crate::Config::max_sessions) bounds how many a peer has). Streams whose rules leave them
+/// without a network hold what was written to them in the conversation's send buffer
 /// ([`Config::send_buffers`](crate::Config::send_buffers)).
 ///
 /// ```

@@ -43,7 +43,9 @@ pub fn config() -> Config {
     // What comes is taken at once, so a window is what is under way.
     config.first_windows = [4 << 20; 2];
     config.windows = [16 << 20; 2];
-    // A peer has one conversation for each of its programs.
-    config.max_sessions = 64;
+    // A conversation may hold 64 MiB unread. A peer has one for each of its processes; those that died without a word
+    // are parked until others take their place.
+    config.max_sessions = 16;
+    config.max_parked = 4;
     config
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -53,24 +53,28 @@ impl Drop for Stopped {
 /// A tunnel between the two hosts, to a port of the second one.
 struct Tunnel {
     /// Where programs on the first host connect.
-    port: u16,
+    ports: Vec<u16>,
     client: Running,
     _server: Running,
 }
 
-fn tunnel(world: &World, target: u16, words: &str) -> Tunnel {
-    let target = format!("127.0.0.1:{target}");
+fn tunnel(world: &World, forwards: &[(u16, &str)]) -> Tunnel {
     let key = world.two.a.key().to_string();
-    let arguments = ["tunnel", "--json", "--serve", "--allow", &target, "--trust", &key];
+    let arguments = ["tunnel", "--json", "--serve", "--allow", "127.0.0.1:*", "--trust", &key];
     let mut server = start(&world.two.b, &world.b, &arguments);
     let contact = contact_of(&mut server);
-    let forward = format!("0={target},{words}");
-    let mut client = start(&world.two.a, &world.a, &["tunnel", "--json", &contact, &forward]);
-    let listening = client.until("its port", |object| object["event"] == "listening");
-    let address = listening["forwards"][0]["listen"].as_str().unwrap();
-    let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let forwards: Vec<_> =
+        forwards.iter().map(|(port, words)| format!("0=127.0.0.1:{port},{words}")).collect();
+    let words: Vec<_> = forwards.iter().map(String::as_str).collect();
+    let mut client = start(&world.two.a, &world.a, &[&["tunnel", "--json", &contact], &words[..]].concat());
+    let listening = client.until("its ports", |object| object["event"] == "listening");
+    let port = |forward: &Value| {
+        let address = forward["listen"].as_str().unwrap();
+        address.rsplit_once(':').unwrap().1.parse().unwrap()
+    };
+    let ports = listening["forwards"].as_array().unwrap().iter().map(port).collect();
     client.until("a conversation", |object| object["event"] == "connected");
-    Tunnel { port, client, _server: server }
+    Tunnel { ports, client, _server: server }
 }
 
 impl Tunnel {
@@ -110,33 +114,60 @@ fn answer(mut stream: TcpStream) {
     let _broken = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content()));
 }
 
-fn length(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.len())
+/// A download by curl from a port of the first host.
+struct Download {
+    file: PathBuf,
+    curl: Stopped,
+}
+
+impl Download {
+    /// `None` where there is no curl.
+    fn start(world: &World, port: u16) -> Option<Self> {
+        let file = world.two.from("download");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--output"]).arg(&file);
+        curl.arg(format!("http://127.0.0.1:{port}/file")).stdin(Stdio::null());
+        Some(Self { curl: Stopped(world.a.spawn(&mut curl).ok()?), file })
+    }
+
+    fn length(&self) -> u64 {
+        fs::metadata(&self.file).map_or(0, |metadata| metadata.len())
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.curl.0.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until some of it is there, and not all.
+    fn begun(&mut self) {
+        let guard = Instant::now() + GUARD;
+        while self.length() < 1_000_000 {
+            assert!(Instant::now() < guard, "nothing was downloaded");
+            assert!(!self.is_over(), "curl ended too soon");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until all of it is there.
+    fn complete(mut self) {
+        let status = self.curl.0.wait().unwrap();
+        assert!(status.success(), "curl noticed: {status}, at {} of {LENGTH} bytes", self.length());
+        assert_eq!(Sha256::digest(fs::read(&self.file).unwrap()), Sha256::digest(content()));
+    }
 }
 
 fn curl_outlives(test: &str, cut: Cut) {
     isolated(test, || {
         let world = world();
-        let tunnel = tunnel(&world, http(&world.b), "prefer=wifi");
-        let file = world.two.from("download");
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--output"]).arg(&file);
-        curl.arg(format!("http://127.0.0.1:{}/file", tunnel.port)).stdin(Stdio::null());
-        let Ok(child) = world.a.spawn(&mut curl) else { return skip(test, "there is no curl") };
-        let mut curl = Stopped(child);
-        let guard = Instant::now() + GUARD;
-        while length(&file) < 1_000_000 {
-            assert!(Instant::now() < guard, "nothing was downloaded");
-            assert_eq!(curl.0.try_wait().unwrap(), None, "curl ended too soon");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let tunnel = tunnel(&world, &[(http(&world.b), "prefer=wifi")]);
+        let Some(mut download) = Download::start(&world, tunnel.ports[0]) else {
+            return skip(test, "there is no curl");
+        };
+        download.begun();
         cut.apply(&world.wifi, &world.a);
-        let before = length(&file);
-        assert!(before < LENGTH as u64, "it was over before the network was");
+        assert!(download.length() < LENGTH as u64, "it was over before the network was");
         assert!(carried(&world.wifi) > 900_000, "that network carried nothing");
-        let status = curl.0.wait().unwrap();
-        assert!(status.success(), "curl noticed: {status}, at {} of {LENGTH} bytes", length(&file));
-        assert_eq!(Sha256::digest(fs::read(&file).unwrap()), Sha256::digest(content()));
+        download.complete();
         tunnel.unharmed();
     });
 }
@@ -149,6 +180,70 @@ fn curl_outlives_a_network_that_goes_silent() {
 #[test]
 fn curl_outlives_a_network_that_goes_down() {
     curl_outlives("tunnel_lab::curl_outlives_a_network_that_goes_down", Cut::Down);
+}
+
+#[test]
+fn curl_outlives_all_networks() {
+    let test = "tunnel_lab::curl_outlives_all_networks";
+    isolated(test, || {
+        let world = world();
+        let mut tunnel = tunnel(&world, &[(http(&world.b), "background")]);
+        let Some(mut download) = Download::start(&world, tunnel.ports[0]) else {
+            return skip(test, "there is no curl");
+        };
+        download.begun();
+        for link in [&world.wifi, &world.lte] {
+            link.carrier_down(&world.a).unwrap();
+        }
+        tunnel.client.until("that it waits", |object| object["event"] == "parked");
+        assert!(!download.is_over());
+        world.lte.carrier_up(&world.a).unwrap();
+        tunnel.client.until("that it goes on", |object| object["event"] == "resumed");
+        download.complete();
+        tunnel.unharmed();
+    });
+}
+
+/// Gives back what comes, on this host; the port.
+fn echo(host: &Host) -> u16 {
+    let listener = host.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut back = stream.try_clone().unwrap();
+            thread::spawn(move || std::io::copy(&mut stream, &mut back));
+        }
+    });
+    port
+}
+
+#[test]
+fn a_download_does_not_hold_up_a_foreground_connection() {
+    let test = "tunnel_lab::a_download_does_not_hold_up_a_foreground_connection";
+    isolated(test, || {
+        let world = world();
+        let (http, echo) = (http(&world.b), echo(&world.b));
+        let tunnel = tunnel(&world, &[(http, "background"), (echo, "small")]);
+        let Some(mut download) = Download::start(&world, tunnel.ports[0]) else {
+            return skip(test, "there is no curl");
+        };
+        download.begun();
+        let mut typing = world.a.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, tunnel.ports[1])).unwrap());
+        typing.set_read_timeout(Some(GUARD)).unwrap();
+        typing.set_nodelay(true).unwrap();
+        let mut answered = 0;
+        while !download.is_over() {
+            let question = [answered as u8; 50];
+            typing.write_all(&question).unwrap();
+            let mut back = [0; 50];
+            typing.read_exact(&mut back).unwrap();
+            assert_eq!(back, question);
+            answered += 1;
+        }
+        // Behind the download there would be a few at most.
+        assert!(answered > 20, "{answered} questions were answered while it went on");
+        download.complete();
+    });
 }
 
 /// An ssh server of this test's own, and what its only user needs.
@@ -269,9 +364,9 @@ fn ssh_outlives(test: &str, cut: Cut) {
         }
         let world = world();
         let ssh = Ssh::start(&world);
-        let tunnel = tunnel(&world, ssh.port, "small,prefer=wifi");
+        let tunnel = tunnel(&world, &[(ssh.port, "small,prefer=wifi")]);
         let mut command =
-            ssh.command(tunnel.port, "while read -r line; do echo \"got $line\"; done; echo over >&2");
+            ssh.command(tunnel.ports[0], "while read -r line; do echo \"got $line\"; done; echo over >&2");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Stopped(world.a.spawn(&mut command).unwrap());
         let output = BufReader::new(child.0.stdout.take().unwrap());

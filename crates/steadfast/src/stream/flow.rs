@@ -10,7 +10,7 @@ use steadfast_session::{DropReason, Outcome};
 use tokio::io::ReadBuf;
 
 /// What a direction may hold unread when it begins, in bytes.
-pub(super) const FIRST_WINDOW: u64 = 128 * 1024;
+pub(super) const FIRST_WINDOW: u64 = 64 * 1024;
 /// What a window may become.
 pub(super) const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 

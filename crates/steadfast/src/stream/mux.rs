@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 /// Streams that a peer may have open here.
 pub(super) const MAX_STREAMS: usize = 512;
 /// What all windows of a conversation may grow by, in bytes.
-const MAX_GROWTH: u64 = 64 * 1024 * 1024;
+const MAX_GROWTH: u64 = 32 * 1024 * 1024;
 /// Controls that wait for room; with so many streams there are no more unless a peer opens in vain.
 const MAX_OWED: usize = 4 * MAX_STREAMS;
 /// Messages, and bytes of one stream, that are taken before others have their turn.
