@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::process;
@@ -11,25 +12,50 @@ struct Need {
     program: &'static str,
     package: &'static str,
     reason: &'static str,
+    /// Installing it starts a service that others can reach: nothing that a test may do to a machine.
+    serves: bool,
 }
 
 /// What cargo itself needs (a C compiler as linker and for `ring`) is not here: without it this program would not run.
-const NEEDS: [Need; 2] = [
+const NEEDS: [Need; 5] = [
     Need {
         program: "unshare",
         package: "util-linux",
         reason: "the testbed's tests enter a user namespace with it when not run as root",
+        serves: false,
     },
     Need {
         program: "ip",
         package: "iproute2",
         reason: "the scout's tests change addresses and links under it, as an administrator would",
+        serves: false,
+    },
+    Need {
+        program: "curl",
+        package: "curl",
+        reason: "it downloads through a tunnel whose network dies",
+        serves: false,
+    },
+    Need {
+        program: "ssh",
+        package: "openssh-client",
+        reason: "its session goes through a tunnel whose network dies",
+        serves: false,
+    },
+    Need {
+        program: "sshd",
+        package: "openssh-server",
+        reason: "that session ends at one of the tests' own",
+        serves: true,
     },
 ];
 
+/// Where services run, which a package would start.
+const SERVICES: &str = "/run/systemd/system";
+
 /// Installs what is missing, or says what to install. Never fails: tests that miss a program say so themselves.
 pub(crate) fn run() {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| process::find(need.program).is_none()).collect();
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.program)).collect();
     if missing.is_empty() {
         return;
     }
@@ -37,7 +63,15 @@ pub(crate) fn run() {
     for need in &missing {
         println!("  {} ({}): {}", need.program, need.package, need.reason);
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let left_out = |need: &&&Need| need.serves && Path::new(SERVICES).exists();
+    for need in missing.iter().filter(left_out) {
+        println!("{} is left to you, because its package would start a service here", need.program);
+    }
+    let packages: Vec<&str> =
+        missing.iter().filter(|need| !left_out(need)).map(|need| need.package).collect();
+    if packages.is_empty() {
+        return;
+    }
     let by_hand = format!("apt-get install {}", packages.join(" "));
     if !is_root() || process::find("apt-get").is_none() {
         println!("Going on without them. On Debian, install them as root: {by_hand}");
@@ -51,6 +85,11 @@ pub(crate) fn run() {
             "Going on without them: apt-get failed, see above. Is there a network, and a mirror that answers?"
         );
     }
+}
+
+/// On the path, or where only administrators look.
+fn is_there(program: &str) -> bool {
+    process::find(program).is_some() || Path::new("/usr/sbin").join(program).exists()
 }
 
 fn apt(arguments: &[&str]) -> bool {

@@ -12,6 +12,7 @@ use steadfast::{DEFAULT_PORT, NetworkClass, Override, ScoutConfig, Target};
 
 use crate::exit::Failure;
 use crate::output::clean;
+use crate::tunnel::{Allowed, Spec};
 
 /// The host's configuration, where the user has none.
 pub(crate) const SYSTEM_FILE: &str = "/etc/steadfast/config.toml";
@@ -26,11 +27,28 @@ pub(crate) struct Config {
     networks: BTreeMap<Interface, Network>,
     /// The port to listen on where others shall find this host.
     pub(crate) port: u16,
+    /// What `steadfast tunnel` does where its arguments do not say it.
+    pub(crate) tunnel: Tunnel,
+}
+
+/// Tunnels that are used often.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tunnel {
+    /// What is forwarded to a host, by what it is called on the command line.
+    pub(crate) forwards: BTreeMap<String, Vec<Spec>>,
+    /// The targets that others may connect to through this host.
+    pub(crate) allow: Vec<Allowed>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { hosts: BTreeMap::new(), networks: BTreeMap::new(), port: DEFAULT_PORT }
+        Self {
+            hosts: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            port: DEFAULT_PORT,
+            tunnel: Tunnel::default(),
+        }
     }
 }
 
@@ -189,6 +207,7 @@ mod tests {
             .collect();
         let all = parse(&all).unwrap();
         assert!(!all.hosts.is_empty() && all.networks.len() > 1, "{all:?}");
+        assert!(all.tunnel.forwards["boat"].len() > 1 && !all.tunnel.allow.is_empty(), "{all:?}");
         assert_eq!(all.port, DEFAULT_PORT);
     }
 
@@ -205,6 +224,8 @@ mod tests {
             ("[networks.wlan0]\nclass = \"wlan\"", 2, &["`wlan`", "cellular"]),
             ("[hosts]\nboat = \"KEY@10.0.0.1\"", 2, &["KEY@10.0.0.1", "52"]),
             ("[hosts]\n\"a:1\" = \"10.0.0.1\"", 2, &["`a:1`", "letters"]),
+            ("[tunnel.forwards]\nboat = ['2222']", 2, &["`2222`", "2222=localhost:22"]),
+            ("[tunnel]\nallow = ['22']", 2, &["`22`", "HOST:PORT"]),
             ("port = ", 1, &["`port =`"]),
         ] {
             let error = parse(text).unwrap_err().to_string();

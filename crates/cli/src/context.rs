@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use steadfast::{Builder, Endpoint, MultiSocket, Places, Target, TrustFile};
+use steadfast::{BindError, Builder, Endpoint, MultiSocket, Places, Target, TrustFile};
 
 use crate::config::Config;
 use crate::duration;
 use crate::exit::Failure;
+
+/// How long a port that is taken is waited for, and how often it is tried.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Options that every command has, before or after its name.
 #[derive(Debug, Args)]
@@ -72,6 +76,27 @@ impl Context {
             .identity_file(&self.places.identity)
             .trust_file(&self.places.trusted)
             .scout(config.scout())
+    }
+
+    /// An endpoint at this port, or where others look first, or at any. `more` adds to its settings.
+    pub(crate) async fn listen(
+        &self,
+        config: &Config,
+        port: Option<u16>,
+        more: impl Fn(Builder) -> Builder,
+    ) -> anyhow::Result<Endpoint> {
+        let bind = |port| more(self.builder(config)).port(port).bind();
+        let patience = tokio::time::Instant::now() + PORT_PATIENCE;
+        loop {
+            match bind(port.unwrap_or(config.port)).await {
+                // One that was stopped just now may still hold it, and its peers look for the next one there.
+                Err(BindError::Listen(_)) if tokio::time::Instant::now() < patience => {
+                    tokio::time::sleep(PORT_PAUSE).await;
+                }
+                Err(BindError::Listen(_)) if port.is_none() => return Ok(bind(0).await?),
+                other => return Ok(other?),
+            }
+        }
     }
 
     /// The peer that is meant by `HOST[:PORT]`, a name of the configuration, or `KEY@ADDRESS,ADDRESS`.

@@ -6,7 +6,7 @@
 //! | `context.rs`, `config.rs` | from options and files to an endpoint and a peer |
 //! | `exit.rs` | exit codes, and how a failure is told |
 //! | `output.rs`, `screen.rs` | what is printed, for people or as JSON |
-//! | `log.rs`, `duration.rs`, `transfer.rs` | what else several commands need |
+//! | `log.rs`, `duration.rs`, `rule.rs`, `stranger.rs`, `transfer.rs` | what else several commands need |
 //! | one for each command | that command |
 //!
 //! Invariants: no thread starts before a command runs, since the demo's lab enters a user namespace; nothing that a peer
@@ -24,10 +24,13 @@ mod networks;
 mod output;
 mod ping;
 mod receive;
+mod rule;
 mod screen;
 mod send;
+mod stranger;
 mod transfer;
 mod trust;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -77,6 +80,8 @@ enum Command {
     Send(send::Arguments),
     /// Receive files and directories, and print the line with which the other side sends them.
     Receive(receive::Arguments),
+    /// Carry TCP connections of programs such as ssh and curl to a machine where `steadfast tunnel --serve` runs.
+    Tunnel(tunnel::Arguments),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// Print what makes a shell complete the program's arguments.
@@ -123,6 +128,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
         Command::Send(arguments) => send::run(&arguments, &context()?, output),
         Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
+        Command::Tunnel(arguments) => tunnel::run(&arguments, &context()?, output),
         Command::Completions(arguments) => manual::completions(&arguments, output),
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Demo => demo::run(output),

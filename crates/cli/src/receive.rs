@@ -1,7 +1,5 @@
 //! `steadfast receive`: files and directories from somebody who sends.
 
-mod stranger;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,22 +8,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use steadfast::{BindError, Endpoint, Fingerprint, MultiSocket};
+use steadfast::{Endpoint, Fingerprint, MultiSocket};
 use steadfast_transfer::{Event, Monitor, ReceiveFailure, Receiver, Store, discard_partial, printable_path};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::Config;
 use crate::context::{self, Context};
 use crate::exit::{self, Exit, Failure};
 use crate::output::Output;
 use crate::screen::Style;
+use crate::stranger::{Strangers, Wish};
 use crate::transfer::{Direction, Meter, Report, Stop, Told, quoted, same_command, watched};
-use stranger::Strangers;
 
 /// How often the screen changes.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// What strangers want here.
+const WISH: Wish = Wish { wants: "send", grant: "Take files from it" };
 
 /// Transfers that a screen shows at once.
 const SHOWN: usize = 4;
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let (directory, overwrite) = (arguments.directory.clone(), arguments.overwrite);
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory, overwrite)).await?;
         let store = opened.map_err(|error| Failure::usage(error.to_string()))?;
-        let endpoint = listen(arguments, context, &config).await?;
+        let endpoint = context.listen(&config, arguments.port, |builder| builder).await?;
         for key in &arguments.trust {
             endpoint.trust(*key);
         }
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let (sender, finished) = mpsc::unbounded_channel();
         let receiving = Receiving {
             arguments,
-            strangers: Strangers::new(endpoint.clone(), context, output),
+            strangers: Strangers::new(endpoint.clone(), WISH, context, output),
             endpoint,
             receiver: Arc::new(Receiver::new(store)),
             tasks: JoinSet::new(),
@@ -107,28 +107,6 @@ fn discard(directory: &Path, output: &mut Output) -> anyhow::Result<Exit> {
     output.object(&json!({ "event": "discarded", "bytes": freed }))?;
     output.line(format!("Removed {} of unfinished files in {shown}.", crate::transfer::bytes(freed)))?;
     Ok(Exit::Done)
-}
-
-/// How long a port that is taken is waited for, and how often it is tried.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
-const PORT_PAUSE: Duration = Duration::from_millis(100);
-
-/// An endpoint at the port where others look first, or at any.
-async fn listen(arguments: &Arguments, context: &Context, config: &Config) -> anyhow::Result<Endpoint> {
-    let port = arguments.port.unwrap_or(config.port);
-    let patience = tokio::time::Instant::now() + PORT_PATIENCE;
-    loop {
-        match context.builder(config).port(port).bind().await {
-            // A receiver that was stopped just now may still hold it, and its sender looks for the next one there.
-            Err(BindError::Listen(_)) if tokio::time::Instant::now() < patience => {
-                tokio::time::sleep(PORT_PAUSE).await;
-            }
-            Err(BindError::Listen(_)) if arguments.port.is_none() => {
-                return Ok(context.builder(config).port(0).bind().await?);
-            }
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// Prints the line for the other side.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
-use steadfast::{Endpoint, Labels, NetworkClass, Rule, Selector, Target};
+use steadfast::{Endpoint, Labels, Rule, Target};
 use steadfast_transfer::{Event, Monitor, Plan, SendFailure, Sender};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,6 +16,7 @@ use crate::context::{self, Context};
 use crate::duration;
 use crate::exit::{self, Exit, Failure};
 use crate::output::{Output, clean};
+use crate::rule;
 use crate::screen::Style;
 use crate::transfer::{Direction, Meter, Report, Stop, Told, same_command, watched};
 
@@ -89,7 +89,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let accept = arguments.wait.unwrap_or(if at_terminal { ACCEPT } else { Duration::ZERO });
         let sender =
             Sender::new(plan, labels).reach_limit(reach).trust_limit(accept).parked_limit(arguments.wait);
-        warn_of_unknown(arguments, &endpoint, output)?;
+        let named = arguments.only.iter().chain(&arguments.avoid).chain(&arguments.never);
+        rule::warn_of_unknown(named.map(|name| rule::selector(name)), &endpoint, output)?;
         let (monitor, events) = watched();
         let meter = Meter::new(&endpoint, target.fingerprint, Direction::Sent);
         let peer = target.fingerprint.map_or_else(|| clean(&arguments.host), |key| key.to_string());
@@ -101,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
 
 fn labels(arguments: &Arguments) -> anyhow::Result<Labels> {
     let labels = if arguments.foreground { Labels::foreground() } else { Labels::background() };
-    let all = |names: &[String]| names.iter().map(|name| selector(name)).collect::<Vec<_>>();
+    let all = |names: &[String]| names.iter().map(|name| rule::selector(name)).collect::<Vec<_>>();
     let rule = Rule {
         require: all(&arguments.only),
         avoid: all(&arguments.avoid),
@@ -114,31 +115,6 @@ fn labels(arguments: &Arguments) -> anyhow::Result<Labels> {
         return Err(Failure::usage(message).into());
     }
     Ok(labels.rule(rule))
-}
-
-fn selector(name: &str) -> Selector {
-    match NetworkClass::from_name(name) {
-        Some(class) => Selector::Class(class),
-        None if name == "metered" => Selector::Metered,
-        None => Selector::Name(name.into()),
-    }
-}
-
-/// A class that is written wrong would be taken for a name, and the rule for kept.
-fn warn_of_unknown(arguments: &Arguments, endpoint: &Endpoint, output: &mut Output) -> anyhow::Result<()> {
-    let networks = endpoint.networks();
-    for name in arguments.only.iter().chain(&arguments.avoid).chain(&arguments.never) {
-        let Selector::Name(name) = selector(name) else { continue };
-        if networks.iter().any(|network| network.name == name) {
-            continue;
-        }
-        let shown = clean(&name);
-        output.object(&json!({ "event": "warning", "unknown_network": name }))?;
-        output.line(format!(
-            "No network here is called `{shown}` now, and it is no class: it counts for the other side, and if one appears."
-        ))?;
-    }
-    Ok(())
 }
 
 struct Sending<'a> {

@@ -113,6 +113,8 @@ pub(crate) struct Outbound {
     queues: [BTreeSet<u64>; 2],
     /// Messages whose rule allows no path that is up, by urgency.
     unroutable: [BTreeSet<u64>; 2],
+    /// The unordered stream that was served last, by urgency: the others come next.
+    turn: [u64; 2],
     pub(crate) resets: BTreeSet<u64>,
     pub(crate) relabels: BTreeSet<u64>,
     /// Background messages below this id are awaited by foreground.
@@ -147,6 +149,7 @@ impl Outbound {
             sequences: [0; 2],
             queues: Default::default(),
             unroutable: Default::default(),
+            turn: [0; 2],
             resets: BTreeSet::new(),
             relabels: BTreeSet::new(),
             raised_below: 0,
@@ -539,13 +542,22 @@ impl Outbound {
         }
     }
 
-    /// The first messages of an urgency that have something to send, in order of id.
-    pub(crate) fn candidates(&self, urgency: Urgency) -> impl Iterator<Item = Candidate> + '_ {
-        self.queues[urgency.index()].iter().filter_map(|id| {
+    /// At most `look + 1` messages of an urgency that have something to send. By id, but unordered streams take turns:
+    /// nothing waits for one of them, and each may go on for ever. The first of all is always among them, because it may
+    /// be the one that has credit when no other has.
+    pub(crate) fn candidates(&self, urgency: Urgency, look: usize) -> Vec<Candidate> {
+        let (queue, turn) = (&self.queues[urgency.index()], self.turn[urgency.index()]);
+        let mut ids: Vec<u64> =
+            queue.range(turn + 1..).chain(queue.range(..=turn)).copied().take(look).collect();
+        if let Some(first) = queue.first().filter(|first| !ids.contains(first)) {
+            ids.push(*first);
+        }
+        let candidate = |id: &u64| {
             let message = self.messages.get(id)?;
             let small = is_small(&message.labels, message.head.length.unwrap_or(u64::MAX));
             Some(Candidate { id: *id, small, remaining: message.pending.count() })
-        })
+        };
+        ids.iter().filter_map(candidate).collect()
     }
 
     /// No path that is up may carry the message.
@@ -641,7 +653,13 @@ impl Outbound {
         } else {
             cx.stats.bytes_resent += units.end - units.start;
         }
-        if message.pending.is_empty() {
+        let takes_turns = message.head.streamed && matches!(message.head.order, Order::Unordered { .. });
+        let empty = message.pending.is_empty();
+        if takes_turns {
+            let urgency = self.messages.get(&id).map_or(class, |message| self.urgency(id, message));
+            self.turn[urgency.index()] = id;
+        }
+        if empty {
             self.dequeue(id);
         }
     }

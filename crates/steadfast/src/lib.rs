@@ -30,6 +30,7 @@
 //! | say what a message waits for | [`OrderRequest`], [`Ordering`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
+//! | read and write as with TCP, many streams in one conversation | [`Streams`], [`Stream`] |
 //! | watch the networks | [`Events`], [`Endpoint::paths`] |
 //!
 //! Invariants: whoever calls drives, so that a send reaches the socket from the caller's own task; the core's lock is
@@ -40,6 +41,7 @@
 //! | file | one idea |
 //! |---|---|
 //! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `events.rs` | what users touch |
+//! | `stream.rs`, `stream/` | byte streams: their halves, the task that takes what comes, their credit |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -63,6 +65,7 @@ mod shared;
 mod socket;
 mod state;
 mod strangers;
+mod stream;
 mod trusted;
 mod writer;
 
@@ -87,6 +90,7 @@ pub use steadfast_wire::{
     SizeClass, Urgency,
 };
 pub use strangers::Stranger;
+pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -102,31 +102,38 @@ impl Message {
             Body::Taken => Ok(None),
         }
     }
+
+    /// What [`read_chunk`](Self::read_chunk) of a streamed message would return at once; `None` if it would wait.
+    pub(crate) fn try_read_chunk(&mut self) -> Option<Result<Option<Bytes>, ReadError>> {
+        match &mut self.body {
+            Body::Streamed(reader) => reader.try_read(),
+            _ => Some(Ok(None)),
+        }
+    }
 }
 
 impl Reader {
     async fn read(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let socket = self.socket.clone();
+        wait_until(&socket.state().readable, || self.try_read()).await
+    }
+
+    /// `None` while there is nothing.
+    fn try_read(&mut self) -> Option<Result<Option<Bytes>, ReadError>> {
         if self.over {
-            return Ok(None);
+            return Some(Ok(None));
         }
         let (socket, id) = (&self.socket, self.id);
-        let found = wait_until(&socket.state().readable, || {
-            match socket.take(|inner, now, session| inner.core.read(now, session, id)) {
-                Ok(Read::Pending) => None,
-                Ok(other) => Some(Ok(other)),
-                Err(error) => Some(Err(ReadError::Session(socket.explain(error)))),
-            }
-        })
-        .await;
-        match found {
+        Some(match socket.take(|inner, now, session| inner.core.read(now, session, id)) {
+            Ok(Read::Pending) => return None,
             Ok(Read::Chunk(bytes)) => Ok(Some(bytes)),
             Ok(Read::End) => {
                 self.over = true;
                 Ok(None)
             }
             Ok(_) => Err(ReadError::Dropped),
-            Err(error) => Err(error),
-        }
+            Err(error) => Err(ReadError::Session(socket.explain(error))),
+        })
     }
 }
 

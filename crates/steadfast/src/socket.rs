@@ -135,7 +135,7 @@ impl MultiSocket {
         self.try_send_with(payload.into(), labels, OrderRequest::Default)
     }
 
-    fn try_send_with(
+    pub(crate) fn try_send_with(
         &self,
         payload: Bytes,
         labels: Labels,
@@ -161,13 +161,20 @@ impl MultiSocket {
         order: OrderRequest,
         length: Option<u64>,
     ) -> Result<MessageWriter, SendError> {
-        let begin = || {
-            self.call(|inner, now, session| {
-                let id = inner.core.begin(now, session, labels.clone(), order.clone(), length)?;
-                Ok(self.state().sent(id))
-            })
-        };
-        let receipt = self.when_there_is_room(begin).await?;
+        self.when_there_is_room(|| self.try_begin(labels.clone(), order.clone(), length)).await
+    }
+
+    /// Begins a streamed message if there is room in the send buffer now; [`SendError::Full`] otherwise.
+    pub(crate) fn try_begin(
+        &self,
+        labels: Labels,
+        order: OrderRequest,
+        length: Option<u64>,
+    ) -> Result<MessageWriter, SendError> {
+        let receipt = self.call(|inner, now, session| {
+            let id = inner.core.begin(now, session, labels, order, length)?;
+            Ok(self.state().sent(id))
+        })?;
         Ok(MessageWriter::new(self.clone(), receipt))
     }
 
@@ -221,7 +228,7 @@ impl MultiSocket {
         }
     }
 
-    fn look(&self) -> Result<Look, SessionError> {
+    pub(crate) fn look(&self) -> Result<Look, SessionError> {
         match self.take(|inner, now, session| inner.core.recv(now, session)) {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
             Ok(Recv::Pending) => Ok(Look::Nothing),
@@ -282,7 +289,7 @@ impl MultiSocket {
     }
 }
 
-enum Look {
+pub(crate) enum Look {
     Message(Message),
     Nothing,
     Finished,

@@ -30,18 +30,32 @@ impl MessageWriter {
     /// Cancel safe: a future that is dropped before it returned has appended nothing.
     pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
         let bytes = bytes.into();
-        let (socket, id) = (&self.socket, self.receipt.id());
-        let write = || socket.call(|inner, now, session| inner.core.write(now, session, id, bytes.clone()));
-        socket.when_there_is_room(write).await
+        self.socket.when_there_is_room(|| self.try_write(bytes.clone())).await
+    }
+
+    /// Appends bytes if there is room in the send buffer now; [`SendError::Full`] otherwise.
+    pub(crate) fn try_write(&self, bytes: Bytes) -> Result<(), SendError> {
+        let id = self.id();
+        self.socket.call(|inner, now, session| inner.core.write(now, session, id, bytes))
+    }
+
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt
     }
 
     /// Ends the message: the receiver sees that it is whole. Does not wait.
     #[expect(clippy::unused_async, reason = "a store may have to be waited for in durable conversations")]
     pub async fn finish(mut self) -> Result<Receipt, SendError> {
+        self.end()?;
+        Ok(self.receipt.clone())
+    }
+
+    /// Ends the message now.
+    pub(crate) fn end(&mut self) -> Result<(), SendError> {
         let id = self.id();
         self.socket.call(|inner, now, session| inner.core.finish_message(now, session, id))?;
         self.finished = true;
-        Ok(self.receipt.clone())
+        Ok(())
     }
 
     /// Gives the message up; the returned receipt tells that it was dropped.

@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 9] = [
+const FLOORS: [Floor; 10] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -47,12 +47,14 @@ const FLOORS: [Floor; 9] = [
         may_test_with: &[],
         attributes: &[],
     },
+    Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-cli",
         may_use: &[
             "steadfast",
             "steadfast-testbed",
             "steadfast-transfer",
+            "steadfast-tunnel",
             "steadfast-wire",
             "steadfast-session",
             "steadfast-net",

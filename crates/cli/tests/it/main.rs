@@ -13,4 +13,6 @@ mod terminal;
 mod transfer;
 mod transfer_lab;
 mod trust;
+mod tunnel;
+mod tunnel_lab;
 mod usage;

@@ -84,6 +84,12 @@ pub(crate) fn start(home: &Home, words: &[&str]) -> Running {
     Running::start(&mut home.command(words), |command| command.spawn().unwrap())
 }
 
+/// What a side that waits listens on.
+pub(crate) fn contact_of(side: &mut Running) -> String {
+    let listening = side.until("its line", |object| object["event"] == "listening");
+    listening["contact"].as_str().unwrap().to_owned()
+}
+
 /// What the line for the other side says.
 pub(crate) fn contact(receiver: &mut Running) -> String {
     let listening = receiver.until("its line", |object| object["event"] == "listening");

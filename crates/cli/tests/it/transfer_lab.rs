@@ -7,16 +7,17 @@ use steadfast_testbed::{Host, Lab, Link, isolated};
 use crate::common::{Home, Running};
 use crate::transfer::{Two, contact, result};
 
-struct World {
+/// Two users on two hosts with two networks between them.
+pub(crate) struct World {
     _lab: Lab,
-    a: Host,
-    b: Host,
-    wifi: Link,
-    lte: Link,
-    two: Two,
+    pub(crate) a: Host,
+    pub(crate) b: Host,
+    pub(crate) wifi: Link,
+    pub(crate) lte: Link,
+    pub(crate) two: Two,
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let lab = Lab::new().unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     let link =
@@ -31,7 +32,7 @@ fn world() -> World {
     World { _lab: lab, a, b, wifi, lte, two }
 }
 
-fn start(home: &Home, host: &Host, words: &[&str]) -> Running {
+pub(crate) fn start(home: &Home, host: &Host, words: &[&str]) -> Running {
     Running::start(&mut home.command(words), |command| host.spawn(command).unwrap())
 }
 
@@ -55,7 +56,7 @@ impl World {
 }
 
 /// Bytes that a link has carried, both ways.
-fn carried(link: &Link) -> u64 {
+pub(crate) fn carried(link: &Link) -> u64 {
     let counters = link.counters();
     counters.a_to_b.bytes + counters.b_to_a.bytes
 }

@@ -245,8 +245,7 @@ impl Association {
                 return;
             }
             let Some(session) = self.sessions.get(&id).filter(|s| s.may_send()) else { continue };
-            let candidates: Vec<Candidate> = session.out.candidates(urgency).take(LOOK).collect();
-            for candidate in candidates {
+            for candidate in session.out.candidates(urgency, LOOK) {
                 if sheet.data_room() == 0 || !self.send_from(cx, now, number, urgency, id, candidate, sheet) {
                     break;
                 }

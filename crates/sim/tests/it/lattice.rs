@@ -350,3 +350,23 @@ fn a_long_chain_is_dropped_at_the_receiver_without_deep_recursion() {
     assert_eq!(pair.outcome(A, links[CHAIN - 1]), Some(Outcome::Dropped(DropReason::Dependency)));
     assert!(pair.taken[B].is_empty());
 }
+
+#[test]
+fn unordered_streams_take_turns() {
+    let mut pair = Pair::open(8, &Config::default(), &[net(1_000_000, 20)], SessionConfig::default());
+    let bulk = pair.begin_stream(A, Labels::foreground(), OrderRequest::Unordered);
+    pair.write(A, bulk, &pattern(bulk.0, 3_000_000));
+    let short: Vec<_> =
+        (0..40).map(|_| pair.begin_stream(A, Labels::foreground(), OrderRequest::Unordered)).collect();
+    for id in &short {
+        pair.write(A, *id, &pattern(id.0, 100));
+    }
+    let arrived = |pair: &Pair, id: &MessageId| pair.streams[B].get(&id.0).map_or(0, |stream| stream.0.len());
+    pair.until("every short one has arrived", |pair| short.iter().all(|id| arrived(pair, id) == 100));
+    let ahead = arrived(&pair, &bulk);
+    assert!(ahead < 1_500_000, "the short ones waited for {ahead} bytes");
+    for id in short.iter().chain([&bulk]) {
+        pair.finish_stream(A, *id);
+    }
+    pair.until_delivered(A, &[&short[..], &[bulk]].concat());
+}

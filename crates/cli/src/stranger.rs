@@ -1,4 +1,4 @@
-//! Senders whose key is not trusted: asked about at a terminal, refused with the words that help without one.
+//! Peers whose key is not trusted: asked about at a terminal, refused with the words that help without one.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -13,9 +13,19 @@ use crate::context::Context;
 use crate::output::{Output, clean};
 use crate::screen::Style;
 
+/// What they come for, in words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// As in "somebody wants to send".
+    pub(crate) wants: &'static str,
+    /// As in "take files from it?".
+    pub(crate) grant: &'static str,
+}
+
 /// Who is let in.
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     endpoint: Endpoint,
+    wish: Wish,
     trusted: PathBuf,
     asks: bool,
     /// Told or answered already.
@@ -24,7 +34,7 @@ pub(super) struct Strangers {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Always,
     Once,
     No,
@@ -33,26 +43,27 @@ pub(super) enum Answer {
 }
 
 impl Strangers {
-    pub(super) fn new(endpoint: Endpoint, context: &Context, output: &Output) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, wish: Wish, context: &Context, output: &Output) -> Self {
         let asks = io::stdin().is_terminal() && io::stdout().is_terminal() && !output.is_json();
         let trusted = context.places.trusted.clone();
-        Self { endpoint, trusted, asks, known: HashSet::new(), asked: None }
+        Self { endpoint, wish, trusted, asks, known: HashSet::new(), asked: None }
     }
 
     /// Whether nobody is being asked.
-    pub(super) fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.asked.is_none()
     }
 
     /// The name of a trusted peer, or its key.
-    pub(super) fn name_of(&self, key: &Fingerprint) -> String {
+    pub(crate) fn name_of(&self, key: &Fingerprint) -> String {
         let file = TrustFile::open(&self.trusted).ok();
         file.and_then(|file| file.name_of(key).map(clean)).unwrap_or_else(|| key.to_string())
     }
 
     /// Someone was refused.
-    pub(super) fn came(&mut self, stranger: Stranger, output: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn came(&mut self, stranger: Stranger, output: &mut Output) -> anyhow::Result<()> {
         let Stranger { key, address, .. } = stranger;
+        let Wish { wants, grant } = self.wish;
         if !self.known.insert(key) {
             return Ok(());
         }
@@ -63,9 +74,9 @@ impl Strangers {
             return Ok(());
         }
         let shown = output.screen().paint(Style::Bold, key.to_string());
-        output.line(format!("Somebody at {address} wants to send, whose key is not known here:"))?;
+        output.line(format!("Somebody at {address} wants to {wants}, whose key is not known here:"))?;
         output.line(format!("  {shown}"))?;
-        output.line("Take files from it, if its screen, or `steadfast id` there, shows the same key?")?;
+        output.line(format!("{grant}, if its screen, or `steadfast id` there, shows the same key?"))?;
         output.screen().line_start("[yes, always / once / no] ");
         let (answer, asked) = oneshot::channel();
         // A thread of its own: nothing ends a read from a terminal, and nobody waits for it at the end.
@@ -77,7 +88,7 @@ impl Strangers {
     }
 
     /// Waits for the answer to the question, if there is one. Cancel safe.
-    pub(super) async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         match &mut self.asked {
             Some((_, asked)) => asked.await.unwrap_or(Answer::Nobody),
             None => pending().await,
@@ -85,7 +96,7 @@ impl Strangers {
     }
 
     /// Somebody answered.
-    pub(super) fn answered(&mut self, answer: Answer, output: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn answered(&mut self, answer: Answer, output: &mut Output) -> anyhow::Result<()> {
         let Some((key, _)) = self.asked.take() else { return Ok(()) };
         match answer {
             Answer::Always => {

@@ -1,0 +1,232 @@
+//! One stream as its two halves and the pump see it: what has come, what may go, and how either ended.
+
+use super::StreamError;
+use crate::lock;
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use steadfast_session::{DropReason, Outcome};
+use tokio::io::ReadBuf;
+
+/// What a direction may hold unread when it begins, in bytes.
+pub(super) const FIRST_WINDOW: u64 = 64 * 1024;
+/// What a window may become.
+pub(super) const MAX_WINDOW: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    inbox: Mutex<Inbox>,
+    outbox: Mutex<Outbox>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    chunks: VecDeque<Bytes>,
+    /// After all chunks: the end of the stream, or why there is none.
+    end: Option<Result<(), StreamError>>,
+    waker: Option<Waker>,
+    /// Nobody reads any more.
+    closed: bool,
+    window: u64,
+    /// Bytes that came, that the reader took, and that the peer may send in all.
+    received: u64,
+    taken: u64,
+    granted: u64,
+    /// Bytes taken since the window last grew.
+    consumed: u64,
+}
+
+#[derive(Debug)]
+struct Outbox {
+    limit: u64,
+    failed: Option<StreamError>,
+    waker: Option<Waker>,
+    /// Half of the stream that was dropped first.
+    half_gone: bool,
+}
+
+/// What is to be done after something was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Taken {
+    /// The peer is to be told that it may send more.
+    pub(super) grant: bool,
+    /// The window might grow by so much.
+    pub(super) growth: u64,
+}
+
+impl Flow {
+    pub(super) fn new() -> Self {
+        let inbox = Inbox {
+            chunks: VecDeque::new(),
+            end: None,
+            waker: None,
+            closed: false,
+            window: FIRST_WINDOW,
+            received: 0,
+            taken: 0,
+            granted: FIRST_WINDOW,
+            consumed: 0,
+        };
+        let outbox = Outbox { limit: FIRST_WINDOW, failed: None, waker: None, half_gone: false };
+        Self { inbox: Mutex::new(inbox), outbox: Mutex::new(outbox) }
+    }
+
+    // ----- what comes ----------------------------------------------------------------------------------------------
+
+    /// Puts in what has come; false if nobody wants it, or the peer may not send it.
+    pub(super) fn push(&self, bytes: Bytes) -> bool {
+        let mut inbox = lock(&self.inbox);
+        if inbox.closed || inbox.end.is_some() {
+            return false;
+        }
+        inbox.received = inbox.received.saturating_add(bytes.len() as u64);
+        if inbox.received > inbox.granted {
+            inbox.end = Some(Err(StreamError::Violation));
+        } else if bytes.is_empty() {
+            return true;
+        } else {
+            inbox.chunks.push_back(bytes);
+        }
+        let fits = inbox.end.is_none();
+        let waker = inbox.waker.take();
+        drop(inbox);
+        wake(waker);
+        fits
+    }
+
+    /// Nothing more comes. The first end stays.
+    pub(super) fn end(&self, end: Result<(), StreamError>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.end.get_or_insert(end);
+        let waker = inbox.waker.take();
+        drop(inbox);
+        wake(waker);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.inbox).closed
+    }
+
+    pub(super) fn close(&self) {
+        let mut inbox = lock(&self.inbox);
+        inbox.closed = true;
+        inbox.chunks = VecDeque::new();
+    }
+
+    pub(super) fn poll_read(
+        &self,
+        cx: &Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<Taken, StreamError>> {
+        let mut inbox = lock(&self.inbox);
+        let mut read = 0;
+        while buffer.remaining() > 0
+            && let Some(chunk) = inbox.chunks.front_mut()
+        {
+            let some = chunk.len().min(buffer.remaining());
+            buffer.put_slice(&chunk[..some]);
+            chunk.advance(some);
+            if chunk.is_empty() {
+                inbox.chunks.pop_front();
+            }
+            read += some as u64;
+        }
+        if read == 0 && buffer.remaining() > 0 {
+            if let Some(end) = &inbox.end {
+                return Poll::Ready(end.clone().map(|()| Taken::default()));
+            }
+            inbox.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        inbox.taken += read;
+        inbox.consumed += read;
+        if inbox.end.is_some() {
+            // There is no more to send.
+            return Poll::Ready(Ok(Taken::default()));
+        }
+        let grows = inbox.consumed >= inbox.window;
+        let growth = if grows { inbox.window.min(MAX_WINDOW - inbox.window) } else { 0 };
+        let grant = inbox.taken + inbox.window - inbox.granted >= inbox.window / 2;
+        Poll::Ready(Ok(Taken { grant, growth }))
+    }
+
+    /// Lets the window grow.
+    pub(super) fn grow(&self, growth: u64) {
+        let mut inbox = lock(&self.inbox);
+        inbox.window += growth;
+        inbox.consumed = 0;
+    }
+
+    /// By how much the window grew.
+    pub(super) fn grown(&self) -> u64 {
+        lock(&self.inbox).window - FIRST_WINDOW
+    }
+
+    /// Grants what the window allows; what the peer may send from the beginning.
+    pub(super) fn grant(&self) -> u64 {
+        let mut inbox = lock(&self.inbox);
+        inbox.granted = inbox.taken + inbox.window;
+        inbox.granted
+    }
+
+    // ----- what goes -----------------------------------------------------------------------------------------------
+
+    /// Bytes that may still be written where so many were; waits for some.
+    pub(super) fn poll_room(&self, cx: &Context<'_>, written: u64) -> Poll<Result<u64, StreamError>> {
+        let mut outbox = lock(&self.outbox);
+        if let Some(error) = &outbox.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        // Also for the case that the send buffer turns out to be full.
+        outbox.waker = Some(cx.waker().clone());
+        match outbox.limit.saturating_sub(written) {
+            0 => Poll::Pending,
+            room => Poll::Ready(Ok(room)),
+        }
+    }
+
+    /// The peer takes so many bytes from the beginning.
+    pub(super) fn credit(&self, limit: u64) {
+        let mut outbox = lock(&self.outbox);
+        if limit > outbox.limit {
+            outbox.limit = limit;
+            let waker = outbox.waker.take();
+            drop(outbox);
+            wake(waker);
+        }
+    }
+
+    /// Whoever waits to write is to try again.
+    pub(super) fn wake_writer(&self) {
+        let waker = lock(&self.outbox).waker.take();
+        wake(waker);
+    }
+
+    /// Nothing more can be written. The first reason stays.
+    pub(super) fn fail(&self, error: StreamError) {
+        lock(&self.outbox).failed.get_or_insert(error);
+        self.wake_writer();
+    }
+
+    /// What became of the message that is written.
+    pub(super) fn settle(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Dropped(DropReason::Refused) => self.fail(StreamError::Refused),
+            Outcome::Dropped(reason) => self.fail(StreamError::Dropped(reason)),
+            // That the conversation ended is told by the pump.
+            _ => {}
+        }
+    }
+
+    /// A half is dropped; whether it was the last.
+    pub(super) fn drop_half(&self) -> bool {
+        std::mem::replace(&mut lock(&self.outbox).half_gone, true)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
