@@ -123,7 +123,7 @@ impl MultiSocket {
         self.try_send_with(payload.into(), labels, OrderRequest::Default)
     }
 
-    fn try_send_with(
+    pub(crate) fn try_send_with(
         &self,
         payload: Bytes,
         labels: Labels,

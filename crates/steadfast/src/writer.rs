@@ -24,6 +24,10 @@ impl MessageWriter {
         self.receipt.id()
     }
 
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
     /// Appends bytes, all of them or none; waits while the send buffer is full, as it is for as long as the reader is
     /// slow. Pieces of up to some 100 KiB keep it flowing.
     ///
