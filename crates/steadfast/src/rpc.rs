@@ -37,14 +37,14 @@
 //!
 //! Invariants: every call has one answer, whatever becomes of its handler; a peer has a bounded number of calls open and
 //! makes either side hold at most 32 KiB for each, beside the windows of the conversation; what breaks the rules ends the
-//! conversation; nothing of a conversation's messages is known outside of `say.rs`, `listen.rs` and `server.rs`.
+//! conversation; nothing of a conversation's messages is known outside of `say.rs`, `listen.rs` and `server/`.
 //!
 //! | file | one idea |
 //! |---|---|
 //! | `handler.rs`, `body.rs`, `error.rs` | what does not depend on the transport |
 //! | `client.rs`, `pending.rs` | making calls, and one call |
 //! | `listen.rs` | the client's task: answers, limits, cancelling |
-//! | `server.rs` | the server's task: turns, cancelling, shutting down |
+//! | `server.rs`, `server/` | serving: the task that gives turns, the calls it owes answers |
 //! | `say.rs` | heads and bodies as messages |
 
 mod body;

@@ -64,6 +64,7 @@ impl Starting {
             settled: false,
             upload,
             deadline: None,
+            cancelled: false,
             over: false,
         }
     }
@@ -92,6 +93,8 @@ pub struct Pending {
     settled: bool,
     upload: Option<Upload>,
     deadline: Option<(Pin<Box<Sleep>>, Duration)>,
+    /// The caller wants to know what its cancelling came to.
+    cancelled: bool,
     over: bool,
 }
 
@@ -116,6 +119,7 @@ impl Pending {
     /// answered before. The deadline still holds.
     pub async fn cancel(mut self) -> Result<Response, CallError> {
         self.upload = None;
+        self.cancelled = true;
         self.abandon();
         self.wait().await
     }
@@ -136,7 +140,10 @@ impl Pending {
                         return Err(CallError::Body { source, request: self.request() });
                     }
                 }
-                Step::Request(Outcome::Dropped(reason)) if !self.streamed => {
+                // What never left when the conversation ends counts as cancelled, too; that end comes.
+                Step::Request(Outcome::Dropped(reason))
+                    if !self.streamed && (self.cancelled || reason != DropReason::Cancelled) =>
+                {
                     self.over = true;
                     self.client.state.remove(self.call);
                     return Err(undelivered(reason));
@@ -224,7 +231,9 @@ impl Pending {
 
     /// Asks for the request to be dropped; the listener sees to the rest.
     fn abandon(&mut self) {
-        self.over = true;
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
         // Whether the message is still open is seen from its outcome.
         let _settled = self.client.socket.cancel(self.receipt.id());
         let _over = self.client.cancels.send(self.call);
