@@ -3,7 +3,7 @@
 
 use crate::rng::Rng;
 use crate::world::identity;
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use core::time::Duration;
 use steadfast_session::{Config, Endpoint, OrderRequest, SessionConfig};
 use steadfast_wire::frame::{Frame, Hello, Process};
@@ -19,6 +19,29 @@ pub fn frames(data: &[u8]) {
         frame.encode(&mut again);
         let back = Frame::decode(&mut BytesMut::from(&again[..]));
         assert_eq!(back, Ok(Some(frame)), "written and read back");
+    }
+}
+
+/// Decodes any bytes as the head of a call's message, arriving byte by byte: it is read or refused as soon as there is
+/// enough of it, and what was read must be written and read back alike.
+pub fn calls(data: &[u8]) {
+    use steadfast_wire::call::{Head, MAX_HEAD};
+    for end in 0..=data.len().min(MAX_HEAD) {
+        let mut input = Bytes::copy_from_slice(&data[..end]);
+        match Head::decode(&mut input) {
+            Ok(None) => {
+                assert_eq!(input.len(), end, "nothing is taken of a part");
+                assert!(end < MAX_HEAD, "wants more than a head has");
+            }
+            Ok(Some(Head::Foreign { .. })) | Err(_) => return,
+            Ok(Some(head)) => {
+                assert!(input.is_empty(), "a head is read as soon as it is there");
+                let mut again = Vec::new();
+                head.encode(&mut again);
+                assert_eq!(Head::decode(&mut Bytes::from(again)), Ok(Some(head)), "written and read back");
+                return;
+            }
+        }
     }
 }
 

@@ -29,6 +29,7 @@
 //! | say how urgent a message is and which networks it may use | [`Labels`], [`Rule`] |
 //! | say what a message waits for | [`OrderRequest`], [`Ordering`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
+//! | call and be called | [`rpc`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
 //! | read and write as with TCP, many streams in one conversation | [`Streams`], [`Stream`] |
 //! | watch the networks | [`Events`], [`Endpoint::paths`] |
@@ -42,6 +43,7 @@
 //! |---|---|
 //! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `events.rs` | what users touch |
 //! | `stream.rs`, `stream/` | byte streams: their halves, the task that takes what comes, their credit |
+//! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -61,6 +63,7 @@ mod kernel;
 mod message;
 mod process;
 mod receipt;
+pub mod rpc;
 mod shared;
 mod socket;
 mod state;

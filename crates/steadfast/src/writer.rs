@@ -24,6 +24,10 @@ impl MessageWriter {
         self.receipt.id()
     }
 
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
     /// Appends bytes, all of them or none; waits while the send buffer is full, as it is for as long as the reader is
     /// slow. Pieces of up to some 100 KiB keep it flowing.
     ///
@@ -37,10 +41,6 @@ impl MessageWriter {
     pub(crate) fn try_write(&self, bytes: Bytes) -> Result<(), SendError> {
         let id = self.id();
         self.socket.call(|inner, now, session| inner.core.write(now, session, id, bytes))
-    }
-
-    pub(crate) fn receipt(&self) -> &Receipt {
-        &self.receipt
     }
 
     /// Ends the message: the receiver sees that it is whole. Does not wait.

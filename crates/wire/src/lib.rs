@@ -9,6 +9,7 @@
 //! | [`label`] | [`Labels`], [`Urgency`], [`Rule`]: what the application says of a message |
 //! | [`network`] | [`Network`]: a local interface as the other side is told of it |
 //! | [`frame`] | every [`Frame`] of the session protocol, encoded and decoded |
+//! | [`call`] | the head of a message that belongs to a request or its response |
 //!
 //! Invariants: nothing here does I/O or reads a clock; every length from a peer is checked against a constant
 //! before memory is taken; decoding never panics; encodings are the same on every word size.
@@ -19,6 +20,7 @@
 
 extern crate alloc;
 
+pub mod call;
 pub mod frame;
 pub mod id;
 pub mod label;

@@ -58,3 +58,20 @@ fn fuzz_hostile() {
         fuzz::hostile(&input(&mut rng, &corpus));
     }
 }
+
+#[test]
+fn fuzz_calls() {
+    let corpus = corpus("calls");
+    for bytes in &corpus {
+        fuzz::calls(bytes);
+    }
+    let mut rng = Rng::new(3);
+    for _ in 0..rounds() {
+        let mut bytes = input(&mut rng, &corpus);
+        if let Some(version) = bytes.first_mut().filter(|_| rng.chance(90)) {
+            // Past the version, or little is reached.
+            *version = 1;
+        }
+        fuzz::calls(&bytes);
+    }
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod byte_streams;
+mod calls;
 mod common;
 mod conversation;
 mod ending;

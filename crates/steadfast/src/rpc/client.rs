@@ -1,0 +1,216 @@
+//! Making calls: many at once, each with its own labels, deadline and outcome.
+
+use super::body::Body;
+use super::error::CallError;
+use super::handler::Response;
+use super::listen::{Listener, State};
+use super::pending::{Pending, Starting};
+use super::say;
+use crate::error::{CloseError, SessionError};
+use crate::receipt::wait_until;
+use crate::socket::MultiSocket;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use steadfast_session::{DropReason, Outcome, SendError};
+use steadfast_wire::call::Head;
+use steadfast_wire::frame::EndReason;
+use steadfast_wire::{Fingerprint, Labels};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tower_service::Service;
+
+/// How long [`Rpc::close`] waits for calls that are open, and for the conversation to end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls over one conversation.
+///
+/// A cheap handle: clones make calls over the same conversation, which is used for calls alone, and which nobody else may
+/// receive from. Dropping the last one (calls that are awaited count) cancels what is open and closes the conversation in
+/// the background. It must be made within a tokio runtime, where one task receives the answers.
+///
+/// As a `tower` service it takes a [`Call`]; it is always ready, and back-pressure is in the call.
+#[derive(Clone)]
+pub struct Rpc {
+    client: Arc<Client>,
+}
+
+pub(super) struct Client {
+    pub(super) socket: MultiSocket,
+    pub(super) state: Arc<State>,
+    /// Calls to be cancelled. Its end tells the task that nobody makes calls any more.
+    pub(super) cancels: mpsc::UnboundedSender<u64>,
+}
+
+/// How a call is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// The labels of the request. The response has its urgency and keeps its network rule. Foreground over any network
+    /// by default.
+    pub labels: Labels,
+    /// How long the call may last until the response begins to arrive; for ever by default. The other side is told,
+    /// and drops the handler when it has passed there.
+    pub deadline: Option<Duration>,
+}
+
+impl CallOptions {
+    /// The same with these labels.
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// The same with a deadline.
+    #[must_use]
+    pub const fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+}
+
+/// What a call through `tower` is made of.
+#[derive(Debug)]
+pub struct Call {
+    /// The request's body.
+    pub body: Body,
+    /// How it is to be made.
+    pub options: CallOptions,
+}
+
+impl Call {
+    /// A call with the default options.
+    pub fn new(body: impl Into<Body>) -> Self {
+        Self { body: body.into(), options: CallOptions::default() }
+    }
+}
+
+/// What happened to the calls of one conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RpcStats {
+    /// Calls without an answer now, cancelled ones included until the other side has confirmed it.
+    pub open: usize,
+    /// Answers that belong to no open call, and were ignored: a cancelled call may have been answered before.
+    pub unmatched: u64,
+    /// Requests of the other side, which were refused.
+    pub refused: u64,
+}
+
+impl Rpc {
+    /// Makes calls over a conversation; at most 1,024 of each urgency are open at once, or as many as the other side takes.
+    pub fn new(socket: MultiSocket) -> Self {
+        Self::with_max_open(socket, 1024)
+    }
+
+    /// Makes calls over a conversation, with at most so many of each urgency open at once.
+    pub fn with_max_open(socket: MultiSocket, max_open: usize) -> Self {
+        let state = Arc::new(State::new(max_open.max(1)));
+        let (cancels, cancelled) = mpsc::unbounded_channel();
+        tokio::spawn(Listener::new(socket.clone(), Arc::clone(&state)).run(cancelled));
+        Self { client: Arc::new(Client { socket, state, cancels }) }
+    }
+
+    /// The other side's key.
+    pub fn peer(&self) -> Fingerprint {
+        self.client.socket.peer()
+    }
+
+    /// What is open, and what was ignored.
+    pub fn stats(&self) -> RpcStats {
+        self.client.state.stats()
+    }
+
+    /// Makes a call and waits for its response. Waits also while as many calls are open as the other side takes.
+    ///
+    /// Dropping the future cancels the call: a request that was not delivered never will be, otherwise the handler is
+    /// dropped. The error says what became of the request, see [`CallError::outcome`].
+    pub async fn call(&self, body: impl Into<Body>, options: CallOptions) -> Result<Response, CallError> {
+        self.start(body, options).await?.response().await
+    }
+
+    /// Sends a request, or the beginning of one that is streamed, and returns without waiting for the response.
+    ///
+    /// Cancel safe: a future that is dropped before it returned has sent nothing.
+    pub async fn start(&self, body: impl Into<Body>, options: CallOptions) -> Result<Pending, CallError> {
+        let CallOptions { labels, deadline: limit } = options;
+        let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+        let begun = self.begin(body.into(), labels, limit);
+        let Some((at, limit)) = deadline else { return begun.await };
+        match tokio::time::timeout_at(at, begun).await {
+            Ok(Ok(mut begun)) => {
+                begun.until(at, limit);
+                Ok(begun)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(CallError::Deadline { limit, request: Outcome::Dropped(DropReason::Cancelled) }),
+        }
+    }
+
+    async fn begin(&self, body: Body, labels: Labels, limit: Option<Duration>) -> Result<Pending, CallError> {
+        let Client { socket, state, .. } = &*self.client;
+        let permit = state.permit(labels.urgency).await.map_err(not_begun)?;
+        let (starting, answer) = Starting::new(&self.client, permit, labels.clone()).map_err(not_begun)?;
+        let milliseconds = |limit: Duration| u32::try_from(limit.as_millis().max(1)).ok();
+        let head = Head::Request { call: starting.call(), deadline: limit.and_then(milliseconds) };
+        match say::begin(socket, labels, head, body).await {
+            Ok(said) => Ok(starting.begun(said, answer)),
+            Err(SendError::Ended) => Err(not_begun(state.ended().unwrap_or_else(|| ended(socket)))),
+            Err(error) => Err(CallError::NotSent(error)),
+        }
+    }
+
+    /// Makes no more calls, waits for those that are open, and closes the conversation: within 10 s in all.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.close_within(CLOSE_LIMIT).await
+    }
+
+    /// Makes no more calls, waits for those that are open, and closes the conversation. At the limit what is still open is
+    /// given up, and its outcome unknown.
+    pub async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
+        let Client { socket, state, .. } = &*self.client;
+        let until = Instant::now() + limit;
+        state.shut();
+        let idle = wait_until(&state.changed, || (state.stats().open == 0).then_some(()));
+        let _open_still = tokio::time::timeout_at(until, idle).await;
+        socket.close_within(until.saturating_duration_since(Instant::now())).await
+    }
+}
+
+/// The conversation is over before a request was sent.
+fn not_begun(source: SessionError) -> CallError {
+    CallError::Ended { source, request: Outcome::Dropped(DropReason::Cancelled) }
+}
+
+/// How the conversation ended, as far as it is known.
+pub(super) fn ended(socket: &MultiSocket) -> SessionError {
+    match socket.state().ended() {
+        Some(ended) => ended.into(),
+        None => SessionError::Ended { reason: EndReason::Closed, words: None, common: None },
+    }
+}
+
+impl Service<Call> for Rpc {
+    type Response = Response;
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, CallError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let rpc = self.clone();
+        Box::pin(async move { Rpc::call(&rpc, call.body, call.options).await })
+    }
+}
+
+impl fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rpc({:?}, {:?})", self.client.socket, self.stats())
+    }
+}

@@ -1,0 +1,262 @@
+//! One call, from before its request is sent until it has its outcome.
+
+use super::body::Body;
+use super::client::{Client, ended};
+use super::error::CallError;
+use super::handler::Response;
+use super::listen::Open;
+use super::say::{Said, SayError, Upload};
+use crate::error::SessionError;
+use crate::receipt::Receipt;
+use std::fmt;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use steadfast_session::{DropReason, Outcome};
+use steadfast_wire::Labels;
+use steadfast_wire::call::Fault;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, Sleep};
+
+/// What the listener tells a call.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Response(Body),
+    Fault(Fault, String),
+    /// It was cancelled before anything of it was delivered.
+    Undelivered(DropReason),
+    Ended(SessionError),
+}
+
+/// A call whose request is not sent yet. Dropping it forgets the call.
+pub(super) struct Starting {
+    client: Arc<Client>,
+    call: Option<u64>,
+}
+
+impl Starting {
+    pub(super) fn new(
+        client: &Arc<Client>,
+        permit: OwnedSemaphorePermit,
+        labels: Labels,
+    ) -> Result<(Self, oneshot::Receiver<Answer>), SessionError> {
+        let (sender, answer) = oneshot::channel();
+        let call = client.state.insert(Open { sender, receipt: None, streamed: false, labels, permit })?;
+        Ok((Self { client: Arc::clone(client), call: Some(call) }, answer))
+    }
+
+    pub(super) fn call(&self) -> u64 {
+        self.call.unwrap_or_default()
+    }
+
+    pub(super) fn begun(mut self, said: Said, answer: oneshot::Receiver<Answer>) -> Pending {
+        let Said { receipt, upload } = said;
+        let call = self.call.take().unwrap_or_default();
+        let streamed = upload.is_some();
+        self.client.state.sent(call, &receipt, streamed);
+        Pending {
+            client: Arc::clone(&self.client),
+            call,
+            answer,
+            receipt,
+            streamed,
+            settled: false,
+            upload,
+            deadline: None,
+            cancelled: false,
+            over: false,
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.client.state.remove(call);
+        }
+    }
+}
+
+/// A call that was begun. Dropping it cancels the call.
+///
+/// A request whose body is streamed is sent while this is awaited, and then while the body of its response is read; only
+/// then. What is not sent by the end of the response is not sent.
+#[must_use = "dropping it cancels the call"]
+pub struct Pending {
+    client: Arc<Client>,
+    call: u64,
+    answer: oneshot::Receiver<Answer>,
+    receipt: Receipt,
+    streamed: bool,
+    /// Nothing more is to be learned from the receipt.
+    settled: bool,
+    upload: Option<Upload>,
+    deadline: Option<(Pin<Box<Sleep>>, Duration)>,
+    /// The caller wants to know what its cancelling came to.
+    cancelled: bool,
+    over: bool,
+}
+
+enum Step {
+    Answer(Option<Answer>),
+    Uploaded(Result<(), SayError>),
+    Request(Outcome),
+    Late,
+}
+
+impl Pending {
+    pub(super) fn until(&mut self, at: Instant, limit: Duration) {
+        self.deadline = Some((Box::pin(tokio::time::sleep_until(at)), limit));
+    }
+
+    /// Waits for the response. Dropping the future cancels the call.
+    pub async fn response(mut self) -> Result<Response, CallError> {
+        self.wait().await
+    }
+
+    /// Cancels the call and waits until it is known what became of it: [`CallError::Cancelled`] says so, unless it was
+    /// answered before. The deadline still holds.
+    pub async fn cancel(mut self) -> Result<Response, CallError> {
+        self.upload = None;
+        self.cancelled = true;
+        self.abandon();
+        self.wait().await
+    }
+
+    async fn wait(&mut self) -> Result<Response, CallError> {
+        loop {
+            match self.step().await {
+                Step::Answer(answer) => {
+                    self.over = true;
+                    return self.settle(answer);
+                }
+                Step::Uploaded(result) => {
+                    self.upload = None;
+                    // Other errors: the other side does without the rest, or the conversation is over. Its answer, or the
+                    // end, comes.
+                    if let Err(SayError::Body(source)) = result {
+                        self.abandon();
+                        return Err(CallError::Body { source, request: self.request() });
+                    }
+                }
+                // What never left when the conversation ends counts as cancelled, too; that end comes.
+                Step::Request(Outcome::Dropped(reason))
+                    if !self.streamed && (self.cancelled || reason != DropReason::Cancelled) =>
+                {
+                    self.over = true;
+                    self.client.state.remove(self.call);
+                    return Err(undelivered(reason));
+                }
+                Step::Request(_) => self.settled = true,
+                Step::Late => {
+                    self.abandon();
+                    let limit = self.limit();
+                    return Err(CallError::Deadline { limit, request: self.request() });
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Step {
+        let Self { answer, upload, receipt, settled, deadline, .. } = self;
+        let uploaded = async {
+            match upload {
+                Some(upload) => upload.as_mut().await,
+                None => pending().await,
+            }
+        };
+        let late = async {
+            match deadline {
+                Some((late, _)) => late.as_mut().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Step::Answer(answer.ok()),
+            outcome = receipt.outcome(), if !*settled => Step::Request(outcome),
+            result = uploaded => Step::Uploaded(result),
+            () = late => Step::Late,
+        }
+    }
+
+    fn settle(&mut self, answer: Option<Answer>) -> Result<Response, CallError> {
+        let nothing = Outcome::Dropped(DropReason::Cancelled);
+        Err(match answer {
+            Some(Answer::Response(mut body)) => {
+                if let Some(upload) = self.upload.take() {
+                    body.beside(upload);
+                }
+                return Ok(Response::new(body));
+            }
+            Some(Answer::Fault(fault, words)) => match fault {
+                Fault::Refused => CallError::Refused(words),
+                Fault::Version => CallError::Refused("it does not speak this version of calls".into()),
+                Fault::Failed => CallError::Failed(words),
+                Fault::Panicked => CallError::Panicked,
+                Fault::Stopped => CallError::Stopped,
+                Fault::LateUnbegun => CallError::Deadline { limit: self.limit(), request: nothing },
+                Fault::Late => CallError::Deadline { limit: self.limit(), request: Outcome::Delivered },
+                Fault::CancelledUnbegun => CallError::Cancelled { request: nothing },
+                Fault::Cancelled => CallError::Cancelled { request: Outcome::Delivered },
+                // It was never begun, or its answer is on its way.
+                Fault::NotOpen => CallError::Cancelled { request: Outcome::Unknown },
+            },
+            Some(Answer::Undelivered(reason)) => undelivered(reason),
+            Some(Answer::Ended(source)) => CallError::Ended { source, request: self.unanswered() },
+            None => CallError::Ended { source: ended(&self.client.socket), request: self.unanswered() },
+        })
+    }
+
+    fn limit(&self) -> Duration {
+        self.deadline.as_ref().map_or(Duration::ZERO, |(_, limit)| *limit)
+    }
+
+    /// What is known of the request now. Of a streamed one that was dropped the other side may have begun to read.
+    fn request(&self) -> Outcome {
+        match self.receipt.try_outcome() {
+            Some(Outcome::Dropped(_)) if self.streamed => Outcome::Unknown,
+            known => known.unwrap_or(Outcome::Unknown),
+        }
+    }
+
+    /// The same once the conversation has ended: what was delivered may have been executed or not.
+    fn unanswered(&self) -> Outcome {
+        match self.request() {
+            dropped @ Outcome::Dropped(_) => dropped,
+            _ => Outcome::Unknown,
+        }
+    }
+
+    /// Asks for the request to be dropped; the listener sees to the rest.
+    fn abandon(&mut self) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        // Whether the message is still open is seen from its outcome.
+        let _settled = self.client.socket.cancel(self.receipt.id());
+        let _over = self.client.cancels.send(self.call);
+    }
+}
+
+fn undelivered(reason: DropReason) -> CallError {
+    match reason {
+        DropReason::Cancelled => CallError::Cancelled { request: Outcome::Dropped(reason) },
+        reason => CallError::NotDelivered(reason),
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.over {
+            self.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending(call {}, {:?})", self.call, self.receipt)
+    }
+}

@@ -1,0 +1,7 @@
+//! The heads of calls' messages, given arbitrary bytes.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| steadfast_sim::fuzz::calls(bytes));
