@@ -6,6 +6,7 @@
 //! | which frame goes out next on a path | `transmit.rs` |
 //! | what an arrived frame does | `receive.rs` |
 //! | suspicion, loss, and the clock | `recover.rs` |
+//! | what a change of networks means for what waits, and for what is under way | `routes.rs` |
 
 use crate::association::dial::Dials;
 use crate::context::Context;
@@ -28,6 +29,7 @@ use steadfast_wire::{
 mod dial;
 mod receive;
 mod recover;
+mod routes;
 mod transmit;
 
 /// How many closed paths are remembered, to answer CHECK.
@@ -85,6 +87,8 @@ pub(crate) struct Association {
     settled: Dues,
     /// Sessions whose windows want to grow.
     growing: BTreeSet<SessionId>,
+    /// What may still go out twice.
+    redundancy: transmit::Budget,
     /// When the peer's networks were last counted anew, and how often it told them since.
     announcements: (Instant, u32),
 }
@@ -121,6 +125,7 @@ impl Association {
             dues: Dues::default(),
             settled: Dues::default(),
             growing: BTreeSet::new(),
+            redundancy: transmit::Budget::default(),
             announcements: (Instant(0), 0),
         }
     }
@@ -150,6 +155,7 @@ impl Association {
             rate: path.estimate.rate(),
             suspect: path.suspect.is_some(),
             sent: path.bytes[0],
+            data_sent: path.data_bytes,
             received: path.bytes[1],
         }
     }
@@ -166,6 +172,7 @@ impl Association {
         }
         self.sessions.insert(id, Box::new(session));
         self.dial_dirty = true;
+        self.review(cx, now, id);
         self.touch(id);
     }
 
@@ -362,8 +369,10 @@ impl Association {
         for number in gone {
             self.path_down(cx, now, number, DownReason::LocalNetwork);
         }
+        self.enforce_rules(cx, now);
         self.dials.networks_changed(now);
         self.routes_changed();
+        self.review_all(cx, now);
     }
 
     /// The set of paths that may carry something changed.
@@ -372,6 +381,7 @@ impl Association {
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.routes_changed();
+                session.out.copies.retain(|_, path| self.paths.contains_key(path));
             }
             self.touch(id);
         }
@@ -406,6 +416,7 @@ impl Association {
             cx.stats.paths_down += 1;
             cx.event(Event::PathDown(info, reason));
             self.routes_changed();
+            self.review_all(cx, now);
         }
         if was_up && !self.is_up() {
             self.park_all(cx, now);
@@ -505,6 +516,7 @@ impl Association {
             dues.replace(Dues::default(), session.noted);
             session.out.check_invariants();
             session.inb.check_invariants(cx.config.max_message);
+            session.deferrals.check_invariants();
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
             let parked = matches!(session.join, Join::Parked | Join::Opening);
             assert!(self.is_up() || parked, "{} goes on without a path", session.id);

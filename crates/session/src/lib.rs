@@ -11,6 +11,7 @@
 //! | `association.rs` | paths and sessions of one peer process; dialling, sending, receiving, recovery below it |
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip, rate and background window |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
+//! | `options.rs`, `policy.rs`, `deferral.rs` | what a message, or its labels, ask for; sends that wait for a network |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
 //! | `journal.rs` | what a durable endpoint has to remember |
@@ -31,6 +32,7 @@ mod association;
 mod config;
 mod context;
 mod cost;
+mod deferral;
 mod endpoint;
 mod epoch;
 mod estimate;
@@ -38,19 +40,23 @@ mod event;
 mod inbound;
 mod journal;
 mod ledger;
+mod options;
 mod outbound;
 mod path;
 mod payload;
+mod policy;
 mod rng;
 mod session;
 mod stats;
 
 pub use config::{Config, Ordering, SessionConfig};
+pub use deferral::{Deferral, DeferralId};
 pub use endpoint::Endpoint;
 pub use event::{
     Action, DownReason, DropReason, Event, Outcome, PathInfo, Read, Received, Recv, SendError, SessionError,
 };
 pub use journal::{JournalEntry, Record};
-pub use outbound::OrderRequest;
+pub use options::{OrderRequest, SendOptions};
+pub use policy::Redundancy;
 pub use stats::Stats;
 pub use steadfast_wire as wire;

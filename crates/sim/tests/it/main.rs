@@ -10,3 +10,4 @@ mod recovery;
 mod restarts;
 mod seed_000;
 mod swarm;
+mod waiting;
