@@ -72,6 +72,7 @@ impl Context {
             .identity_file(&self.places.identity)
             .trust_file(&self.places.trusted)
             .scout(config.scout())
+            .never_connect(config.never_connect())
     }
 
     /// The peer that is meant by `HOST[:PORT]`, a name of the configuration, or `KEY@ADDRESS,ADDRESS`.

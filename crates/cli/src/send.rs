@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use steadfast::{Endpoint, Labels, NetworkClass, Rule, Selector, Target};
+use steadfast::{Endpoint, Labels, Rule, Selector, Target};
 use steadfast_transfer::{Event, Monitor, Plan, SendFailure, Sender};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::config::selector;
 use crate::context::{self, Context};
 use crate::duration;
 use crate::exit::{self, Exit, Failure};
@@ -114,14 +115,6 @@ fn labels(arguments: &Arguments) -> anyhow::Result<Labels> {
         return Err(Failure::usage(message).into());
     }
     Ok(labels.rule(rule))
-}
-
-fn selector(name: &str) -> Selector {
-    match NetworkClass::from_name(name) {
-        Some(class) => Selector::Class(class),
-        None if name == "metered" => Selector::Metered,
-        None => Selector::Name(name.into()),
-    }
 }
 
 /// A class that is written wrong would be taken for a name, and the rule for kept.

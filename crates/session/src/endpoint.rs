@@ -123,6 +123,12 @@ impl Endpoint {
         &self.cx.networks
     }
 
+    /// Whether nothing at all may go over a network ([`Config::never_connect`]).
+    #[must_use]
+    pub fn forbids(&self, network: &Network) -> bool {
+        self.cx.config.forbids(network)
+    }
+
     fn create(&mut self, association: Association) -> AssociationId {
         let id = AssociationId(self.next_association);
         self.next_association += 1;

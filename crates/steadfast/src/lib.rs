@@ -27,7 +27,9 @@
 //! | be someone, listen, connect | [`Endpoint`], [`Builder`], [`Identity`], [`TrustFile`] |
 //! | converse | [`MultiSocket`] |
 //! | say how urgent a message is and which networks it may use | [`Labels`], [`Rule`] |
-//! | say what a message waits for | [`OrderRequest`], [`Ordering`] |
+//! | say what a message waits for | [`SendOptions`], [`Ordering`] |
+//! | say how long it is worth delivering | [`SendOptions::expires_in`] |
+//! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
 //! | watch the networks | [`Events`], [`Endpoint::paths`] |
@@ -39,7 +41,7 @@
 //!
 //! | file | one idea |
 //! |---|---|
-//! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `events.rs` | what users touch |
+//! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `deferred.rs`, `events.rs` | what users touch |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -50,6 +52,7 @@
 mod builder;
 mod carriers;
 mod clock;
+mod deferred;
 mod dial;
 mod driver;
 mod endpoint;
@@ -68,6 +71,7 @@ mod writer;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
+pub use deferred::{Deferred, DeferredError, Submission};
 pub use endpoint::{Destination, Endpoint};
 pub use error::{BindError, CloseError, ConnectError, ReadError, SessionError};
 pub use events::Events;
@@ -78,8 +82,8 @@ pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, OrderRequest, Ordering, Outcome, PathInfo, SendError,
-    SessionConfig, Stats,
+    Config, DownReason, DropReason, Event, OrderRequest, Ordering, Outcome, PathInfo, Redundancy, SendError,
+    SendOptions, SessionConfig, Stats,
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
