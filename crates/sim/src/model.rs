@@ -194,7 +194,7 @@ impl Model {
             Outcome::Dropped(DropReason::Dependency) => matches!(sent.waits, Waits::For(_)),
             _ => true,
         };
-        assert!(in_time, "{session} {id}: {outcome:?} at {now:?} without cause: {sent:?}");
+        assert!(in_time || again, "{session} {id}: {outcome:?} at {now:?} without cause: {sent:?}");
         sent.outcome = Some(outcome);
     }
 
