@@ -4,6 +4,7 @@
 
 mod common;
 mod conversation;
+mod deferred;
 mod ending;
 mod endpoint;
 mod faults;
