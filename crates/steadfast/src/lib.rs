@@ -95,6 +95,9 @@ pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[doc = include_str!("../../../docs/labels.md")]
+pub mod labels {}
+
 /// The README's first program has to compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

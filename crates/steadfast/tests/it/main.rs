@@ -12,6 +12,7 @@ mod hostile;
 mod middle;
 mod networks;
 mod originals;
+mod rules;
 mod streams;
 mod trust;
 mod world;
