@@ -8,10 +8,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use steadfast::{DEFAULT_PORT, NetworkClass, Override, ScoutConfig, Target};
+use steadfast::{DEFAULT_PORT, NetworkClass, Override, ScoutConfig, Selector, Target};
 
 use crate::exit::Failure;
 use crate::output::clean;
+use crate::rule::selector;
 use crate::tunnel::{Allowed, Spec};
 
 /// The host's configuration, where the user has none.
@@ -19,12 +20,14 @@ pub(crate) const SYSTEM_FILE: &str = "/etc/steadfast/config.toml";
 
 /// What the file says; every key may be missing. `config.example.toml` documents them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct Config {
     /// Names of peers and how to reach them.
     pub(crate) hosts: BTreeMap<HostName, Peer>,
     /// What is said of interfaces, by name or pattern.
     networks: BTreeMap<Interface, Network>,
+    /// Networks over which nothing goes at all, not even what keeps a path alive.
+    never_connect: Vec<NetworkName>,
     /// The port to listen on where others shall find this host.
     pub(crate) port: u16,
     /// What `steadfast tunnel` does where its arguments do not say it.
@@ -46,6 +49,7 @@ impl Default for Config {
         Self {
             hosts: BTreeMap::new(),
             networks: BTreeMap::new(),
+            never_connect: Vec::new(),
             port: DEFAULT_PORT,
             tunnel: Tunnel::default(),
         }
@@ -70,6 +74,10 @@ struct Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Class(NetworkClass);
 
+/// A class, `metered`, or the name of a network, as the options of `send` take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NetworkName(Selector);
+
 /// One word that cannot be taken for an address with a port or a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostName(String);
@@ -91,6 +99,12 @@ impl<'de> Deserialize<'de> for Class {
         let unknown =
             || D::Error::custom(format!("there is no class `{name}`; the classes are {}", classes()));
         NetworkClass::from_name(&name).map(Self).ok_or_else(unknown)
+    }
+}
+
+impl<'de> Deserialize<'de> for NetworkName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self(selector(&name)))
     }
 }
 
@@ -171,6 +185,11 @@ impl Config {
         })
     }
 
+    /// Networks over which nothing goes at all.
+    pub(crate) fn never_connect(&self) -> impl Iterator<Item = Selector> + '_ {
+        self.never_connect.iter().map(|name| name.0.clone())
+    }
+
     /// How the host's networks are watched and what they are called.
     pub(crate) fn scout(&self) -> ScoutConfig {
         let mut entries: Vec<_> = self.networks.iter().collect();
@@ -208,6 +227,8 @@ mod tests {
         let all = parse(&all).unwrap();
         assert!(!all.hosts.is_empty() && all.networks.len() > 1, "{all:?}");
         assert!(all.tunnel.forwards["boat"].len() > 1 && !all.tunnel.allow.is_empty(), "{all:?}");
+        let never: Vec<_> = all.never_connect().collect();
+        assert_eq!(never, [Selector::Class(NetworkClass::Cellular), Selector::Name("guest".into())]);
         assert_eq!(all.port, DEFAULT_PORT);
     }
 

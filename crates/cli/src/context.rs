@@ -76,6 +76,7 @@ impl Context {
             .identity_file(&self.places.identity)
             .trust_file(&self.places.trusted)
             .scout(config.scout())
+            .never_connect(config.never_connect())
     }
 
     /// An endpoint at this port, or where others look first, or at any. `more` adds to its settings.

@@ -6,6 +6,7 @@
 //! | which frame goes out next on a path | `transmit.rs` |
 //! | what an arrived frame does | `receive.rs` |
 //! | suspicion, loss, and the clock | `recover.rs` |
+//! | what a change of networks means for what waits, and for what is under way | `routes.rs` |
 
 use crate::association::dial::Dials;
 use crate::context::Context;
@@ -30,6 +31,7 @@ mod dial;
 mod forecast;
 mod receive;
 mod recover;
+mod routes;
 mod transmit;
 
 /// How many closed paths are remembered, to answer CHECK.
@@ -87,6 +89,8 @@ pub(crate) struct Association {
     settled: Dues,
     /// Sessions whose windows want to grow.
     growing: BTreeSet<SessionId>,
+    /// What may still go out twice.
+    redundancy: transmit::Budget,
     /// When the peer's networks were last counted anew, and how often it told them since.
     announcements: (Instant, u32),
 }
@@ -123,6 +127,7 @@ impl Association {
             dues: Dues::default(),
             settled: Dues::default(),
             growing: BTreeSet::new(),
+            redundancy: transmit::Budget::default(),
             announcements: (Instant(0), 0),
         }
     }
@@ -153,6 +158,7 @@ impl Association {
             arrival_rate: path.arrival_rate(),
             suspect: path.suspect.is_some(),
             sent: path.bytes[0],
+            data_sent: path.data_bytes,
             received: path.bytes[1],
         }
     }
@@ -175,6 +181,7 @@ impl Association {
         }
         self.sessions.insert(id, Box::new(session));
         self.dial_dirty = true;
+        self.review(cx, now, id);
         self.touch(id);
     }
 
@@ -374,8 +381,10 @@ impl Association {
         for path in self.paths.values_mut() {
             path.same_host = cx.is_ours(path.address.ip());
         }
+        self.enforce_rules(cx, now);
         self.dials.networks_changed(now);
         self.routes_changed();
+        self.review_all(cx, now);
     }
 
     /// The set of paths that may carry something changed.
@@ -384,6 +393,7 @@ impl Association {
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.routes_changed();
+                session.out.copies.retain(|_, path| self.paths.contains_key(path));
             }
             self.touch(id);
         }
@@ -421,6 +431,7 @@ impl Association {
             cx.stats.paths_down += 1;
             cx.event(Event::PathDown(info, reason));
             self.routes_changed();
+            self.review_all(cx, now);
         }
         if was_up && !self.is_up() {
             self.park_all(cx, now);
@@ -525,6 +536,7 @@ impl Association {
             dues.replace(Dues::default(), session.noted);
             session.out.check_invariants();
             session.inb.check_invariants(cx.config.max_message);
+            session.deferrals.check_invariants();
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
             let parked = matches!(session.join, Join::Parked | Join::Opening);
             assert!(self.is_up() || parked, "{} goes on without a path", session.id);

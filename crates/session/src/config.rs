@@ -1,7 +1,9 @@
 //! What an endpoint may be told, with the default of each setting.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::frame::Process;
+use steadfast_wire::{Network, Selector};
 
 /// Settings of an [`Endpoint`](crate::Endpoint). Sizes are bytes.
 #[derive(Debug, Clone)]
@@ -65,6 +67,11 @@ pub struct Config {
     pub idle_limit: Duration,
     /// Whether metered networks get a path while others work. No.
     pub metered_standby: bool,
+    /// Networks over which nothing goes, not even what keeps a path alive: no path has an end there, on either side. None.
+    pub never_connect: Vec<Selector>,
+    /// What an association may spend on sending small foreground messages twice, in bytes a second, frames included; it
+    /// saves up at most one second's worth. 64 KiB.
+    pub redundancy_budget: u64,
     /// Which process this is, for peers on the same host.
     pub process: Process,
 }
@@ -97,12 +104,19 @@ impl Default for Config {
             max_parked: 1000,
             idle_limit: Duration::from_secs(30),
             metered_standby: false,
+            never_connect: Vec::new(),
+            redundancy_budget: 64 * 1024,
             process: Process::default(),
         }
     }
 }
 
 impl Config {
+    /// Whether nothing at all may go over a network.
+    pub(crate) fn forbids(&self, network: &Network) -> bool {
+        self.never_connect.iter().any(|selector| selector.matches(network))
+    }
+
     /// The same with what does not fit together put right: every window has room for two whole messages.
     pub(crate) fn consistent(mut self) -> Self {
         self.max_message = self.max_message.clamp(1, 1 << 30);

@@ -69,6 +69,12 @@ impl Context {
         ip.is_loopback() || self.networks.iter().any(|network| network.addresses.iter().any(|a| a.ip == ip))
     }
 
+    /// Our networks as peers are told of them: they are not to knock where nothing may go.
+    pub(crate) fn announced_networks(&self) -> Vec<Network> {
+        let port = |network: &Network| if self.config.forbids(network) { 0 } else { network.port };
+        self.networks.iter().map(|network| Network { port: port(network), ..network.clone() }).collect()
+    }
+
     /// The name of a network that is here, or was until the last change.
     pub(crate) fn network_name(&self, id: NetworkId) -> String {
         let all = self.networks.iter().chain(&self.former_networks);

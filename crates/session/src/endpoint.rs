@@ -24,6 +24,7 @@ mod bounds;
 mod restore;
 mod tombstones;
 mod verbs;
+mod waiting;
 
 /// How many frames are taken before other paths get their turn: small ones may mean more work than their bytes show.
 const FRAMES_A_TURN: usize = 256;
@@ -120,6 +121,12 @@ impl Endpoint {
     #[must_use]
     pub fn networks(&self) -> &[Network] {
         &self.cx.networks
+    }
+
+    /// Whether nothing at all may go over a network ([`Config::never_connect`]).
+    #[must_use]
+    pub fn forbids(&self, network: &Network) -> bool {
+        self.cx.config.forbids(network)
     }
 
     fn create(&mut self, association: Association) -> AssociationId {
@@ -246,6 +253,10 @@ impl Endpoint {
         remote: SocketAddr,
         peer: Fingerprint,
     ) -> Option<PathNumber> {
+        if self.cx.network(network).is_some_and(|network| self.cx.config.forbids(network)) {
+            self.cx.stats.refused_networks += 1;
+            return None;
+        }
         if !self.has_room_for_path(peer) {
             self.cx.stats.refused_processes += 1;
             return None;

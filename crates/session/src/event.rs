@@ -1,5 +1,6 @@
 //! What the core tells: events for the application, actions for the driver, errors for each verb.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -19,6 +20,11 @@ pub enum DropReason {
     Refused,
     /// It was being streamed when one of the two processes restarted.
     Restarted,
+    /// Its lifetime passed ([`SendOptions::expires_in`](crate::SendOptions::expires_in)).
+    Expired,
+    /// No network that was up could carry it for as long as its labels' failure timeout says
+    /// ([`Endpoint::set_failure_timeout`](crate::Endpoint::set_failure_timeout)).
+    NoNetwork,
 }
 
 /// How a message ended. Each message has exactly one.
@@ -51,6 +57,8 @@ pub enum DownReason {
     Violation,
     /// The peer has closed it.
     Closed,
+    /// What was under way on it may no longer use its networks, or nothing may.
+    Prohibited,
     /// The association is over.
     Ended,
 }
@@ -79,6 +87,12 @@ pub enum Event {
     },
     /// A send that was refused for want of room may be tried again.
     Writable {
+        /// The session.
+        session: SessionId,
+    },
+    /// A network may now carry a send that waits for one, or the time of one is over: look with
+    /// [`Endpoint::check_deferral`](crate::Endpoint::check_deferral).
+    Suitable {
         /// The session.
         session: SessionId,
     },
@@ -174,6 +188,8 @@ pub struct PathInfo {
     pub suspect: bool,
     /// Bytes of frames given to it so far, before encryption.
     pub sent: u64,
+    /// Of these, bytes of messages: everything else is control, which network rules do not bind.
+    pub data_sent: u64,
     /// Bytes of frames that came in on it so far.
     pub received: u64,
 }
@@ -269,7 +285,7 @@ pub enum SessionError {
 }
 
 /// Why a send was refused. Nothing was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The conversation has ended.
@@ -303,6 +319,25 @@ pub enum SendError {
     /// A network rule with too many or too long parts.
     #[error("a network rule may have 8 entries a list, each name at most 64 bytes")]
     BadRule,
+    /// No network that is up may carry it, and its labels have a failure timeout.
+    #[error(
+        "cannot send a {} message: no network that is up may carry it (rule: {}; waited for at most {timeout:?}): defer it with \
+         `send_or_defer`, let it wait longer with `set_failure_timeout`, or allow it more networks",
+        urgency_name(labels.urgency),
+        labels.rule
+    )]
+    NoNetwork {
+        /// The labels it was to be sent with.
+        labels: Box<Labels>,
+        /// Their failure timeout.
+        timeout: Duration,
+    },
+    /// Too many sends of this conversation wait for a network.
+    #[error(
+        "8192 sends of this conversation wait for a network already: cancel some with `cancel_deferred`, or send less while \
+         there is none"
+    )]
+    TooManyDeferred,
     /// The streamed message was finished, cancelled, or dropped by the receiver.
     #[error("message {0} is not open for writing")]
     NotOpen(MessageId),

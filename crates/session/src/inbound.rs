@@ -14,10 +14,11 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 use steadfast_wire::frame::{
     Ack, Data, Head, MAX_ID_RANGES, MAX_OUTSTANDING, MAX_PARTIAL_RANGES, Resume, ShutKind,
 };
-use steadfast_wire::{Labels, MessageId, Order, RangeSet, SessionId, Urgency};
+use steadfast_wire::{Instant, Labels, MessageId, Order, RangeSet, SessionId, Urgency};
 
 #[derive(Debug, Default)]
 struct Message {
@@ -30,6 +31,8 @@ struct Message {
     paid: [u64; 2],
     /// The application reads it.
     taken: bool,
+    /// It is to be dropped then, unless the application has taken it.
+    expires: Option<Instant>,
     /// It is resolved; only its accounting is left until the sender says what it will ever cost.
     ghost: bool,
     /// What it adds to [`Inbound::weight`].
@@ -83,6 +86,8 @@ pub(crate) struct Inbound {
     freed: Vec<u64>,
     /// What may be taken, foreground first.
     ready: BTreeSet<(Urgency, u64)>,
+    /// When what was not taken expires.
+    deadlines: BTreeSet<(Instant, u64)>,
     highest: u64,
     charged: [u64; 2],
     limits: [u64; 2],
@@ -123,6 +128,7 @@ impl Inbound {
             awaited: BTreeSet::new(),
             freed: Vec::new(),
             ready: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
             highest: 0,
             charged: [0; 2],
             limits: windows,
@@ -150,6 +156,7 @@ impl Inbound {
             self.awaited = BTreeSet::new();
             self.freed = Vec::new();
             self.ready = BTreeSet::new();
+            self.deadlines = BTreeSet::new();
             self.resolved.shrink();
             self.places.iter_mut().for_each(RangeSet::shrink);
         }
@@ -183,7 +190,12 @@ impl Inbound {
     }
 
     /// A piece of a message. Duplicates are counted and dropped.
-    pub(crate) fn handle_data(&mut self, cx: &mut Context, data: Data) -> Result<(), Violation> {
+    pub(crate) fn handle_data(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        data: Data,
+    ) -> Result<(), Violation> {
         let id = data.id.0;
         if self.shut.is_some_and(|(last, _)| id > last.0) {
             return Err(Violation::Contradiction);
@@ -204,7 +216,14 @@ impl Inbound {
         }
         let fresh_head = message.head.is_none() && data.head.is_some();
         if let Some(head) = data.head {
+            let left = head.expires_in.filter(|_| fresh_head && !message.ghost);
             message.head.get_or_insert(head);
+            if let Some(left) = left {
+                // Never before the sender's own clock says so, and clocks differ by less than a thousandth.
+                let at = now + Duration::from_micros(left + left / 1000 + 1);
+                message.expires = Some(at);
+                self.deadlines.insert((at, id));
+            }
         }
         let units = data.offset..end + u64::from(data.fin);
         let before = cost(&message.units, message.length);
@@ -363,9 +382,30 @@ impl Inbound {
     }
 
     fn remove(&mut self, id: u64) -> Option<Message> {
+        self.stop_clock(id);
         let message = self.messages.remove(&id)?;
         self.weight -= message.noted;
         Some(*message)
+    }
+
+    /// When a message expires that the application has not taken.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Drops what has expired untaken. Its sender asks for that, too, but may be cut off.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
+        while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.resolve_dropped(cx, id);
+            cx.stats.expired_here += 1;
+            debug_assert!(self.messages.get(&id).is_none_or(|m| m.expires.is_none()), "{id} expires on");
+        }
+    }
+
+    fn stop_clock(&mut self, id: u64) {
+        if let Some(at) = self.messages.get_mut(&id).and_then(|message| message.expires.take()) {
+            self.deadlines.remove(&(at, id));
+        }
     }
 
     fn advanced(&mut self, cx: &mut Context, id: u64, fresh_head: bool) {
@@ -441,6 +481,7 @@ impl Inbound {
         let streamed = head.is_some_and(|head| head.streamed);
         let payload = if streamed {
             message.taken = true;
+            self.stop_clock(id);
             None
         } else {
             let whole = message.bytes.take();
@@ -524,6 +565,7 @@ impl Inbound {
         } else {
             message.ghost = true;
             message.bytes.clear();
+            self.stop_clock(id);
             self.reweigh(id);
         }
         self.settle(cx, id, delivered, place);

@@ -12,6 +12,7 @@
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip and rate |
 //! | `steering.rs`, `learned.rs` | how much bulk may be in flight; what is remembered of networks |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
+//! | `options.rs`, `policy.rs`, `deferral.rs` | what a message, or its labels, ask for; sends that wait for a network |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
 //! | `journal.rs` | what a durable endpoint has to remember |
@@ -32,6 +33,7 @@ mod association;
 mod config;
 mod context;
 mod cost;
+mod deferral;
 mod endpoint;
 mod epoch;
 mod estimate;
@@ -40,21 +42,25 @@ mod inbound;
 mod journal;
 mod learned;
 mod ledger;
+mod options;
 mod outbound;
 mod path;
 mod payload;
+mod policy;
 mod rng;
 mod session;
 mod stats;
 mod steering;
 
 pub use config::{Config, Ordering, SessionConfig};
+pub use deferral::{Deferral, DeferralId};
 pub use endpoint::Endpoint;
 pub use event::{
     Action, DownReason, DropReason, Event, Forecast, Outcome, PathInfo, Read, Received, Recv, SendError,
     SessionError,
 };
 pub use journal::{JournalEntry, Record};
-pub use outbound::OrderRequest;
+pub use options::{OrderRequest, SendOptions};
+pub use policy::Redundancy;
 pub use stats::Stats;
 pub use steadfast_wire as wire;

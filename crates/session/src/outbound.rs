@@ -4,6 +4,8 @@
 //! sent (for the first time or again) and what the window has paid for. The head of a message costs
 //! [`MESSAGE_COST`] bytes of the window, its end nothing.
 
+mod copies;
+mod lifetime;
 mod resume;
 
 use crate::config::Ordering;
@@ -11,33 +13,25 @@ use crate::context::Context;
 use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
+use crate::options::{OrderRequest, SendOptions};
 use crate::payload::Payload;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
+use core::time::Duration;
+use lifetime::{Limits, micros};
 use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, ShutKind};
 use steadfast_wire::label::MAX_DEPENDENCIES;
-use steadfast_wire::{Frame, Labels, MessageId, Order, RangeSet, SessionId, SizeClass, Urgency};
+use steadfast_wire::{
+    Frame, Instant, Labels, MessageId, Order, PathNumber, RangeSet, SessionId, SizeClass, Urgency,
+};
 
 /// Messages of at most this many bytes count as small unless labelled.
 const SMALL: u64 = 16 * 1024;
 /// Ranges of past dropped ids that are remembered to refuse messages that wait for them.
 const MAX_DROPPED_RANGES: usize = 4096;
-
-/// What a message waits for, as the application says it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OrderRequest {
-    /// As the session's default says.
-    #[default]
-    Default,
-    /// Waits for nothing.
-    Unordered,
-    /// Waits for exactly these, and is dropped if one of them is.
-    After(Vec<MessageId>),
-}
 
 /// Whether a message of so many bytes counts as small.
 pub(crate) fn is_small(labels: &Labels, bytes: u64) -> bool {
@@ -75,6 +69,9 @@ struct Message {
     held: bool,
     /// Something of it may be with the peer: it was sent once, here or by an earlier process.
     exposed: bool,
+    /// It went out on a second path, or was considered for that.
+    copied: bool,
+    limits: Limits,
     phase: Phase,
 }
 
@@ -86,6 +83,11 @@ impl Message {
     /// Whether surely nothing of it was ever sent.
     fn is_untouched(&self) -> bool {
         !self.exposed
+    }
+
+    /// The head as it is said now.
+    fn head_at(&self, now: Instant) -> Head {
+        Head { expires_in: self.limits.left(now), ..self.head.clone() }
     }
 
     fn whole(&self) -> Option<Range<u64>> {
@@ -115,6 +117,14 @@ pub(crate) struct Outbound {
     unroutable: [BTreeSet<u64>; 2],
     /// The unordered stream that was served last, by urgency: the others come next.
     turn: [u64; 2],
+    /// When the wait of a message is over.
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Messages that may be without a network for so long only, until the peer's library has them.
+    impatient: BTreeSet<u64>,
+    /// Messages that are to go out once more, and on which path.
+    pub(crate) copies: BTreeMap<u64, PathNumber>,
+    /// Whether a message ever had a network rule.
+    ruled: bool,
     pub(crate) resets: BTreeSet<u64>,
     pub(crate) relabels: BTreeSet<u64>,
     /// Background messages below this id are awaited by foreground.
@@ -150,6 +160,10 @@ impl Outbound {
             queues: Default::default(),
             unroutable: Default::default(),
             turn: [0; 2],
+            deadlines: BTreeSet::new(),
+            impatient: BTreeSet::new(),
+            copies: BTreeMap::new(),
+            ruled: false,
             resets: BTreeSet::new(),
             relabels: BTreeSet::new(),
             raised_below: 0,
@@ -190,6 +204,9 @@ impl Outbound {
             self.messages = BTreeMap::new();
             self.queues = Default::default();
             self.unroutable = Default::default();
+            self.deadlines = BTreeSet::new();
+            self.impatient = BTreeSet::new();
+            self.copies = BTreeMap::new();
             self.acked.shrink();
         }
     }
@@ -215,29 +232,34 @@ impl Outbound {
         !self.resets.is_empty() || !self.relabels.is_empty()
     }
 
-    fn check_open(&self) -> Result<(), SendError> {
+    /// Whether anything with these labels may be sent at all.
+    pub(crate) fn check_open(&self, labels: &Labels) -> Result<(), SendError> {
         if self.peer_closing {
             Err(SendError::PeerShut)
         } else if self.shut.is_some() {
             Err(SendError::Shut)
+        } else if !labels.rule.fits() {
+            Err(SendError::BadRule)
         } else {
             Ok(())
         }
     }
 
-    /// Sends a whole message, or begins a streamed one if there is no payload.
+    /// Sends a whole message, or begins a streamed one if there is no payload. `patience` is how long it may be without
+    /// a network.
+    #[expect(clippy::too_many_arguments, reason = "a message is made of all of these")]
     pub(crate) fn send(
         &mut self,
         cx: &mut Context,
+        now: Instant,
         labels: Labels,
-        order: OrderRequest,
+        options: SendOptions,
+        patience: Option<Duration>,
         payload: Option<Bytes>,
         length: Option<u64>,
     ) -> Result<MessageId, SendError> {
-        self.check_open()?;
-        if !labels.rule.fits() {
-            return Err(SendError::BadRule);
-        }
+        let SendOptions { order, lifetime } = options;
+        self.check_open(&labels)?;
         let size = payload.as_ref().map(|bytes| bytes.len() as u64);
         if let Some(size) = size.filter(|size| *size > self.max_message) {
             return Err(SendError::TooLarge { size, limit: self.max_message });
@@ -255,15 +277,19 @@ impl Outbound {
         let id = self.next;
         self.next += 1;
         let streamed = payload.is_none();
-        let head = Head { labels: labels.clone(), order, streamed, length: size.or(length) };
+        let expires_in = lifetime.map(micros);
+        let head = Head { labels: labels.clone(), order, streamed, length: size.or(length), expires_in };
         let record = Record::Sent { id: MessageId(id), head: head.clone(), payload: payload.clone() };
         let effect = cx.record(self.session, record, Effect::Send(MessageId(id)));
-        self.insert(id, head, payload, effect.is_none());
+        let expires = lifetime.map(|lifetime| now + lifetime);
+        let limits = Limits { expires, patience, ..Limits::default() };
+        self.insert(id, head, payload, limits, effect.is_none());
         Ok(MessageId(id))
     }
 
-    fn insert(&mut self, id: u64, head: Head, payload: Option<Bytes>, held: bool) {
+    fn insert(&mut self, id: u64, head: Head, payload: Option<Bytes>, limits: Limits, held: bool) {
         let labels = head.labels.clone();
+        self.ruled |= !labels.rule.is_empty();
         let class = labels.urgency.index();
         let mut message = Message {
             head,
@@ -279,6 +305,8 @@ impl Outbound {
             reported: false,
             held,
             exposed: false,
+            copied: false,
+            limits,
             phase: Phase::Live,
         };
         if let Some(bytes) = payload {
@@ -292,6 +320,7 @@ impl Outbound {
         self.waits += message.head.order.dependencies().len();
         self.messages.insert(id, Box::new(message));
         self.roomy = true;
+        self.watch(id);
         if urgent {
             self.raise_predecessors(id);
         }
@@ -413,6 +442,7 @@ impl Outbound {
         message.held = false;
         message.pending.clear();
         let untouched = message.is_untouched();
+        self.unwatch(id);
         self.release_payload(id);
         self.dequeue(id);
         if cx
@@ -468,6 +498,7 @@ impl Outbound {
             return Ok(false);
         };
         let urgent = labels.urgency == Urgency::Foreground;
+        self.ruled |= !labels.rule.is_empty();
         message.labels = labels;
         // Nothing is said of a message that a restart might take back.
         if !message.held {
@@ -479,6 +510,11 @@ impl Outbound {
         }
         self.enqueue(id.0);
         Ok(true)
+    }
+
+    /// Whether a message ever had a network rule.
+    pub(crate) const fn is_ruled(&self) -> bool {
+        self.ruled
     }
 
     /// The message's labels as the peer is to be told.
@@ -554,7 +590,7 @@ impl Outbound {
         }
         let candidate = |id: &u64| {
             let message = self.messages.get(id)?;
-            let small = is_small(&message.labels, message.head.length.unwrap_or(u64::MAX));
+            let small = message.counts_as_small();
             Some(Candidate { id: *id, small, remaining: message.pending.count() })
         };
         ids.iter().filter_map(candidate).collect()
@@ -598,8 +634,18 @@ impl Outbound {
     }
 
     /// Takes the next at most `max` payload bytes of a message; `None` if it has none, or no credit.
-    pub(crate) fn next_data(&mut self, cx: &mut Context, id: u64, max: usize) -> Option<(Range<u64>, Data)> {
+    pub(crate) fn next_data(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: u64,
+        max: usize,
+    ) -> Option<(Range<u64>, Data)> {
         let message = self.messages.get(&id)?;
+        // Its timer is about to fire.
+        if message.limits.is_expired(now) {
+            return None;
+        }
         let first = message.pending.iter().next()?;
         let start = first.start;
         let class = message.class.unwrap_or_else(|| self.urgency(id, message));
@@ -632,7 +678,7 @@ impl Outbound {
             offset: start,
             class,
             fin,
-            head: (start == 0).then(|| message.head.clone()),
+            head: (start == 0).then(|| message.head_at(now)),
             payload,
         };
         self.sent(cx, id, units.clone(), class);
@@ -758,6 +804,9 @@ impl Outbound {
         }
         message.pending.clear();
         self.dequeue(id);
+        self.copies.remove(&id);
+        self.set_routable(Instant(0), id, true);
+        self.impatient.remove(&id);
         if !self.peer_durable {
             self.release_payload(id);
         }
@@ -789,10 +838,12 @@ impl Outbound {
         }
         let reason = match message.phase {
             Phase::Dropping(reason) => reason,
+            _ if message.limits.restored && message.limits.expires.is_some() => DropReason::Expired,
             _ => DropReason::Refused,
         };
         message.phase = Phase::Known;
         message.pending.clear();
+        self.unwatch(id);
         self.release_payload(id);
         self.dequeue(id);
         self.relabels.remove(&id);
@@ -820,6 +871,7 @@ impl Outbound {
     }
 
     fn forget(&mut self, id: u64) -> Option<Box<Message>> {
+        self.unwatch(id);
         let gone = self.messages.remove(&id)?;
         self.waits -= gone.head.order.dependencies().len();
         Some(gone)
@@ -863,9 +915,13 @@ impl Outbound {
             self.report(cx, id, outcome);
         }
         self.messages.clear();
+        self.deadlines.clear();
+        self.impatient.clear();
+        self.copies.clear();
     }
 
     pub(crate) fn check_invariants(&self) {
+        self.check_limits();
         for (id, message) in &self.messages {
             assert!(*id < self.next, "{id} beyond next");
             for queue in &self.queues {

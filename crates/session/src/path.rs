@@ -114,6 +114,10 @@ pub(crate) struct Path {
     pub(crate) paced: Option<Instant>,
     /// Bytes of frames, sent and received.
     pub(crate) bytes: [u64; 2],
+    /// What network rules knew its networks by when they were last enforced; 0 before.
+    pub(crate) terms: u64,
+    /// Bytes of DATA frames sent.
+    pub(crate) data_bytes: u64,
     /// Sessions that were opened on this path.
     pub(crate) introduced: BTreeSet<SessionId>,
 }
@@ -204,6 +208,8 @@ impl Path {
             foreground_run: 0,
             paced: None,
             bytes: [0; 2],
+            terms: 0,
+            data_bytes: 0,
             introduced: BTreeSet::new(),
         }
     }

@@ -2,12 +2,14 @@
 
 use crate::config::{Ordering, SessionConfig};
 use crate::context::Context;
+use crate::deferral::Deferrals;
 use crate::epoch::Epoch;
 use crate::event::Event;
 use crate::inbound::Inbound;
 use crate::journal::{Effect, Record};
 use crate::ledger::Dues;
 use crate::outbound::Outbound;
+use crate::policy::Policies;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
@@ -67,6 +69,8 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) out: Outbound,
     pub(crate) inb: Inbound,
+    pub(crate) policies: Policies,
+    pub(crate) deferrals: Deferrals,
     /// What it adds to the dues of its association.
     pub(crate) noted: Dues,
     /// Since when it is in its association: what flew before was another's.
@@ -99,6 +103,8 @@ impl Session {
             epoch: Epoch::default(),
             out: Outbound::new(id, config.ordering, cx.config.max_message),
             inb: Inbound::new(id, &cx.config),
+            policies: Policies::default(),
+            deferrals: Deferrals::default(),
             noted: Dues::default(),
             joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
@@ -133,7 +139,17 @@ impl Session {
 
     /// When something of this session is due by the clock.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        [self.notice_at, self.limit_at, self.close_at].into_iter().flatten().min()
+        let waits = [self.out.timeout(), self.inb.timeout(), self.deferrals.timeout()];
+        [self.notice_at, self.limit_at, self.close_at].into_iter().chain(waits).flatten().min()
+    }
+
+    /// Whose wait is over by now is dropped, or told.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
+        self.out.handle_timeout(cx, now);
+        self.inb.handle_timeout(cx, now);
+        if self.deferrals.handle_timeout(now) {
+            cx.event(Event::Suitable { session: self.id });
+        }
     }
 
     /// The last path is gone.
@@ -315,7 +331,8 @@ impl Session {
 
     /// Whether anything at all is due.
     pub(crate) fn has_work(&self) -> bool {
-        self.has_control() || (self.may_send() && Urgency::ALL.iter().any(|u| self.out.has_queued(*u)))
+        let sends = || self.out.has_copies() || Urgency::ALL.iter().any(|u| self.out.has_queued(*u));
+        self.has_control() || (self.may_send() && sends())
     }
 
     /// The next control frame that is due.

@@ -8,6 +8,13 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Payload bytes sent again.
     pub bytes_resent: u64,
+    /// Payload bytes of small foreground messages that went out on a second path at once.
+    pub bytes_redundant: u64,
+    /// Times that such a message went out on one path only, because the second would have gone over
+    /// [`Config::redundancy_budget`](crate::Config::redundancy_budget).
+    pub refused_redundancy: u64,
+    /// Bytes of frames that carry no message: these are exempt from network rules.
+    pub bytes_control: u64,
     /// Payload bytes that arrived and were new.
     pub bytes_received: u64,
     /// Payload bytes that arrived and were already here.
@@ -16,6 +23,8 @@ pub struct Stats {
     pub frames_received: u64,
     /// Frames for sessions or messages that are no longer here.
     pub frames_late: u64,
+    /// Messages dropped because they expired here before the application took them.
+    pub expired_here: u64,
     /// Times a path became suspect.
     pub suspicions: u64,
     /// Times a suspect path answered again.
@@ -36,6 +45,10 @@ pub struct Stats {
     pub violations_limit: u64,
     /// Incoming carriers refused because too many had not said HELLO, or closed because they did not say it in time.
     pub refused_greetings: u64,
+    /// Paths closed because bytes of a message were under way on them that may no longer use their networks.
+    pub rules_enforced: u64,
+    /// Carriers refused or closed because of [`Config::never_connect`](crate::Config::never_connect).
+    pub refused_networks: u64,
     /// Processes of a peer refused because it had too many.
     pub refused_processes: u64,
     /// Incoming sessions refused.

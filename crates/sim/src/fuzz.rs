@@ -138,6 +138,7 @@ pub fn plausible(rng: &mut Rng) -> Vec<u8> {
                     order,
                     streamed: rng.chance(50),
                     length: Some(rng.range(0, 4000)),
+                    expires_in: rng.chance(20).then(|| rng.range(0, 100_000)),
                 };
                 let payload = vec![1; length as usize].into();
                 Frame::Data(Data {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use steadfast_session::{JournalEntry, Outcome, Record};
-use steadfast_wire::{MessageId, SessionId, Urgency};
+use steadfast_session::{DropReason, JournalEntry, Outcome, Record};
+use steadfast_wire::{Instant, MessageId, Network, Rule, Selector, SessionId, Urgency};
 
 /// What a message waits for, in the model's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,17 @@ struct Sent {
     finished: bool,
     outcome: Option<Outcome>,
     cancelled: bool,
+    rule: Rule,
+    limits: Limits,
+}
+
+/// When a message may be given up, by its sender's clock; `None` for never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Not before then because it expired.
+    pub expires: Option<Instant>,
+    /// Not before then because no network fitted.
+    pub stranded: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +76,7 @@ impl Model {
     }
 
     /// A message was accepted by the sender's core.
+    #[expect(clippy::too_many_arguments, reason = "a message is all of these")]
     pub fn sent(
         &mut self,
         session: SessionId,
@@ -73,6 +85,7 @@ impl Model {
         urgency: Urgency,
         waits: Waits,
         whole: Option<u64>,
+        (rule, limits): (Rule, Limits),
     ) {
         let message = Sent {
             urgencies: vec![urgency],
@@ -81,6 +94,8 @@ impl Model {
             finished: whole.is_some(),
             outcome: None,
             cancelled: false,
+            rule,
+            limits,
         };
         let before = self.direction(session, sender).sent.insert(id.0, message);
         assert!(before.is_none(), "{session} {id} was sent twice");
@@ -114,15 +129,53 @@ impl Model {
         }
     }
 
-    /// The sender changed the message's urgency.
-    pub fn relabelled(&mut self, session: SessionId, sender: usize, id: MessageId, urgency: Urgency) {
+    /// The sender changed the message's labels.
+    pub fn relabelled(
+        &mut self,
+        session: SessionId,
+        sender: usize,
+        id: MessageId,
+        urgency: Urgency,
+        rule: Rule,
+    ) {
         if let Some(sent) = self.direction(session, sender).sent.get_mut(&id.0) {
             sent.urgencies.push(urgency);
+            sent.rule = rule;
         }
     }
 
+    /// Bytes of a message were given to a carrier between these networks. What the sender may not have heard of the far
+    /// one yet, its class and whether it is metered, is not held against it.
+    pub fn said(
+        &mut self,
+        session: SessionId,
+        sender: usize,
+        id: MessageId,
+        (near, far): (&Network, &Network),
+    ) {
+        let Some(sent) = self.direction(session, sender).sent.get(&id.0) else { return };
+        let rule = &sent.rule;
+        let by_name = |list: &[Selector]| list.iter().all(|selector| matches!(selector, Selector::Name(_)));
+        let hit = |list: &[Selector], network: &Network| list.iter().any(|s| s.matches(network));
+        let far_fits = (!by_name(&rule.require) || rule.require.is_empty() || hit(&rule.require, far))
+            && !rule.prohibit.iter().any(|s| matches!(s, Selector::Name(_)) && s.matches(far));
+        assert!(
+            rule.allows(near, near) && far_fits,
+            "{session} {id}: went from {} to {} under the rule {rule}",
+            near.name,
+            far.name
+        );
+    }
+
     /// The sender's core told the outcome.
-    pub fn outcome(&mut self, session: SessionId, sender: usize, id: MessageId, outcome: Outcome) {
+    pub fn outcome(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        sender: usize,
+        id: MessageId,
+        outcome: Outcome,
+    ) {
         let again = self.broken.contains(&session);
         let Some(sent) = self.direction(session, sender).sent.get_mut(&id.0) else { return };
         if again && sent.outcome.is_some() {
@@ -133,6 +186,15 @@ impl Model {
             "{session} {id}: a second outcome {outcome:?} after {:?}",
             sent.outcome
         );
+        let after = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= now);
+        let in_time = match outcome {
+            Outcome::Dropped(DropReason::Expired) => after(sent.limits.expires),
+            Outcome::Dropped(DropReason::NoNetwork) => after(sent.limits.stranded),
+            Outcome::Dropped(DropReason::Cancelled) => sent.cancelled,
+            Outcome::Dropped(DropReason::Dependency) => matches!(sent.waits, Waits::For(_)),
+            _ => true,
+        };
+        assert!(in_time || again, "{session} {id}: {outcome:?} at {now:?} without cause: {sent:?}");
         sent.outcome = Some(outcome);
     }
 
@@ -261,12 +323,13 @@ impl Model {
                     Some(_) | None => assert!(broken, "{session} {sender} #{id}: no outcome"),
                 }
                 let excused = sent.cancelled || matches!(sent.waits, Waits::For(_)) || broken;
-                let restarted =
-                    sent.outcome == Some(Outcome::Dropped(steadfast_session::DropReason::Restarted));
-                assert!(
-                    delivery.is_some() || excused || restarted,
-                    "{session} {sender} #{id}: lost, {sent:?}"
+                let gone = matches!(
+                    sent.outcome,
+                    Some(Outcome::Dropped(
+                        DropReason::Restarted | DropReason::Expired | DropReason::NoNetwork
+                    ))
                 );
+                assert!(delivery.is_some() || excused || gone, "{session} {sender} #{id}: lost, {sent:?}");
                 if let Some(delivery) = delivery {
                     direction.check_order(*session, *id, sent, delivery);
                 }

@@ -1,15 +1,16 @@
 //! One seed: a topology, a workload, faults while it runs, healing, and the verdict of the model.
 
-use crate::model::{Model, Waits, content};
+use crate::model::{Limits, Model, Waits, content};
 use crate::rng::Rng;
 use crate::world::{Attachment, Step, World, identity};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use steadfast_session::{
-    Config, Event, OrderRequest, Ordering, Outcome, Read, Recv, SendError, SessionConfig,
+    Config, Event, OrderRequest, Ordering, Outcome, Read, Recv, Redundancy, SendError, SendOptions,
+    SessionConfig,
 };
 use steadfast_wire::frame::EndReason;
-use steadfast_wire::{Instant, Labels, MessageId, NetworkClass, Rule, Selector, SessionId};
+use steadfast_wire::{Instant, Labels, MessageId, NetworkClass, NetworkId, Rule, Selector, SessionId};
 
 /// Faults and sends happen in this time; then everything is healed.
 const ACTIVE: Duration = Duration::from_secs(12);
@@ -90,6 +91,7 @@ impl Run {
         let mut rng = Rng::new(seed);
         let mut world = World::new(rng.next());
         world.check_every = 8;
+        world.said = Some(Vec::new());
         world.routed = rng.chance(30);
         let durable = rng.chance(40);
         let mut config = Config::default();
@@ -151,7 +153,7 @@ impl Run {
             let host = self.rng.range(0, hosts as u64) as usize;
             let network = self.rng.range(0, networks as u64) as usize;
             // Two hosts that both move while they are apart cannot find each other: only one moves.
-            let kind = self.rng.range(0, if host == 0 { 6 } else { 5 });
+            let kind = self.rng.range(0, if host == 0 { 7 } else { 6 });
             let at = self.add(ACTIVE, Op::Fault { host, network, kind });
             let mended = at + Duration::from_millis(self.rng.range(5, 6000));
             self.ops.push(Op::Mend { host, network });
@@ -198,6 +200,7 @@ impl Run {
                 }
                 Step::Ran => {}
             }
+            self.check_said();
             let events = std::mem::take(&mut self.world.events);
             let any = !events.is_empty();
             for (host, event) in events {
@@ -207,6 +210,21 @@ impl Run {
                 return true;
             }
             assert!(self.world.steps < 20_000_000, "the simulation does not come to rest");
+        }
+    }
+
+    /// Not one byte of a message goes where its rule forbids it.
+    fn check_said(&mut self) {
+        let said = std::mem::take(self.world.said.get_or_insert_default());
+        for said in said {
+            let network = |(host, network): (usize, usize)| {
+                let id = NetworkId(network as u32 + 1);
+                self.world.networks_of(host).into_iter().find(|network| network.id == id)
+            };
+            // A network that has just gone away carries nothing whatever was given to it.
+            if let (Some(near), Some(far)) = (network(said.from), network(said.to)) {
+                self.model.said(said.session, said.from.0, said.id, (&near, &far));
+            }
         }
     }
 
@@ -235,7 +253,7 @@ impl Run {
     fn fault(&mut self, host: usize, network: usize, kind: u64) {
         // Who moves before it has heard of a conversation cannot be found by the other side.
         let known: Vec<SessionId> = self.world.nodes[host].core.sessions().collect();
-        if kind == 5 && self.sessions_of(host).iter().any(|session| !known.contains(session)) {
+        if kind == 6 && self.sessions_of(host).iter().any(|session| !known.contains(session)) {
             return;
         }
         let attachment = &mut self.world.nodes[host].attachments[network];
@@ -245,6 +263,8 @@ impl Run {
             2 => attachment.hole_in = true,
             3 => attachment.loss = 150,
             4 => attachment.up = false,
+            // The first network stays what it is, so that every rule can be kept in the end.
+            5 => attachment.metered = network > 0 && !attachment.metered,
             _ => attachment.generation = attachment.generation.wrapping_add(1),
         }
         if kind >= 4 {
@@ -308,10 +328,59 @@ impl Run {
         match rng.range(0, 100) {
             0..=7 => self.cancel(host, session, MessageId(rng.range(1, next + 1))),
             8..=13 => self.relabel(host, session, MessageId(rng.range(1, next + 1)), &mut rng),
-            14..=30 => self.stream(host, session, &mut rng),
+            14..=19 => self.policy(host, session, &mut rng),
+            20..=34 => self.stream(host, session, &mut rng),
             _ => self.whole(host, session, &mut rng, next),
         }
         self.world.pump(host);
+    }
+
+    /// What becomes of certain labels when no network fits, and whether they go out twice.
+    fn policy(&mut self, host: usize, session: SessionId, rng: &mut Rng) {
+        let labels = Self::labels(rng);
+        let timeout = match rng.range(0, 4) {
+            0 => None,
+            1 => Some(Duration::ZERO),
+            _ => Some(Duration::from_millis(rng.range(1, 5000))),
+        };
+        let redundancy = [Redundancy::Never, Redundancy::OnSuspicion, Redundancy::Always];
+        let redundancy = redundancy[rng.range(0, 3) as usize];
+        let core = &mut self.world.nodes[host].core;
+        let known = core.set_failure_timeout(session, &labels, timeout).is_ok();
+        assert_eq!(core.set_redundancy(session, &labels, redundancy).is_ok(), known);
+        if known {
+            assert_eq!(core.failure_timeout(session, &labels), Ok(timeout));
+        }
+    }
+
+    /// How long a message lives, and when it may be given up.
+    fn limits(
+        &self,
+        host: usize,
+        session: SessionId,
+        labels: &Labels,
+        rng: &mut Rng,
+    ) -> (Option<Duration>, Limits) {
+        let clock = self.world.clock(host);
+        let lifetime = rng.chance(20).then(|| Duration::from_millis(rng.range(0, 6000)));
+        let timeout = self.world.nodes[host].core.failure_timeout(session, labels).unwrap_or_default();
+        let limits = Limits {
+            expires: lifetime.map(|lifetime| clock + lifetime),
+            stranded: timeout.map(|timeout| clock + timeout),
+        };
+        (lifetime, limits)
+    }
+
+    /// A send fails for want of a network exactly when its labels want that and none fits.
+    fn check_refusal(&self, host: usize, session: SessionId, labels: &Labels, result: Result<(), SendError>) {
+        let core = &self.world.nodes[host].core;
+        let without = core.failure_timeout(session, labels).is_ok_and(|timeout| timeout.is_some())
+            && !core.has_path_for(session, &labels.rule);
+        match result {
+            Ok(()) => assert!(!without, "accepted without a network"),
+            Err(SendError::NoNetwork { .. }) => assert!(without, "refused beside a network"),
+            Err(_) => {}
+        }
     }
 
     fn cancel(&mut self, host: usize, session: SessionId, id: MessageId) {
@@ -322,10 +391,10 @@ impl Run {
     }
 
     fn relabel(&mut self, host: usize, session: SessionId, id: MessageId, rng: &mut Rng) {
-        let labels = if rng.chance(60) { Labels::foreground() } else { Labels::background() };
+        let labels = Self::labels(rng);
         let clock = self.world.clock(host);
         if self.world.nodes[host].core.relabel(clock, session, id, labels.clone()).is_ok() {
-            self.model.relabelled(session, host, id, labels.urgency);
+            self.model.relabelled(session, host, id, labels.urgency, labels.rule);
         }
     }
 
@@ -336,6 +405,7 @@ impl Run {
             0 => labels.rule(Rule::default().prohibit(Selector::Name("net1".into()))),
             1 => labels.rule(Rule::default().prefer(Selector::Class(NetworkClass::Wifi))),
             2 => labels.rule(Rule::default().require(Selector::Name("net0".into()))),
+            3 => labels.rule(Rule::default().prohibit(Selector::Metered)),
             _ => labels,
         }
     }
@@ -371,10 +441,16 @@ impl Run {
         let (order, waits) = self.order(rng, session, next);
         let bytes = content(session, host, MessageId(next), 0, length);
         let clock = self.world.clock(host);
-        match self.world.nodes[host].core.send(clock, session, labels, order, bytes) {
+        let (lifetime, limits) = self.limits(host, session, &labels, rng);
+        let mut options = SendOptions::from(order);
+        options.lifetime = lifetime;
+        let core = &mut self.world.nodes[host].core;
+        let result = core.send(clock, session, labels.clone(), options, bytes);
+        self.check_refusal(host, session, &labels, result.clone().map(drop));
+        match result {
             Ok(id) => {
                 assert_eq!(id.0, next, "ids count up");
-                self.model.sent(session, host, id, urgency, waits, Some(length));
+                self.model.sent(session, host, id, urgency, waits, Some(length), (labels.rule, limits));
                 // Half of the time the sender dwells on it.
             }
             Err(SendError::TooLarge { .. }) => panic!("the peer's limit is ours"),
@@ -385,7 +461,6 @@ impl Run {
     fn stream(&mut self, host: usize, session: SessionId, rng: &mut Rng) {
         let open: Vec<_> = self.model.unfinished(host).into_iter().filter(|(of, _)| *of == session).collect();
         let clock = self.world.clock(host);
-        let core = &mut self.world.nodes[host].core;
         if open.is_empty() || rng.chance(20) {
             let labels = Self::labels(rng);
             let urgency = labels.urgency;
@@ -394,15 +469,22 @@ impl Run {
                 Ordering::Total => (OrderRequest::Default, Waits::Total),
                 Ordering::PerUrgency => (OrderRequest::Default, Waits::PerUrgency),
             };
-            if let Ok(id) = core.begin(clock, session, labels, order, None) {
+            let (lifetime, limits) = self.limits(host, session, &labels, rng);
+            let mut options = SendOptions::from(order);
+            options.lifetime = lifetime;
+            let core = &mut self.world.nodes[host].core;
+            let result = core.begin(clock, session, labels.clone(), options, None);
+            self.check_refusal(host, session, &labels, result.clone().map(drop));
+            if let Ok(id) = result {
                 assert_eq!(id.0, next, "ids count up");
-                self.model.sent(session, host, id, urgency, waits, None);
+                self.model.sent(session, host, id, urgency, waits, None, (labels.rule, limits));
             }
             return;
         }
         let (_, id) = open[rng.range(0, open.len() as u64) as usize];
         let length = rng.range(0, 60_000);
         let from = self.model.written(session, host, id);
+        let core = &mut self.world.nodes[host].core;
         if core.write(clock, session, id, content(session, host, id, from, length)).is_ok() {
             self.model.wrote(session, host, id, length, false);
         }
@@ -467,7 +549,8 @@ impl Run {
                 if (outcome != Outcome::Unknown || !self.model.broken.contains(&session)) =>
             {
                 assert_ne!(outcome, Outcome::Unknown, "{session} {id}: unknown while the conversation lasts");
-                self.model.outcome(session, host, id, outcome);
+                let clock = self.world.clock(host);
+                self.model.outcome(clock, session, host, id, outcome);
             }
             Event::Ended { session, reason, .. } => {
                 let fine = self.model.broken.contains(&session) || reason == EndReason::Closed;

@@ -8,7 +8,9 @@ use core::time::Duration;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use steadfast_session::{Action, Config, Endpoint, Event, JournalEntry};
-use steadfast_wire::{Address, Fingerprint, Instant, Network, NetworkClass, NetworkId, PathNumber};
+use steadfast_wire::{
+    Address, Fingerprint, Frame, Instant, MessageId, Network, NetworkClass, NetworkId, PathNumber, SessionId,
+};
 
 /// The port on which every host listens.
 const PORT: u16 = 7463;
@@ -116,6 +118,21 @@ pub struct World {
     still: u64,
     /// Check the cores' invariants after every so many steps.
     pub check_every: u64,
+    /// Bytes of messages that were given to carriers, if anybody wants to know.
+    pub said: Option<Vec<Said>>,
+}
+
+/// Bytes of a message that were given to a carrier.
+#[derive(Debug, Clone, Copy)]
+pub struct Said {
+    /// The sending host and its network.
+    pub from: (usize, usize),
+    /// The other end.
+    pub to: (usize, usize),
+    /// Whose conversation.
+    pub session: SessionId,
+    /// Which message.
+    pub id: MessageId,
 }
 
 /// Who a host is.
@@ -140,6 +157,7 @@ impl World {
             steps: 0,
             still: 0,
             check_every: 1,
+            said: None,
         }
     }
 
@@ -193,9 +211,10 @@ impl World {
         all.into_iter().find(|(host, network)| self.address(*host, *network) == address)
     }
 
-    /// The host's scout looks again.
-    pub fn networks_changed(&mut self, host: usize) {
-        let networks = self.nodes[host]
+    /// A host's networks that are up, as its scout sees them.
+    #[must_use]
+    pub fn networks_of(&self, host: usize) -> Vec<Network> {
+        self.nodes[host]
             .attachments
             .iter()
             .enumerate()
@@ -209,7 +228,12 @@ impl World {
                 port: PORT,
                 addresses: vec![Address { ip: self.ip(host, network), prefix: 16 }],
             })
-            .collect();
+            .collect()
+    }
+
+    /// The host's scout looks again.
+    pub fn networks_changed(&mut self, host: usize) {
+        let networks = self.networks_of(host);
         let clock = self.clock(host);
         // Its own carriers on an interface that went down are gone at once.
         for index in 0..self.carriers.len() {
@@ -419,8 +443,22 @@ impl World {
                 break;
             }
             self.carriers[index].pipes[side].push(&out);
+            self.note_said(index, side, &out);
         }
         self.flow(index, side);
+    }
+
+    /// A core says whole frames at once, so that they can be read here.
+    fn note_said(&mut self, index: usize, side: usize, out: &[u8]) {
+        let Some(said) = &mut self.said else { return };
+        let [from, to] = [side, 1 - side].map(|side| self.carriers[index].ends[side]);
+        let mut input = BytesMut::from(out);
+        while let Ok(Some(frame)) = Frame::decode(&mut input) {
+            if let Frame::Data(data) = frame {
+                let (from, to) = ((from.host, from.network), (to.host, to.network));
+                said.push(Said { from, to, session: data.session, id: data.id });
+            }
+        }
     }
 
     /// Moves bytes of one direction on, and plans when to look again.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Tls, TrustFile};
 use steadfast_session::{Config, Endpoint as Core, SessionConfig};
-use steadfast_wire::Fingerprint;
+use steadfast_wire::{Fingerprint, Selector};
 use tokio::sync::mpsc;
 
 /// How long [`Endpoint::connect`] waits unless told otherwise.
@@ -33,6 +33,7 @@ pub struct Builder {
     scout: ScoutConfig,
     session_config: SessionConfig,
     config: Config,
+    never_connect: Vec<Selector>,
     connect_limit: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Builder {
             scout: ScoutConfig::default(),
             session_config: SessionConfig::default(),
             config: Config::default(),
+            never_connect: Vec::new(),
             connect_limit: CONNECT_LIMIT,
         }
     }
@@ -113,6 +115,14 @@ impl Builder {
         self
     }
 
+    /// Networks over which nothing is to go, not even what keeps a path alive: on either side, no path has an end there.
+    /// Adds to [`Config::never_connect`]. To leave out interfaces of this host, see also
+    /// [`Override::ignore`](crate::Override::ignore).
+    pub fn never_connect(mut self, networks: impl IntoIterator<Item = Selector>) -> Self {
+        self.never_connect.extend(networks);
+        self
+    }
+
     /// Limits and intervals of the core. Its `process` and `durable` are set by the endpoint.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
@@ -143,6 +153,7 @@ impl Builder {
         config.process = this_process();
         // Without a store nothing would ever be confirmed.
         config.durable = false;
+        config.never_connect.extend(builder.never_connect);
         let core = Core::new(config, fingerprint, seed);
 
         let trusted = Arc::new(trusted);

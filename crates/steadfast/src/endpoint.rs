@@ -213,7 +213,9 @@ impl Endpoint {
         };
         let networks = self.networks();
         let of = |loopback: bool| -> Vec<String> {
-            let networks = networks.iter().filter(|n| (n.class == NetworkClass::Loopback) == loopback);
+            let open = |n: &&Network| self.shared().peek(|inner, _| !inner.core.forbids(n));
+            let networks = networks.iter().filter(open);
+            let networks = networks.filter(|n| (n.class == NetworkClass::Loopback) == loopback);
             let all = networks
                 .flat_map(|network| network.addresses.iter().map(|address| address.ip))
                 .filter(usable);

@@ -27,7 +27,9 @@
 //! | be someone, listen, connect | [`Endpoint`], [`Builder`], [`Identity`], [`TrustFile`] |
 //! | converse | [`MultiSocket`] |
 //! | say how urgent a message is and which networks it may use | [`Labels`], [`Rule`] |
-//! | say what a message waits for | [`OrderRequest`], [`Ordering`] |
+//! | say what a message waits for | [`SendOptions`], [`Ordering`] |
+//! | say how long it is worth delivering | [`SendOptions::expires_in`] |
+//! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
@@ -41,7 +43,7 @@
 //!
 //! | file | one idea |
 //! |---|---|
-//! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `events.rs` | what users touch |
+//! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `deferred.rs`, `events.rs` | what users touch |
 //! | `stream.rs`, `stream/` | byte streams: their halves, the task that takes what comes, their credit |
 //! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
@@ -54,6 +56,7 @@
 mod builder;
 mod carriers;
 mod clock;
+mod deferred;
 mod dial;
 mod driver;
 mod endpoint;
@@ -74,6 +77,7 @@ mod writer;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
+pub use deferred::{Deferred, DeferredError, Submission};
 pub use endpoint::{Destination, Endpoint};
 pub use error::{BindError, CloseError, ConnectError, ReadError, SessionError};
 pub use events::Events;
@@ -84,8 +88,8 @@ pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, SendError,
-    SessionConfig, Stats,
+    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, Redundancy,
+    SendError, SendOptions, SessionConfig, Stats,
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
@@ -97,6 +101,9 @@ pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[doc = include_str!("../../../docs/labels.md")]
+pub mod labels {}
 
 /// The README's first program has to compile and run.
 #[cfg(doctest)]

@@ -198,8 +198,11 @@ impl Shared {
             for path in effects.ready.drain(..) {
                 self.flush_path(path);
             }
-            for state in effects.wakes.drain(..) {
-                state.wake();
+            for wake in effects.wakes.drain(..) {
+                wake.wake();
+                if let Some(state) = wake.deferring() {
+                    self.run_thunks(state);
+                }
             }
             for cell in effects.receipts.drain(..) {
                 cell.wake();
@@ -243,6 +246,11 @@ impl Shared {
         tasks.spawn_on(task, &self.runtime)
     }
 
+    /// Runs a task that ends by itself, even if the endpoint ends before: what it calls is the application's.
+    pub(crate) fn spawn_freely(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(task));
+    }
+
     /// Stops every task that [`Shared::spawn`] started, and waits until they are gone.
     pub(crate) async fn stop_tasks(&self) {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
@@ -283,6 +291,7 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         }
         Event::Readable { session } => wake(inner, *session, Wake::Readable, effects),
         Event::Writable { session } => wake(inner, *session, Wake::Writable, effects),
+        Event::Suitable { session } => wake(inner, *session, Wake::Suitable, effects),
         Event::Opened { session }
         | Event::Parked { session }
         | Event::Resumed { session }
@@ -326,6 +335,7 @@ fn is_public(event: &Event) -> bool {
         event,
         Event::Readable { .. }
             | Event::Writable { .. }
+            | Event::Suitable { .. }
             | Event::Acked { .. }
             | Event::Outcome { .. }
             | Event::Probed { .. }

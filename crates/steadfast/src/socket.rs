@@ -1,5 +1,6 @@
 //! One conversation over all networks of both sides.
 
+use crate::deferred::{Deferred, Submission, Wait};
 use crate::endpoint::Handle;
 use crate::error::{CloseError, SessionError};
 use crate::events::Events;
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use steadfast_session::{Forecast, OrderRequest, Recv, SendError, SessionError as CoreError};
+use steadfast_session::{
+    Deferral, Forecast, Recv, Redundancy, SendError, SendOptions, SessionError as CoreError,
+};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, SessionId};
 
@@ -61,6 +64,10 @@ impl MultiSocket {
 
     pub(crate) fn call<R>(&self, f: impl FnOnce(&mut Inner, Instant, SessionId) -> R) -> R {
         self.shared().call(|inner, now| f(inner, now, self.state().id))
+    }
+
+    pub(crate) fn peek<R>(&self, f: impl FnOnce(&mut Inner, Instant, SessionId) -> R) -> R {
+        self.shared().peek(|inner, now| f(inner, now, self.state().id))
     }
 
     /// Takes something from the conversation: what is to be said about that waits for a moment.
@@ -112,70 +119,219 @@ impl MultiSocket {
     /// Sends a whole message, of at most [`Config::max_message`](crate::Config::max_message) of the peer (1 MiB).
     ///
     /// Returns once the message is in the send buffer, and waits only while that is full: this is the back-pressure.
-    /// Then it goes out over whatever networks its labels allow, now or when there is one; the [`Receipt`] tells.
+    /// Then it goes out over whatever networks its labels allow, now or when there is one; the [`Receipt`] tells. If its
+    /// labels have a failure timeout ([`set_failure_timeout`](Self::set_failure_timeout)), it waits so long at most until a
+    /// network that is up may carry it, and fails with [`SendError::NoNetwork`].
     ///
     /// Cancel safe: a future that is dropped before it returned has sent nothing.
     pub async fn send(&self, payload: impl Into<Bytes>, labels: Labels) -> Result<Receipt, SendError> {
-        self.send_with(payload, labels, OrderRequest::Default).await
+        self.send_with(payload, labels, SendOptions::default()).await
     }
 
-    /// Sends as [`send`](Self::send) does, and says what the message has to wait for at the receiver. Cancel safe.
+    /// Sends as [`send`](Self::send) does, and says what the message has to wait for at the receiver and how long it is
+    /// worth delivering; an [`OrderRequest`](crate::OrderRequest) alone will do. Cancel safe.
     pub async fn send_with(
         &self,
         payload: impl Into<Bytes>,
         labels: Labels,
-        order: OrderRequest,
+        options: impl Into<SendOptions>,
     ) -> Result<Receipt, SendError> {
-        let payload = payload.into();
-        self.when_there_is_room(|| self.try_send_with(payload.clone(), labels.clone(), order.clone())).await
+        let (payload, options) = (payload.into(), options.into());
+        let send = || self.try_send_with(payload.clone(), labels.clone(), options.clone());
+        self.when_a_network_fits(&labels, send).await
     }
 
-    /// Sends if there is room in the send buffer now; [`SendError::Full`] otherwise.
+    /// Sends if there is room in the send buffer now; [`SendError::Full`] otherwise. Does not wait for a network either,
+    /// where the labels have a failure timeout of whatever length.
     pub fn try_send(&self, payload: impl Into<Bytes>, labels: Labels) -> Result<Receipt, SendError> {
-        self.try_send_with(payload.into(), labels, OrderRequest::Default)
+        self.try_send_with(payload.into(), labels, SendOptions::default())
     }
 
     pub(crate) fn try_send_with(
         &self,
         payload: Bytes,
         labels: Labels,
-        order: OrderRequest,
+        options: SendOptions,
     ) -> Result<Receipt, SendError> {
         self.call(|inner, now, session| {
-            let id = inner.core.send(now, session, labels, order, payload)?;
+            let id = inner.core.send(now, session, labels, options, payload)?;
             Ok(self.state().sent(id))
         })
     }
 
-    /// Begins a streamed message: of any length, sent as it is written and read as it arrives. Waits while the send buffer
-    /// is full. Cancel safe: a future that is dropped before it returned has begun nothing.
-    pub async fn begin(&self, labels: Labels) -> Result<MessageWriter, SendError> {
-        self.begin_with(labels, OrderRequest::Default, None).await
+    /// Sends if a network that is up may carry the message; otherwise nothing is sent, and the [`Deferred`] tells when one
+    /// may. Waits only while a network fits and the send buffer is full. Cancel safe.
+    ///
+    /// ```
+    /// use steadfast::{Labels, MultiSocket, Rule, Selector, Submission};
+    /// # async fn run(socket: &MultiSocket) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cheap = Labels::background().rule(Rule::default().prohibit(Selector::Metered));
+    /// let mut report = measure();
+    /// while let Submission::Deferred(deferred) = socket.send_or_defer(report, cheap.clone()).await? {
+    ///     deferred.await?;
+    ///     // What was true when there was no network may be stale by now.
+    ///     report = measure();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # fn measure() -> Vec<u8> { Vec::new() }
+    /// ```
+    pub async fn send_or_defer(
+        &self,
+        payload: impl Into<Bytes>,
+        labels: Labels,
+    ) -> Result<Submission, SendError> {
+        self.send_or_defer_with(payload, labels, SendOptions::default()).await
     }
 
-    /// Begins a streamed message as [`begin`](Self::begin) does; says what it has to wait for at the receiver, and its
-    /// length in bytes if that is known (writing more, or finishing with less, is then an error).
+    /// Sends or defers as [`send_or_defer`](Self::send_or_defer) does, with options for what is sent. Cancel safe.
+    pub async fn send_or_defer_with(
+        &self,
+        payload: impl Into<Bytes>,
+        labels: Labels,
+        options: impl Into<SendOptions>,
+    ) -> Result<Submission, SendError> {
+        let (payload, options) = (payload.into(), options.into());
+        let attempt = || {
+            self.call(|inner, now, session| {
+                let (labels, options, payload) = (labels.clone(), options.clone(), payload.clone());
+                if inner.core.has_path_for(session, &labels.rule) {
+                    let id = inner.core.send(now, session, labels, options, payload)?;
+                    return Ok(Ok(self.state().sent(id)));
+                }
+                inner.core.defer(now, session, labels, None).map(Err)
+            })
+        };
+        Ok(match self.when_there_is_room(attempt).await? {
+            Ok(receipt) => Submission::Sent(receipt),
+            Err(id) => Submission::Deferred(Deferred::new(self, id, labels.clone(), payload.clone())),
+        })
+    }
+
+    /// Cancels every deferred send with exactly these labels; returns how many they were. Their futures fail with
+    /// [`DeferredError::Cancelled`](crate::DeferredError::Cancelled), their callbacks are dropped without being called.
+    pub fn cancel_deferred(&self, labels: &Labels) -> usize {
+        let cancel = |inner: &mut Inner, now, session| inner.core.cancel_deferred(now, session, labels);
+        // A conversation that has ended has none.
+        let cancelled = self.call(cancel).unwrap_or(0);
+        self.state().waits.drop_gone(labels, |id| {
+            let found = self.peek(|inner, now, session| inner.core.check_deferral(now, session, id));
+            found == Ok(Deferral::Gone)
+        });
+        cancelled
+    }
+
+    /// Says how long messages with exactly these labels may be without a network, from now on: `None`, the default, for
+    /// ever; zero, to fail at once; or a time. It can be set anew between any two sends.
+    ///
+    /// A [`send`](Self::send) or [`begin`](Self::begin) with these labels then waits so long at most for a network that is up
+    /// and may carry the message, and fails with [`SendError::NoNetwork`]: nothing was sent. A message that was accepted, and
+    /// whose last such network goes away before the peer's library has all of it, has the same time: then its receipt says
+    /// [`Dropped(NoNetwork)`](crate::DropReason::NoNetwork) if surely nothing of it is at the peer, else whatever the
+    /// receiver says when it can be asked again. Only time without a network counts; one that comes back in time saves the
+    /// message. So a send that was accepted can still fail later, as with any socket; here the receipt tells.
+    ///
+    /// # Why this is a setting by label
+    ///
+    /// The notes on which this design is based (the failure notification notes of the Intentional Networking project)
+    /// looked at three other ways to say it:
+    ///
+    /// - *Non-blocking mode* (`O_NONBLOCK`, `MSG_DONTWAIT`) for "fail at once" takes a common word for another meaning. A
+    ///   program may want to hear at once that no network fits, and yet wait while one that fits is merely busy.
+    /// - *A send timeout* (`SO_SNDTIMEO`) for "fail after a time" falls for the same reason: it says when a blocking call
+    ///   falls back to non-blocking behaviour, and a program may want that and another patience for missing networks.
+    ///   It also belongs to the socket, though an alarm and an upload on one socket differ just in this.
+    /// - *A label* for "fail fast" (`CMM_LABEL_FAILFAST`) does say it by message, but it is not what labels are: they
+    ///   describe the traffic, and this describes what the program wants to hear. A timeout of zero says the same.
+    ///
+    /// What is left is a function beside the labels, whose key is a label value.
+    pub fn set_failure_timeout(
+        &self,
+        labels: &Labels,
+        timeout: Option<Duration>,
+    ) -> Result<(), SessionError> {
+        self.peek(|inner, _, session| inner.core.set_failure_timeout(session, labels, timeout))
+            .map_err(|error| self.explain(error))
+    }
+
+    /// What [`set_failure_timeout`](Self::set_failure_timeout) said last of exactly these labels; `None`, for ever, if
+    /// nothing.
+    pub fn failure_timeout(&self, labels: &Labels) -> Option<Duration> {
+        self.peek(|inner, _, session| inner.core.failure_timeout(session, labels)).unwrap_or_default()
+    }
+
+    /// Says whether small foreground messages with exactly these labels go out on two paths at once, from now on. By default
+    /// those that fit one packet do while a path that may carry them is suspect. What that costs is bounded by
+    /// [`Config::redundancy_budget`](crate::Config::redundancy_budget) and counted in
+    /// [`Stats::bytes_redundant`](crate::Stats::bytes_redundant); the receiver drops what comes twice.
+    pub fn set_redundancy(&self, labels: &Labels, redundancy: Redundancy) -> Result<(), SessionError> {
+        self.peek(|inner, _, session| inner.core.set_redundancy(session, labels, redundancy))
+            .map_err(|error| self.explain(error))
+    }
+
+    /// What [`set_redundancy`](Self::set_redundancy) said last of exactly these labels.
+    pub fn redundancy(&self, labels: &Labels) -> Redundancy {
+        self.peek(|inner, _, session| inner.core.redundancy(session, labels)).unwrap_or_default()
+    }
+
+    /// Begins a streamed message: of any length, sent as it is written and read as it arrives. Waits while the send buffer
+    /// is full, and for a network as [`send`](Self::send) does. Cancel safe: a future that is dropped before it returned has begun nothing.
+    pub async fn begin(&self, labels: Labels) -> Result<MessageWriter, SendError> {
+        self.begin_with(labels, SendOptions::default(), None).await
+    }
+
+    /// Begins a streamed message as [`begin`](Self::begin) does; says what it has to wait for at the receiver, how long it is
+    /// worth delivering, and its length in bytes if that is known (writing more, or finishing with less, is then an error).
     pub async fn begin_with(
         &self,
         labels: Labels,
-        order: OrderRequest,
+        options: impl Into<SendOptions>,
         length: Option<u64>,
     ) -> Result<MessageWriter, SendError> {
-        self.when_there_is_room(|| self.try_begin(labels.clone(), order.clone(), length)).await
+        let options = options.into();
+        let begin = || self.try_begin(labels.clone(), options.clone(), length);
+        self.when_a_network_fits(&labels, begin).await
     }
 
-    /// Begins a streamed message if there is room in the send buffer now; [`SendError::Full`] otherwise.
+    /// Begins a streamed message if there is room in the send buffer now; [`SendError::Full`] otherwise. Does not wait for a
+    /// network either.
     pub(crate) fn try_begin(
         &self,
         labels: Labels,
-        order: OrderRequest,
+        options: SendOptions,
         length: Option<u64>,
     ) -> Result<MessageWriter, SendError> {
         let receipt = self.call(|inner, now, session| {
-            let id = inner.core.begin(now, session, labels, order, length)?;
+            let id = inner.core.begin(now, session, labels, options, length)?;
             Ok(self.state().sent(id))
         })?;
         Ok(MessageWriter::new(self.clone(), receipt))
+    }
+
+    /// Tries again until a network fits, for as long as the labels' failure timeout says.
+    async fn when_a_network_fits<R>(
+        &self,
+        labels: &Labels,
+        mut attempt: impl FnMut() -> Result<R, SendError>,
+    ) -> Result<R, SendError> {
+        let mut wait = None;
+        loop {
+            let result = self.when_there_is_room(&mut attempt).await;
+            let Err(SendError::NoNetwork { timeout, .. }) = &result else { return result };
+            if timeout.is_zero() {
+                return result;
+            }
+            // One for all attempts: a network that comes and goes does not prolong it.
+            let wait = match &mut wait {
+                Some(wait) => wait,
+                none => none.insert(Wait::begin(self, labels, Some(*timeout))?),
+            };
+            match wait.over().await {
+                Ok(Deferral::Ready) => {}
+                Ok(_) => return result,
+                Err(_) => return Err(SendError::Ended),
+            }
+        }
     }
 
     pub(crate) async fn when_there_is_room<R>(
@@ -279,13 +435,7 @@ impl MultiSocket {
 
     /// What an error of the core means here.
     pub(crate) fn explain(&self, error: CoreError) -> SessionError {
-        match error {
-            CoreError::NoMessage(id) => SessionError::NoMessage(id),
-            CoreError::Ended => match self.state().ended() {
-                Some(ended) => ended.into(),
-                None => SessionError::Ended { reason: EndReason::Unknown, words: None, common: None },
-            },
-        }
+        self.state().explain(error)
     }
 }
 

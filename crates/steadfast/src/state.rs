@@ -1,10 +1,12 @@
 //! What the library knows of one conversation beside the core: who waits for what, and how it ended.
 
+use crate::deferred::Waits;
+use crate::error::SessionError;
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use steadfast_session::{Event, Outcome};
+use steadfast_session::{Event, Outcome, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, MessageId, SessionId};
 use tokio::sync::Notify;
@@ -18,6 +20,8 @@ pub(crate) struct SessionState {
     pub(crate) writable: Notify,
     /// Opened, ended, refused, parked, resumed.
     pub(crate) changed: Notify,
+    /// Sends that wait for a network.
+    pub(crate) waits: Waits,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +48,7 @@ pub(crate) struct Ended {
 pub(crate) enum Wake {
     Readable(Arc<SessionState>),
     Writable(Arc<SessionState>),
+    Suitable(Arc<SessionState>),
     All(Arc<SessionState>),
 }
 
@@ -52,11 +57,21 @@ impl Wake {
         match self {
             Self::Readable(state) => state.readable.notify_waiters(),
             Self::Writable(state) => state.writable.notify_waiters(),
+            Self::Suitable(state) => state.waits.wake(),
             Self::All(state) => {
                 state.readable.notify_waiters();
                 state.writable.notify_waiters();
                 state.changed.notify_waiters();
+                state.waits.wake();
             }
+        }
+    }
+
+    /// Whose sends may have stopped waiting for a network.
+    pub(crate) fn deferring(&self) -> Option<&Arc<SessionState>> {
+        match self {
+            Self::Suitable(state) | Self::All(state) => Some(state),
+            _ => None,
         }
     }
 }
@@ -70,6 +85,7 @@ impl SessionState {
             readable: Notify::new(),
             writable: Notify::new(),
             changed: Notify::new(),
+            waits: Waits::default(),
         }
     }
 
@@ -133,6 +149,17 @@ impl SessionState {
 
     pub(crate) fn is_parked(&self) -> bool {
         lock(&self.status).parked
+    }
+
+    /// What an error of the core means here.
+    pub(crate) fn explain(&self, error: CoreError) -> SessionError {
+        match error {
+            CoreError::NoMessage(id) => SessionError::NoMessage(id),
+            CoreError::Ended => match self.ended() {
+                Some(ended) => ended.into(),
+                None => SessionError::Ended { reason: EndReason::Unknown, words: None, common: None },
+            },
+        }
     }
 
     pub(crate) fn ended(&self) -> Option<Ended> {

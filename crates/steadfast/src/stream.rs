@@ -266,7 +266,7 @@ impl StreamWriter {
     fn begin(&mut self) -> Result<&mut MessageWriter, SendError> {
         if matches!(self.writing, Writing::Answer) {
             let mux = &self.shared.mux;
-            let writer = mux.socket.try_begin(self.labels.clone(), OrderRequest::Unordered, None)?;
+            let writer = mux.socket.try_begin(self.labels.clone(), OrderRequest::Unordered.into(), None)?;
             mux.watch(&self.flow, writer.receipt().clone());
             self.writing = Writing::Head(writer);
         }

@@ -128,6 +128,9 @@ pub struct Head {
     pub streamed: bool,
     /// The whole length in bytes, where it is known. A message that is not streamed always says it.
     pub length: Option<u64>,
+    /// How long the message is still worth delivering when this is said, in microseconds; `None` for ever. A span and
+    /// not a time, because the two clocks have nothing in common.
+    pub expires_in: Option<u64>,
 }
 
 /// What happened to messages. *Counted.*

@@ -7,6 +7,7 @@ use crate::varint::{self, Reader};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::BufMut;
+use core::fmt;
 
 /// How urgent a message is. Foreground is never kept waiting behind background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -34,7 +35,7 @@ impl Urgency {
 }
 
 /// Whether a message is small (the round trip decides its time) or large (the bandwidth does).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum SizeClass {
     /// From the message's length.
     #[default]
@@ -46,7 +47,7 @@ pub enum SizeClass {
 }
 
 /// One property of a network that a [`Rule`] may name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Selector {
     /// Networks of a class.
@@ -69,6 +70,16 @@ impl Selector {
     }
 }
 
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => f.write_str(class.name()),
+            Self::Name(name) => write!(f, "{name:?}"),
+            Self::Metered => f.write_str("metered"),
+        }
+    }
+}
+
 /// Which networks a message may or should use (RFC 9622: require, prohibit, prefer, avoid).
 ///
 /// A path has two ends, and the rule holds for both: it is prohibited if either end is, and it satisfies `require`
@@ -79,7 +90,7 @@ impl Selector {
 /// let rule = Rule::default().prohibit(Selector::Metered).prefer(Selector::Class(NetworkClass::Wifi));
 /// assert!(!rule.is_empty());
 /// ```
-#[derive(Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rule {
     /// If not empty, each end of the path must match at least one of these.
     pub require: Vec<Selector>,
@@ -222,13 +233,29 @@ impl Rule {
     }
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for (word, list) in ["require", "prohibit", "prefer", "avoid"].into_iter().zip(self.lists()) {
+            for (place, selector) in list.iter().enumerate() {
+                match place {
+                    0 => write!(f, "{before}{word} {selector}")?,
+                    _ => write!(f, " or {selector}")?,
+                }
+                before = ", ";
+            }
+        }
+        if before.is_empty() { f.write_str("any network") } else { Ok(()) }
+    }
+}
+
 /// What the application says of a message.
 ///
 /// ```
 /// use steadfast_wire::{Labels, Urgency};
 /// assert_eq!(Labels::background().urgency, Urgency::Background);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub struct Labels {
     /// Foreground (the default) or background.

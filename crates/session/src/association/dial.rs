@@ -224,12 +224,12 @@ impl Association {
         // Metered networks are for when no other works, or a message may use no other.
         let metered = cx.config.metered_standby
             || !self.paths.values().any(unmetered)
-            || self.sessions.values().any(|session| session.out.has_unroutable());
+            || self.sessions.values().any(|s| s.out.has_unroutable() || s.deferrals.wants_network());
         let first = cx.identity < self.peer;
         let tie = |local: NetworkId, remote: u32| if first { (local.0, remote) } else { (remote, local.0) };
         let mut pairs = Vec::new();
         for local in &cx.networks {
-            if local.metered && !metered {
+            if (local.metered && !metered) || cx.config.forbids(local) {
                 continue;
             }
             let loopback = local.class == NetworkClass::Loopback;
@@ -240,6 +240,7 @@ impl Association {
                 if loopback != (remote.class == NetworkClass::Loopback)
                     || (loopback && !same_host)
                     || remote.port == 0
+                    || cx.config.forbids(remote)
                 {
                     continue;
                 }
@@ -262,7 +263,11 @@ impl Association {
                 let here = address.ip().is_loopback() || own;
                 // Within one host the peer's networks count only once a path has shown that it is here.
                 let covered = announced && (same_host || !loopback);
-                if !covered && here == loopback && speaks(local, address.ip()) {
+                if !covered
+                    && !self.is_closed_to(cx, *address)
+                    && here == loopback
+                    && speaks(local, address.ip())
+                {
                     let rank =
                         (!near(local, address.ip()), local.metered, local.cost, tie(local.id, u32::MAX));
                     pairs.push((rank, (local.id, Remote::Address(*address), alloc::vec![*address])));
@@ -272,6 +277,13 @@ impl Association {
         pairs.sort_by_key(|(rank, _)| *rank);
         pairs.truncate(cx.config.max_paths);
         pairs.into_iter().map(|(_, pair)| pair).collect()
+    }
+
+    /// Whether the peer says that it does not listen at an address, or nothing may go there.
+    fn is_closed_to(&self, cx: &Context, address: SocketAddr) -> bool {
+        let mut there =
+            self.remote_networks.iter().filter(|n| n.addresses.iter().any(|a| a.ip == address.ip()));
+        there.any(|network| network.port == 0 || cx.config.forbids(network))
     }
 
     /// Whether another path already joins the same two networks; then one of the two has to go.

@@ -23,6 +23,12 @@ impl Association {
         if path.state != State::ExpectHello {
             return Err(Violation::Hello);
         }
+        if self.remote_network(Some(hello.network)).is_some_and(|network| cx.config.forbids(network)) {
+            cx.stats.refused_networks += 1;
+            self.path_down(cx, now, number, DownReason::Prohibited);
+            return Ok(());
+        }
+        let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
         path.state = State::Up;
         path.remote_number = hello.path;
         path.remote = Some(hello.network);
@@ -57,6 +63,7 @@ impl Association {
             self.claim_parked(cx);
         }
         self.routes_changed();
+        self.review_all(cx, now);
         Ok(())
     }
 
@@ -151,12 +158,17 @@ impl Association {
                     self.path_down(cx, now, number, DownReason::Ended);
                 }
             }
-            of_a_session => return self.handle_session_frame(cx, of_a_session),
+            of_a_session => return self.handle_session_frame(cx, now, of_a_session),
         }
         Ok(())
     }
 
-    fn handle_session_frame(&mut self, cx: &mut Context, frame: Frame) -> Result<(), Violation> {
+    fn handle_session_frame(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        frame: Frame,
+    ) -> Result<(), Violation> {
         let Some(id) = frame.session().filter(|_| !matches!(frame, Frame::Open { .. } | Frame::Resume(_)))
         else {
             return Ok(());
@@ -165,7 +177,7 @@ impl Association {
             cx.stats.frames_late += 1;
             return Ok(());
         };
-        let result = apply(cx, session, frame);
+        let result = apply(cx, now, session, frame);
         if result.is_err() {
             // Half of what it said may have been taken in: the conversation cannot go on.
             self.end(cx, id, EndReason::Violation, true, None);
@@ -385,10 +397,12 @@ impl Association {
             self.dials.networks_changed(now);
         }
         if changed {
+            self.enforce_rules(cx, now);
             for number in self.paths.keys().copied().collect::<alloc::vec::Vec<_>>() {
                 self.expect(cx, now, number);
             }
             self.routes_changed();
+            self.review_all(cx, now);
         }
         Ok(())
     }
@@ -405,10 +419,10 @@ fn view_common(view: &steadfast_wire::frame::Resume) -> steadfast_wire::MessageI
 type Over = Option<(EndReason, Option<steadfast_wire::MessageId>)>;
 
 /// Applies a frame to its session; `Some` if the peer ended it.
-fn apply(cx: &mut Context, session: &mut Session, frame: Frame) -> Result<Over, Violation> {
+fn apply(cx: &mut Context, now: Instant, session: &mut Session, frame: Frame) -> Result<Over, Violation> {
     match frame {
         Frame::Data(data) => {
-            session.inb.handle_data(cx, data)?;
+            session.inb.handle_data(cx, now, data)?;
         }
         Frame::Ack(_, ack) => session.out.handle_ack(cx, &ack)?,
         Frame::Credit { class, limit, .. } => {

@@ -160,6 +160,7 @@ impl Association {
 
     fn session_timeout(&mut self, cx: &mut Context, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.handle_timeout(cx, now);
         if session.notice_at.is_some_and(|at| at <= now) {
             session.notice_at = None;
             cx.event(Event::Parked { session: id });
@@ -168,6 +169,8 @@ impl Association {
             self.end(cx, id, EndReason::Forgotten, true, None);
         } else if session.close_at.is_some_and(|at| at <= now) {
             self.end(cx, id, EndReason::Aborted, true, None);
+        } else {
+            self.finish_over(cx, id);
         }
     }
 

@@ -12,6 +12,9 @@ use steadfast_wire::frame::{DATA_OVERHEAD, Hello, MAX_BODY, Progress, VERSION};
 use steadfast_wire::time::nanos;
 use steadfast_wire::{Frame, Instant, PathNumber, Rule, SessionId, Urgency};
 
+mod redundancy;
+pub(super) use redundancy::Budget;
+
 /// How many messages of a session are looked at for one path before others get their turn.
 const LOOK: usize = 16;
 /// What a large message is taken for at least, in bytes: its bandwidth counts, not its round trip.
@@ -74,11 +77,14 @@ impl Association {
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
         }
+        let control = sheet.used();
         if up {
             self.fill_share(cx, now, number, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
+            self.fill_copies(cx, now, number, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Background, &mut sheet);
         }
+        let data = (sheet.used() - control) as u64;
         if let Some(path) = self.paths.get_mut(&number)
             && path.is_up()
         {
@@ -96,6 +102,8 @@ impl Association {
         let used = sheet.used();
         if let Some(path) = self.paths.get_mut(&number) {
             path.bytes[0] += used as u64;
+            path.data_bytes += data;
+            cx.stats.bytes_control += used as u64 - data;
         }
         used
     }
@@ -145,7 +153,7 @@ impl Association {
         let Some(path) = self.paths.get_mut(&number) else { return };
         if core::mem::take(&mut path.networks_due) || changed {
             self.networks_due &= !changed;
-            let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.networks.clone() };
+            let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.announced_networks() };
             self.fly(now, number, &frame, Cargo::Networks(cx.networks_epoch), sheet);
         }
     }
@@ -297,9 +305,10 @@ impl Association {
                 room = room.min(allowance.max(PACKET) as usize);
             }
             let Some(session) = self.sessions.get_mut(&id) else { return false };
-            let Some((units, data)) = session.out.next_data(cx, candidate.id, room) else { return true };
+            let Some((units, data)) = session.out.next_data(cx, now, candidate.id, room) else { return true };
             let before = sheet.out.len();
             data.encode(sheet.out);
+            let whole = data.head.is_some() && data.fin;
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
             let bytes = sheet.out.len() - before;
             path.fly(now, cargo, bytes, bulk);
@@ -307,6 +316,9 @@ impl Association {
                 self.turn = id;
             } else {
                 path.foreground_run += bytes as u64;
+                if whole {
+                    self.consider_copy(cx, now, number, id, candidate.id);
+                }
             }
         }
         debug_assert!(sheet.used() <= sheet.max + MAX_BODY);
@@ -352,6 +364,11 @@ impl Association {
 
     pub(crate) fn has_path_for(&self, cx: &Context, rule: &Rule) -> bool {
         self.paths.values().any(|path| path.is_up() && self.judge(cx, rule, path).is_some())
+    }
+
+    /// Whether a rule allows a path.
+    pub(super) fn may_carry(&self, cx: &Context, rule: &Rule, path: &Path) -> bool {
+        self.judge(cx, rule, path).is_some()
     }
 
     /// Preference and cost of a path for a rule; `None` if the rule prohibits it.

@@ -28,7 +28,7 @@ impl Endpoint {
                 }
                 record => {
                     if let Some((session, _)) = sessions.get_mut(&id) {
-                        replay(session, record);
+                        replay(now, session, record);
                     }
                 }
             }
@@ -66,7 +66,7 @@ impl Endpoint {
     }
 }
 
-fn replay(session: &mut Session, record: Record) {
+fn replay(now: Instant, session: &mut Session, record: Record) {
     match record {
         Record::Offered(token) => session.epoch.restore_offered(token),
         Record::Confirmed(token) => {
@@ -76,7 +76,7 @@ fn replay(session: &mut Session, record: Record) {
             session.epoch.hold(token);
             session.epoch.tell(token);
         }
-        Record::Sent { id, head, payload } => session.out.restore(id, &head, payload),
+        Record::Sent { id, head, payload } => session.out.restore(now, id, &head, payload),
         Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
         Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),

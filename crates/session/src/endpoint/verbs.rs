@@ -6,7 +6,7 @@ use crate::config::SessionConfig;
 use crate::context::Context;
 use crate::event::{Action, Forecast, Read, Recv, SendError, SessionError};
 use crate::journal::{Effect, Record};
-use crate::outbound::OrderRequest;
+use crate::options::SendOptions;
 use crate::session::Session;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -129,7 +129,7 @@ impl Endpoint {
             .map(|association| association.peer)
     }
 
-    fn on_session<R>(
+    pub(super) fn on_session<R>(
         &mut self,
         now: Instant,
         id: SessionId,
@@ -151,10 +151,13 @@ impl Endpoint {
         now: Instant,
         session: SessionId,
         labels: Labels,
-        order: OrderRequest,
+        options: impl Into<SendOptions>,
         payload: Bytes,
     ) -> Result<MessageId, SendError> {
-        let send = |s: &mut Session, cx: &mut Context| s.out.send(cx, labels, order, Some(payload), None);
+        let patience = self.patience(now, session, &labels)?;
+        let send = |s: &mut Session, cx: &mut Context| {
+            s.out.send(cx, now, labels, options.into(), patience, Some(payload), None)
+        };
         self.on_session(now, session, send).map_err(|_| SendError::Ended)?
     }
 
@@ -164,10 +167,13 @@ impl Endpoint {
         now: Instant,
         session: SessionId,
         labels: Labels,
-        order: OrderRequest,
+        options: impl Into<SendOptions>,
         length: Option<u64>,
     ) -> Result<MessageId, SendError> {
-        let begin = |s: &mut Session, cx: &mut Context| s.out.send(cx, labels, order, None, length);
+        let patience = self.patience(now, session, &labels)?;
+        let begin = |s: &mut Session, cx: &mut Context| {
+            s.out.send(cx, now, labels, options.into(), patience, None, length)
+        };
         self.on_session(now, session, begin).map_err(|_| SendError::Ended)?
     }
 
@@ -206,9 +212,15 @@ impl Endpoint {
         id: MessageId,
         labels: Labels,
     ) -> Result<(), SendError> {
-        let relabelled = self
-            .on_session(now, session, |s, _| s.out.relabel(id, labels))
-            .map_err(|_| SendError::Ended)??;
+        let relabel = |s: &mut Session, _: &mut Context| {
+            let same_rule = s.out.labels(id.0).is_none_or(|old| old.rule == labels.rule);
+            s.out.relabel(id, labels).map(|relabelled| (relabelled, same_rule))
+        };
+        let (relabelled, same_rule) =
+            self.on_session(now, session, relabel).map_err(|_| SendError::Ended)??;
+        if !same_rule {
+            self.rules_changed(now, session);
+        }
         if relabelled { Ok(()) } else { Err(SendError::NotOpen(id)) }
     }
 
@@ -219,7 +231,10 @@ impl Endpoint {
         if home.and_then(|home| home.sessions.get(&session)).is_some_and(|found| found.inb.has_nothing()) {
             return Ok(Recv::Pending);
         }
-        self.on_session(now, session, |s, cx| s.inb.recv(cx))
+        self.on_session(now, session, |s, cx| {
+            s.inb.handle_timeout(cx, now);
+            s.inb.recv(cx)
+        })
     }
 
     /// Reads on in a streamed message that [`recv`](Self::recv) gave.

@@ -1,6 +1,6 @@
 //! What was sent before: messages from a journal, and the peer's view of ours when a conversation goes on.
 
-use super::{Outbound, Phase};
+use super::{Limits, Outbound, Phase};
 use crate::context::Context;
 use crate::event::DropReason;
 use crate::journal::Record;
@@ -8,16 +8,20 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
+use core::time::Duration;
 use steadfast_wire::frame::{Head, Resume};
-use steadfast_wire::{MessageId, RangeSet};
+use steadfast_wire::{Instant, MessageId, RangeSet};
 
 impl Outbound {
     /// Puts a journalled message back.
-    pub(crate) fn restore(&mut self, id: MessageId, head: &Head, payload: Option<Bytes>) {
+    pub(crate) fn restore(&mut self, now: Instant, id: MessageId, head: &Head, payload: Option<Bytes>) {
         let class = head.labels.urgency.index();
         self.next = self.next.max(id.0 + 1);
         self.sequences[class] += 1;
-        self.insert(id.0, head.clone(), payload, false);
+        // Nobody knows how long the process was gone: its lifetime counts anew.
+        let expires = head.expires_in.map(|left| now + Duration::from_micros(left));
+        let limits = Limits { expires, restored: true, ..Limits::default() };
+        self.insert(id.0, head.clone(), payload, limits, false);
         // It may have been sent before the restart: its outcome is the receiver's to say.
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.class = Some(head.labels.urgency);
@@ -30,12 +34,14 @@ impl Outbound {
             message.phase = Phase::Dropping(reason);
             message.pending.clear();
         }
+        self.unwatch(id.0);
         self.release_payload(id.0);
         self.dequeue(id.0);
         self.resets.insert(id.0);
     }
 
     pub(crate) fn restore_settled(&mut self, id: MessageId, delivered: bool) {
+        self.unwatch(id.0);
         self.release_payload(id.0);
         self.dequeue(id.0);
         self.resets.remove(&id.0);
@@ -63,6 +69,7 @@ impl Outbound {
                 // It may have been sent in part, so only the receiver knows.
                 message.phase = Phase::Dropping(DropReason::Restarted);
             }
+            self.unwatch(id);
             cx.remember(self.session, Record::Cancelled(MessageId(id), DropReason::Restarted));
             self.resets.insert(id);
         }

@@ -140,7 +140,8 @@ impl Host {
 
 fn data(session: u64, id: u64, offset: u64, payload: Bytes, length: u64, fin: bool) -> Frame {
     let order = Order::Unordered { sequence: id - 1 };
-    let head = Head { labels: Labels::background(), order, streamed: length > 1 << 20, length: Some(length) };
+    let (streamed, length) = (length > 1 << 20, Some(length));
+    let head = Head { labels: Labels::background(), order, streamed, length, expires_in: None };
     Frame::Data(Data {
         session: SessionId(session),
         id: MessageId(id),

@@ -276,7 +276,7 @@ impl Listener {
         self.state.refused.fetch_add(1, Ordering::Relaxed);
         let head = Head::Fault { call, fault: Fault::Refused };
         let message = say::whole(head, b"it serves no calls on this conversation");
-        match self.socket.try_send_with(message, labels, OrderRequest::Unordered) {
+        match self.socket.try_send_with(message, labels, OrderRequest::Unordered.into()) {
             Err(SendError::Full(_)) => Err("requests where none are served".into()),
             _ => Ok(()),
         }

@@ -171,7 +171,7 @@ impl Mux {
         };
         // Urgent whatever the stream is, under the same rule for networks.
         let labels = Labels::foreground().rule(labels.rule.clone());
-        let sent = self.socket.try_send_with(control.encode(), labels, OrderRequest::Unordered);
+        let sent = self.socket.try_send_with(control.encode(), labels, OrderRequest::Unordered.into());
         matches!(sent, Err(SendError::Full(_))).then_some(owed)
     }
 

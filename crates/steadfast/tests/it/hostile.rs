@@ -172,6 +172,7 @@ fn data(session: u64, id: u64, payload: Bytes) -> Frame {
         order: Order::Unordered { sequence: id - 1 },
         streamed: false,
         length: Some(payload.len() as u64),
+        expires_in: None,
     };
     Frame::Data(Data {
         session: SessionId(session),

@@ -38,6 +38,7 @@ const FLAG_CLASS: u8 = 1;
 const FLAG_FIN: u8 = 2;
 const FLAG_STREAMED: u8 = 4;
 const FLAG_LENGTH: u8 = 8;
+const FLAG_EXPIRES: u8 = 16;
 
 const REASONS: [EndReason; 8] = [
     EndReason::Closed,
@@ -272,31 +273,33 @@ pub(super) fn encode_data_fields(data: &Data, out: &mut Vec<u8>) {
     if let Some(head) = &data.head {
         flags |= if head.streamed { FLAG_STREAMED } else { 0 };
         flags |= if head.length.is_some() { FLAG_LENGTH } else { 0 };
+        flags |= if head.expires_in.is_some() { FLAG_EXPIRES } else { 0 };
     }
     out.put_u8(flags);
     if let Some(head) = &data.head {
         head.labels.encode(out);
         head.order.encode(out, data.id);
-        if let Some(length) = head.length {
-            varint::put(out, length);
+        for number in [head.length, head.expires_in].into_iter().flatten() {
+            varint::put(out, number.min(varint::MAX));
         }
     }
 }
 
 fn decode_data(reader: &mut Reader) -> Result<Data, DecodeError> {
     let (session, id, offset, flags) = (session(reader)?, message(reader)?, reader.varint()?, reader.byte()?);
-    if flags & !(FLAG_CLASS | FLAG_FIN | FLAG_STREAMED | FLAG_LENGTH) != 0 {
+    if flags & !(FLAG_CLASS | FLAG_FIN | FLAG_STREAMED | FLAG_LENGTH | FLAG_EXPIRES) != 0 {
         return Err(DecodeError::Malformed("unknown DATA flags"));
     }
     let head = if offset == 0 {
         let labels = Labels::decode(reader)?;
         let order = Order::decode(reader, id)?;
         let length = if flags & FLAG_LENGTH != 0 { Some(reader.varint()?) } else { None };
+        let expires_in = if flags & FLAG_EXPIRES != 0 { Some(reader.varint()?) } else { None };
         let streamed = flags & FLAG_STREAMED != 0;
         if !streamed && length.is_none() {
             return Err(DecodeError::Malformed("a whole message must say its length"));
         }
-        Some(Head { labels, order, streamed, length })
+        Some(Head { labels, order, streamed, length, expires_in })
     } else {
         None
     };

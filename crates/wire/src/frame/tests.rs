@@ -20,6 +20,20 @@ fn set(ranges: &[core::ops::Range<u64>]) -> RangeSet {
 
 /// One of each frame, with its bytes. A change here is a change of the wire format: raise [`VERSION`].
 #[expect(clippy::too_many_lines, reason = "a table")]
+fn full_head() -> Head {
+    Head {
+        labels: Labels {
+            urgency: Urgency::Background,
+            size: SizeClass::Large,
+            rule: Rule::default().prohibit(Selector::Metered).avoid(Selector::Name("x".into())),
+        },
+        order: Order::After { sequence: 2, dependencies: vec![MessageId(1)] },
+        streamed: false,
+        length: Some(2),
+        expires_in: Some(300),
+    }
+}
+
 fn golden() -> Vec<(Frame, &'static str)> {
     let (session, id) = (SessionId(0x1234_5678_9abc), MessageId(3));
     vec![
@@ -92,19 +106,10 @@ fn golden() -> Vec<(Frame, &'static str)> {
                 offset: 0,
                 class: Urgency::Background,
                 fin: true,
-                head: Some(Head {
-                    labels: Labels {
-                        urgency: Urgency::Background,
-                        size: SizeClass::Large,
-                        rule: Rule::default().prohibit(Selector::Metered).avoid(Selector::Name("x".into())),
-                    },
-                    order: Order::After { sequence: 2, dependencies: vec![MessageId(1)] },
-                    streamed: false,
-                    length: Some(2),
-                }),
+                head: Some(full_head()),
                 payload: Bytes::from_static(b"hi"),
             }),
-            "0d14 01 03 00 0b 0d 00 0102 00 01010178 03 02 01 02 02 6869",
+            "0d16 01 03 00 1b 0d 00 0102 00 01010178 03 02 01 02 02 412c 6869",
         ),
         (
             Frame::Data(Data {

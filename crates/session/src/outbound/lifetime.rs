@@ -1,0 +1,124 @@
+//! How long a message may wait: its expiry, and how long it may be without a network.
+
+use super::{Message, Outbound, Phase};
+use crate::context::Context;
+use crate::event::DropReason;
+use core::time::Duration;
+use steadfast_wire::{Instant, Rule};
+
+/// What limits a message's wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    /// It is worth nothing from then on.
+    pub(super) expires: Option<Instant>,
+    /// How long it may be without a network; `None` for ever.
+    pub(super) patience: Option<Duration>,
+    /// It is without a network, and has been long enough then.
+    pub(super) stranded: Option<Instant>,
+    /// It came back from a journal, so that the receiver may have counted its lifetime from an earlier moment.
+    pub(super) restored: bool,
+}
+
+impl Limits {
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// What is left of its lifetime, in microseconds.
+    pub(super) fn left(&self, now: Instant) -> Option<u64> {
+        self.expires.map(|at| micros(at.since(now)))
+    }
+}
+
+/// As the wire says it.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(steadfast_wire::varint::MAX)
+}
+
+impl Message {
+    /// Whether it still needs a network: the peer's library has not all of it.
+    fn needs_network(&self) -> bool {
+        let arrived = self.whole().is_some_and(|whole| self.arrived.contains_range(whole));
+        self.phase == Phase::Live && !self.acked && !arrived
+    }
+}
+
+impl Outbound {
+    /// When the wait of a message is over.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Begins to watch a new message's limits.
+    pub(super) fn watch(&mut self, id: u64) {
+        let Some(limits) = self.messages.get(&id).map(|m| m.limits) else { return };
+        self.deadlines.extend(limits.expires.map(|at| (at, id)));
+        if limits.patience.is_some() {
+            self.impatient.insert(id);
+        }
+    }
+
+    /// The message is on its way out, one way or the other.
+    pub(super) fn unwatch(&mut self, id: u64) {
+        let Some(message) = self.messages.get(&id) else { return };
+        for at in [message.limits.expires, message.limits.stranded].into_iter().flatten() {
+            self.deadlines.remove(&(at, id));
+        }
+        self.impatient.remove(&id);
+        self.copies.remove(&id);
+    }
+
+    /// Drops what has waited too long.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
+        while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            let Some(limits) = self.messages.get(&id).filter(|m| m.phase == Phase::Live).map(|m| m.limits)
+            else {
+                continue;
+            };
+            if limits.is_expired(now) {
+                self.drop_message(cx, id, DropReason::Expired);
+            } else if limits.stranded.is_some_and(|at| at <= now) {
+                self.drop_message(cx, id, DropReason::NoNetwork);
+            }
+        }
+    }
+
+    /// Messages that may be without a network for so long only, with their rules.
+    pub(crate) fn impatient(&self) -> impl Iterator<Item = (u64, &Rule)> {
+        self.impatient.iter().filter_map(|id| self.messages.get(id).map(|m| (*id, &m.labels.rule)))
+    }
+
+    pub(crate) fn has_impatient(&self) -> bool {
+        !self.impatient.is_empty()
+    }
+
+    /// Whether a network that is up may carry the message.
+    pub(crate) fn set_routable(&mut self, now: Instant, id: u64, routable: bool) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let stranded = !routable && message.needs_network();
+        let Limits { expires, patience, stranded: before, .. } = message.limits;
+        if stranded == before.is_some() {
+            return;
+        }
+        message.limits.stranded = patience.map(|patience| now + patience).filter(|_| stranded);
+        let after = message.limits.stranded;
+        // It may expire at that very moment.
+        if let Some(at) = before.filter(|_| before != expires) {
+            self.deadlines.remove(&(at, id));
+        }
+        self.deadlines.extend(after.map(|at| (at, id)));
+    }
+
+    pub(super) fn check_limits(&self) {
+        for (at, id) in &self.deadlines {
+            let limits = self.messages.get(id).map(|m| m.limits).unwrap_or_default();
+            assert!([limits.expires, limits.stranded].contains(&Some(*at)), "{id} has a deadline of its own");
+        }
+        for (id, message) in self.messages.iter().filter(|(_, m)| m.phase == Phase::Live) {
+            let entered = |at: Option<Instant>| at.is_none_or(|at| self.deadlines.contains(&(at, *id)));
+            assert!(entered(message.limits.expires), "{id} would never expire");
+            assert!(entered(message.limits.stranded), "{id} would wait for ever");
+        }
+    }
+}
