@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use bytes::Bytes;
+use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use steadfast_wire::frame::EndReason;
@@ -25,6 +26,22 @@ pub enum DropReason {
     /// No network that was up could carry it for as long as its labels' failure timeout says
     /// ([`Endpoint::set_failure_timeout`](crate::Endpoint::set_failure_timeout)).
     NoNetwork,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "it was cancelled",
+            Self::Dependency => "what it waited for was dropped",
+            Self::Refused => "the other side did not take it",
+            Self::Restarted => "one of the two processes restarted",
+            Self::Expired => "its lifetime passed",
+            Self::NoNetwork => {
+                "no network could carry it for as long as its labels' failure timeout allows: let it wait longer with \
+                 `set_failure_timeout`, or allow it more networks"
+            }
+        })
+    }
 }
 
 /// How a message ended. Each message has exactly one.
@@ -95,6 +112,16 @@ pub enum Event {
     Suitable {
         /// The session.
         session: SessionId,
+    },
+    /// A message of which something left has waited too long (it expired, or was without a network). The receiver is asked
+    /// to drop it; its outcome follows when that can be.
+    GivenUp {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        id: MessageId,
+        /// Why.
+        reason: DropReason,
     },
     /// The peer's library has the message.
     Acked {

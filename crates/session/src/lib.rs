@@ -60,7 +60,7 @@ pub use event::{
     SessionError,
 };
 pub use journal::{JournalEntry, Record};
-pub use options::{OrderRequest, SendOptions};
+pub use options::{OrderRequest, Patience, SendOptions};
 pub use policy::Redundancy;
 pub use stats::Stats;
 pub use steadfast_wire as wire;

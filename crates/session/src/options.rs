@@ -17,6 +17,19 @@ pub enum OrderRequest {
     After(Vec<MessageId>),
 }
 
+/// What becomes of a message while no network that is up may carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Patience {
+    /// What the failure timeout of its labels says: it is refused then, and dropped once it was without one for so long.
+    #[default]
+    Labels,
+    /// The same, but it is not refused: its time counts from when it is accepted.
+    Accepted,
+    /// It waits for ever, whatever its labels say: for what a protocol owes its peer.
+    Endless,
+}
+
 /// What a message waits for and how long it is worth delivering. The default: the session's order, for ever.
 ///
 /// ```
@@ -32,6 +45,8 @@ pub struct SendOptions {
     pub order: OrderRequest,
     /// How long it is worth delivering, from the moment it was accepted for sending; `None` for ever.
     pub lifetime: Option<Duration>,
+    /// What becomes of it without a network.
+    pub patience: Patience,
 }
 
 impl SendOptions {
@@ -69,10 +84,17 @@ impl SendOptions {
         self.lifetime = Some(lifetime);
         self
     }
+
+    /// Does this while no network fits.
+    #[must_use]
+    pub const fn patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
 }
 
 impl From<OrderRequest> for SendOptions {
     fn from(order: OrderRequest) -> Self {
-        Self { order, lifetime: None }
+        Self { order, ..Self::default() }
     }
 }

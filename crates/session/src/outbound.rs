@@ -113,6 +113,8 @@ pub(crate) struct Outbound {
     messages: BTreeMap<u64, Box<Message>>,
     sequences: [u64; 2],
     queues: [BTreeSet<u64>; 2],
+    /// What of the foreground queue is small: it passes large messages, however many they are.
+    quick: BTreeSet<u64>,
     /// Messages whose rule allows no path that is up, by urgency.
     unroutable: [BTreeSet<u64>; 2],
     /// The unordered stream that was served last, by urgency: the others come next.
@@ -158,6 +160,7 @@ impl Outbound {
             messages: BTreeMap::new(),
             sequences: [0; 2],
             queues: Default::default(),
+            quick: BTreeSet::new(),
             unroutable: Default::default(),
             turn: [0; 2],
             deadlines: BTreeSet::new(),
@@ -203,6 +206,7 @@ impl Outbound {
         if self.messages.is_empty() && core::mem::take(&mut self.roomy) {
             self.messages = BTreeMap::new();
             self.queues = Default::default();
+            self.quick = BTreeSet::new();
             self.unroutable = Default::default();
             self.deadlines = BTreeSet::new();
             self.impatient = BTreeSet::new();
@@ -258,7 +262,7 @@ impl Outbound {
         payload: Option<Bytes>,
         length: Option<u64>,
     ) -> Result<MessageId, SendError> {
-        let SendOptions { order, lifetime } = options;
+        let SendOptions { order, lifetime, .. } = options;
         self.check_open(&labels)?;
         let size = payload.as_ref().map(|bytes| bytes.len() as u64);
         if let Some(size) = size.filter(|size| *size > self.max_message) {
@@ -551,9 +555,12 @@ impl Outbound {
     fn raise_below(&mut self, id: u64) {
         if id > self.raised_below {
             self.raised_below = id;
-            for queues in [&mut self.queues, &mut self.unroutable] {
+            for (queues, sendable) in [(&mut self.queues, true), (&mut self.unroutable, false)] {
                 let kept = queues[1].split_off(&id);
                 let raised = core::mem::replace(&mut queues[1], kept);
+                let small =
+                    |id: &&u64| sendable && self.messages.get(*id).is_some_and(|m| m.counts_as_small());
+                self.quick.extend(raised.iter().filter(small));
                 queues[0].extend(raised);
             }
         }
@@ -569,6 +576,9 @@ impl Outbound {
             let urgency = self.urgency(id, message).index();
             self.unroutable[urgency].remove(&id);
             self.queues[urgency].insert(id);
+            if urgency == 0 && message.counts_as_small() {
+                self.quick.insert(id);
+            }
         }
     }
 
@@ -576,17 +586,27 @@ impl Outbound {
         for queue in self.queues.iter_mut().chain(&mut self.unroutable) {
             queue.remove(&id);
         }
+        self.quick.remove(&id);
     }
 
-    /// At most `look + 1` messages of an urgency that have something to send. By id, but unordered streams take turns:
-    /// nothing waits for one of them, and each may go on for ever. The first of all is always among them, because it may
-    /// be the one that has credit when no other has.
+    /// Some messages of an urgency that have something to send: `look` of them by id, but unordered streams take turns,
+    /// because nothing waits for one of them and each may go on for ever. The first of all is always among them, because
+    /// it may be the one that has credit when no other has; and `look` small ones of foreground are, because they may
+    /// go when large ones wait for their pace.
     pub(crate) fn candidates(&self, urgency: Urgency, look: usize) -> Vec<Candidate> {
         let (queue, turn) = (&self.queues[urgency.index()], self.turn[urgency.index()]);
         let mut ids: Vec<u64> =
             queue.range(turn + 1..).chain(queue.range(..=turn)).copied().take(look).collect();
         if let Some(first) = queue.first().filter(|first| !ids.contains(first)) {
             ids.push(*first);
+        }
+        if urgency == Urgency::Foreground && queue.len() > ids.len() {
+            let passing = self.quick.iter().take(look);
+            for id in passing.copied() {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
         }
         let candidate = |id: &u64| {
             let message = self.messages.get(id)?;
@@ -599,6 +619,7 @@ impl Outbound {
     /// No path that is up may carry the message.
     pub(crate) fn set_unroutable(&mut self, urgency: Urgency, id: u64) {
         if self.queues[urgency.index()].remove(&id) {
+            self.quick.remove(&id);
             self.unroutable[urgency.index()].insert(id);
         }
     }
@@ -610,6 +631,8 @@ impl Outbound {
 
     /// The set of paths changed: what no path could carry is looked at again.
     pub(crate) fn routes_changed(&mut self) {
+        let small = |id: &&u64| self.messages.get(*id).is_some_and(|m| m.counts_as_small());
+        self.quick.extend(self.unroutable[0].iter().filter(small));
         for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
             queue.append(unroutable);
         }
@@ -932,6 +955,8 @@ impl Outbound {
                     );
                 }
             }
+            let quick = self.queues[0].contains(id) && message.counts_as_small();
+            assert_eq!(self.quick.contains(id), quick, "{id} passes others");
             let queued =
                 self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
             assert!(queued <= 1, "{id} queued twice");

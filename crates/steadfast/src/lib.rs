@@ -88,8 +88,8 @@ pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, Redundancy,
-    SendError, SendOptions, SessionConfig, Stats,
+    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, Patience,
+    Redundancy, SendError, SendOptions, SessionConfig, Stats,
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{

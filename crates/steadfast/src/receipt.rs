@@ -6,7 +6,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use steadfast_session::Outcome;
+use steadfast_session::{DropReason, Outcome};
 use steadfast_wire::MessageId;
 use tokio::sync::Notify;
 
@@ -28,12 +28,24 @@ pub(crate) struct Cell {
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
     acked: bool,
+    /// This side waits no longer; what the receiver says comes when it can be asked.
+    given_up: Option<DropReason>,
     outcome: Option<Outcome>,
+}
+
+impl Progress {
+    fn concluded(self) -> Option<Result<Outcome, DropReason>> {
+        self.outcome.map(Ok).or(self.given_up.map(Err))
+    }
 }
 
 impl Cell {
     pub(crate) fn set_acked(&self) {
         lock(&self.progress).acked = true;
+    }
+
+    pub(crate) fn set_given_up(&self, reason: DropReason) {
+        lock(&self.progress).given_up = Some(reason);
     }
 
     /// The first outcome stays.
@@ -92,6 +104,16 @@ impl Receipt {
     /// conversation ended first, it is unknown. Each message has exactly one. Cancel safe.
     pub async fn outcome(&self) -> Outcome {
         self.cell.wait(|progress| progress.outcome).await
+    }
+
+    /// Waits for the outcome, or until this side has given the message up and does not know how much of it is at the peer.
+    pub(crate) async fn concluded(&self) -> Result<Outcome, DropReason> {
+        self.cell.wait(Progress::concluded).await
+    }
+
+    /// The same, if it is known by now.
+    pub(crate) fn try_concluded(&self) -> Option<Result<Outcome, DropReason>> {
+        lock(&self.cell.progress).concluded()
     }
 
     /// The outcome, if it is known by now.

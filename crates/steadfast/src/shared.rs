@@ -301,7 +301,7 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
                 effects.wakes.push(Wake::All(Arc::clone(state)));
             }
         }
-        Event::Acked { session, .. } | Event::Outcome { session, .. } => {
+        Event::Acked { session, .. } | Event::GivenUp { session, .. } | Event::Outcome { session, .. } => {
             if let Some(state) = inner.sessions.get(session) {
                 state.note(event, &mut effects.receipts);
             }
@@ -337,6 +337,7 @@ fn is_public(event: &Event) -> bool {
             | Event::Writable { .. }
             | Event::Suitable { .. }
             | Event::Acked { .. }
+            | Event::GivenUp { .. }
             | Event::Outcome { .. }
             | Event::Probed { .. }
     )

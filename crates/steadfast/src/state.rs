@@ -111,6 +111,13 @@ impl SessionState {
                 }
                 changed.extend(cell.cloned());
             }
+            Event::GivenUp { id, reason, .. } => {
+                let cell = status.receipts.get(id);
+                if let Some(cell) = cell {
+                    cell.set_given_up(*reason);
+                }
+                changed.extend(cell.cloned());
+            }
             Event::Outcome { id, outcome, .. } => {
                 let cell = status.receipts.remove(id);
                 if status.receipts.is_empty() {

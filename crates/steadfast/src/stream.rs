@@ -19,7 +19,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use steadfast_session::{DropReason, OrderRequest, SendError};
+use steadfast_session::{DropReason, OrderRequest, Patience, SendError, SendOptions};
 use steadfast_wire::Labels;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
@@ -133,7 +133,9 @@ impl Streams {
 /// of an end, or fails to write.
 ///
 /// Errors carry a [`StreamError`] that says why: `ConnectionReset` if the peer gave the stream up, `BrokenPipe` if it
-/// reads no more, `ConnectionAborted` if the conversation ended, `ConnectionRefused` if the peer has too many streams.
+/// reads no more, `ConnectionAborted` if the conversation ended, `ConnectionRefused` if the peer has too many streams,
+/// `TimedOut` if one of its directions was without a network for longer than the failure timeout of its labels allows on
+/// this side ([`MultiSocket::set_failure_timeout`]): then neither goes on.
 #[derive(Debug)]
 pub struct Stream {
     read: StreamReader,
@@ -179,7 +181,7 @@ pub enum StreamError {
     #[error("the other side reads no more of the stream")]
     Refused,
     /// What was written is surely not delivered.
-    #[error("the stream was dropped ({0:?}): open a new one")]
+    #[error("the stream was dropped, open a new one: {0}")]
     Dropped(DropReason),
     /// The peer has as many streams open as it takes.
     #[error("the other side takes no more streams: close some, or try later")]
@@ -201,6 +203,9 @@ pub enum StreamError {
 impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match &error {
+            StreamError::Dropped(DropReason::NoNetwork) | StreamError::Send(SendError::NoNetwork { .. }) => {
+                io::ErrorKind::TimedOut
+            }
             StreamError::Reset | StreamError::Dropped(_) => io::ErrorKind::ConnectionReset,
             StreamError::Refused | StreamError::Shut => io::ErrorKind::BrokenPipe,
             StreamError::TooMany => io::ErrorKind::ConnectionRefused,
@@ -266,7 +271,9 @@ impl StreamWriter {
     fn begin(&mut self) -> Result<&mut MessageWriter, SendError> {
         if matches!(self.writing, Writing::Answer) {
             let mux = &self.shared.mux;
-            let writer = mux.socket.try_begin(self.labels.clone(), OrderRequest::Unordered.into(), None)?;
+            // Writing cannot wait for a network: if there is none for too long, that is told later.
+            let options = SendOptions::new().unordered().patience(Patience::Accepted);
+            let writer = mux.socket.try_begin(self.labels.clone(), options, None)?;
             mux.watch(&self.flow, writer.receipt().clone());
             self.writing = Writing::Head(writer);
         }
@@ -287,8 +294,13 @@ impl StreamWriter {
     fn explain(&self, error: SendError) -> Option<StreamError> {
         match error {
             SendError::Full(_) => None,
-            // Why is told by the outcome, which may come a moment later.
-            SendError::NotOpen(_) => Some(StreamError::Refused),
+            SendError::NotOpen(_) => Some(match &self.writing {
+                Writing::Head(writer) | Writing::Open(writer) if writer.found_no_network() => {
+                    StreamError::Dropped(DropReason::NoNetwork)
+                }
+                // Why is told by the outcome, which may come a moment later.
+                _ => StreamError::Refused,
+            }),
             SendError::Ended => {
                 let ended = self.shared.mux.socket.state().ended();
                 Some(ended.map_or(StreamError::Send(error), |ended| StreamError::Ended(ended.into())))

@@ -4,7 +4,7 @@ use crate::receipt::Receipt;
 use crate::socket::MultiSocket;
 use bytes::Bytes;
 use std::fmt;
-use steadfast_session::SendError;
+use steadfast_session::{DropReason, Outcome, SendError};
 use steadfast_wire::MessageId;
 
 /// A streamed message that is being written. Dropping it unfinished cancels the message.
@@ -22,6 +22,12 @@ impl MessageWriter {
     /// The message's id in this direction of its conversation.
     pub fn id(&self) -> MessageId {
         self.receipt.id()
+    }
+
+    /// Whether it was given up because there was no network for too long.
+    pub(crate) fn found_no_network(&self) -> bool {
+        let no_network = DropReason::NoNetwork;
+        matches!(self.receipt.try_concluded(), Some(Err(why) | Ok(Outcome::Dropped(why))) if why == no_network)
     }
 
     pub(crate) fn receipt(&self) -> &Receipt {

@@ -79,9 +79,10 @@ impl Association {
         }
         let control = sheet.used();
         if up {
+            // Copies are small, and bounded by their budget: they wait for no large message.
+            self.fill_copies(cx, now, number, &mut sheet);
             self.fill_share(cx, now, number, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
-            self.fill_copies(cx, now, number, &mut sheet);
             self.fill_data(cx, now, number, Urgency::Background, &mut sheet);
         }
         let data = (sheet.used() - control) as u64;

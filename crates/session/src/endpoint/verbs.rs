@@ -154,11 +154,7 @@ impl Endpoint {
         options: impl Into<SendOptions>,
         payload: Bytes,
     ) -> Result<MessageId, SendError> {
-        let patience = self.patience(now, session, &labels)?;
-        let send = |s: &mut Session, cx: &mut Context| {
-            s.out.send(cx, now, labels, options.into(), patience, Some(payload), None)
-        };
-        self.on_session(now, session, send).map_err(|_| SendError::Ended)?
+        self.accept_message(now, session, labels, options.into(), Some(payload), None)
     }
 
     /// Begins a streamed message, of `length` bytes if that is known.
@@ -170,11 +166,28 @@ impl Endpoint {
         options: impl Into<SendOptions>,
         length: Option<u64>,
     ) -> Result<MessageId, SendError> {
-        let patience = self.patience(now, session, &labels)?;
-        let begin = |s: &mut Session, cx: &mut Context| {
-            s.out.send(cx, now, labels, options.into(), patience, None, length)
+        self.accept_message(now, session, labels, options.into(), None, length)
+    }
+
+    fn accept_message(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        labels: Labels,
+        options: SendOptions,
+        payload: Option<Bytes>,
+        length: Option<u64>,
+    ) -> Result<MessageId, SendError> {
+        let patience = self.patience(now, session, &labels, options.patience)?;
+        let stranded = patience.is_some() && !self.has_path_for(session, &labels.rule);
+        let send = |s: &mut Session, cx: &mut Context| {
+            let id = s.out.send(cx, now, labels, options, patience, payload, length)?;
+            if stranded {
+                s.out.set_routable(now, id.0, false);
+            }
+            Ok(id)
         };
-        self.on_session(now, session, begin).map_err(|_| SendError::Ended)?
+        self.on_session(now, session, send).map_err(|_| SendError::Ended)?
     }
 
     /// Appends to a streamed message: all of `bytes`, or nothing with [`SendError::Full`].

@@ -4,6 +4,7 @@ use super::Endpoint;
 use crate::association::Association;
 use crate::deferral::{Deferral, DeferralId};
 use crate::event::{SendError, SessionError};
+use crate::options::Patience;
 use crate::policy::Redundancy;
 use crate::session::Session;
 use alloc::boxed::Box;
@@ -73,11 +74,13 @@ impl Endpoint {
         now: Instant,
         id: SessionId,
         labels: &Labels,
+        patience: Patience,
     ) -> Result<Option<Duration>, SendError> {
         let (home, session) = self.find(id).map_err(|_| SendError::Ended)?;
-        let Some(timeout) = session.policies.timeout(labels) else { return Ok(None) };
+        let timeout = session.policies.timeout(labels).filter(|_| patience != Patience::Endless);
+        let Some(timeout) = timeout else { return Ok(None) };
         session.out.check_open(labels)?;
-        if home.has_path_for(&self.cx, &labels.rule) {
+        if patience == Patience::Accepted || home.has_path_for(&self.cx, &labels.rule) {
             return Ok(Some(timeout));
         }
         // One that is used on demand only would otherwise never be there in time.

@@ -2,9 +2,9 @@
 
 use super::{Message, Outbound, Phase};
 use crate::context::Context;
-use crate::event::DropReason;
+use crate::event::{DropReason, Event};
 use core::time::Duration;
-use steadfast_wire::{Instant, Rule};
+use steadfast_wire::{Instant, MessageId, Rule};
 
 /// What limits a message's wait.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,10 +76,16 @@ impl Outbound {
             else {
                 continue;
             };
-            if limits.is_expired(now) {
-                self.drop_message(cx, id, DropReason::Expired);
+            let reason = if limits.is_expired(now) {
+                DropReason::Expired
             } else if limits.stranded.is_some_and(|at| at <= now) {
-                self.drop_message(cx, id, DropReason::NoNetwork);
+                DropReason::NoNetwork
+            } else {
+                continue;
+            };
+            self.drop_message(cx, id, reason);
+            if self.is_open(MessageId(id)) {
+                cx.event(Event::GivenUp { session: self.session, id: MessageId(id), reason });
             }
         }
     }

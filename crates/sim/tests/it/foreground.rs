@@ -264,3 +264,17 @@ fn what_a_message_will_take_is_foretold_and_remembered_for_the_next_path() {
     }
     assert!(ask(&pair, &bulk, 1 << 20).measured);
 }
+
+#[test]
+fn a_small_message_passes_any_number_of_large_ones() {
+    let mut pair = Pair::open(41, &Config::default(), &link(5, 40), ordered(Ordering::PerUrgency));
+    let large: Vec<_> = (0..30)
+        .map(|n| pair.send(A, Labels::foreground(), OrderRequest::Unordered, pattern(n, 100_000)))
+        .collect();
+    pair.run(500 * MS);
+    let small = pair.send(A, Labels::foreground(), OrderRequest::Unordered, pattern(99, 100));
+    pair.until_delivered(A, &[small]);
+    let passed = large.iter().filter(|id| pair.outcome(A, **id).is_none()).count();
+    assert!(passed > 20, "only {passed} of 30 large ones were passed");
+    pair.until_delivered(A, &large);
+}

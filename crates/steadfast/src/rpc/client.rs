@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use steadfast_session::{DropReason, Outcome, SendError};
+use steadfast_session::{DropReason, Outcome, Patience, SendError};
 use steadfast_wire::call::Head;
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, Labels};
@@ -157,7 +157,7 @@ impl Rpc {
         let (starting, answer) = Starting::new(&self.client, permit, labels.clone()).map_err(not_begun)?;
         let milliseconds = |limit: Duration| u32::try_from(limit.as_millis().max(1)).ok();
         let head = Head::Request { call: starting.call(), deadline: limit.and_then(milliseconds) };
-        match say::begin(socket, labels, head, body).await {
+        match say::begin(socket, labels, head, body, Patience::Labels).await {
             Ok(said) => Ok(starting.begun(said, answer)),
             Err(SendError::Ended) => Err(not_begun(state.ended().unwrap_or_else(|| ended(socket)))),
             Err(error) => Err(CallError::NotSent(error)),

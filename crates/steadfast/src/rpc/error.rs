@@ -12,8 +12,15 @@ pub enum CallError {
     #[error("the request was not sent: {0}")]
     NotSent(SendError),
     /// The request was surely not delivered.
-    #[error("the request was not delivered ({0:?}): it may be made again")]
+    #[error("the request was not delivered ({0}); it may be made again")]
     NotDelivered(DropReason),
+    /// For as long as the failure timeout of its labels says, no network that was up could carry the request. One that
+    /// found none from the beginning is [`NotSent`](Self::NotSent).
+    #[error("the request was given up ({}): {}", describe(*request), DropReason::NoNetwork)]
+    NoNetwork {
+        /// What was known of the request then.
+        request: Outcome,
+    },
     /// The other side did not begin the call.
     #[error("the peer refused the call: {0}")]
     Refused(String),
@@ -75,11 +82,13 @@ impl CallError {
     /// hears that nobody waits.
     pub fn outcome(&self) -> Outcome {
         match self {
+            Self::NotSent(SendError::NoNetwork { .. }) => Outcome::Dropped(DropReason::NoNetwork),
             Self::NotSent(_) => Outcome::Dropped(DropReason::Cancelled),
             Self::NotDelivered(reason) => Outcome::Dropped(*reason),
             Self::Refused(_) => Outcome::Dropped(DropReason::Refused),
             Self::Failed(_) | Self::Panicked | Self::Stopped => Outcome::Delivered,
-            Self::Deadline { request, .. }
+            Self::NoNetwork { request }
+            | Self::Deadline { request, .. }
             | Self::Cancelled { request }
             | Self::Body { request, .. }
             | Self::Ended { request, .. } => *request,

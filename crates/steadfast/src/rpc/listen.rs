@@ -15,7 +15,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use steadfast_session::{OrderRequest, Outcome, SendError};
+use steadfast_session::{Outcome, Patience, SendError};
 use steadfast_wire::call::{FIRST_LIMIT, Fault, Head};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Labels, Urgency};
@@ -276,7 +276,7 @@ impl Listener {
         self.state.refused.fetch_add(1, Ordering::Relaxed);
         let head = Head::Fault { call, fault: Fault::Refused };
         let message = say::whole(head, b"it serves no calls on this conversation");
-        match self.socket.try_send_with(message, labels, OrderRequest::Unordered.into()) {
+        match self.socket.try_send_with(message, labels, say::options(Patience::Endless)) {
             Err(SendError::Full(_)) => Err("requests where none are served".into()),
             _ => Ok(()),
         }

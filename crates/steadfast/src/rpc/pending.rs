@@ -102,6 +102,8 @@ enum Step {
     Answer(Option<Answer>),
     Uploaded(Result<(), SayError>),
     Request(Outcome),
+    /// It has waited too long, and the other side cannot be asked what it has of it.
+    GivenUp(DropReason),
     Late,
 }
 
@@ -148,7 +150,14 @@ impl Pending {
                     self.client.state.remove(self.call);
                     return Err(undelivered(reason));
                 }
-                Step::Request(_) => self.settled = true,
+                // The other side may never hear of the call, or wait for the rest of it.
+                Step::GivenUp(reason) | Step::Request(Outcome::Dropped(reason @ DropReason::NoNetwork))
+                    if !self.cancelled =>
+                {
+                    self.abandon();
+                    return Err(given_up(reason, self.request()));
+                }
+                Step::Request(_) | Step::GivenUp(_) => self.settled = true,
                 Step::Late => {
                     self.abandon();
                     let limit = self.limit();
@@ -175,7 +184,10 @@ impl Pending {
         tokio::select! {
             biased;
             answer = answer => Step::Answer(answer.ok()),
-            outcome = receipt.outcome(), if !*settled => Step::Request(outcome),
+            concluded = receipt.concluded(), if !*settled => match concluded {
+                Ok(outcome) => Step::Request(outcome),
+                Err(reason) => Step::GivenUp(reason),
+            },
             result = uploaded => Step::Uploaded(result),
             () = late => Step::Late,
         }
@@ -243,6 +255,13 @@ impl Pending {
 fn undelivered(reason: DropReason) -> CallError {
     match reason {
         DropReason::Cancelled => CallError::Cancelled { request: Outcome::Dropped(reason) },
+        reason => given_up(reason, Outcome::Dropped(reason)),
+    }
+}
+
+fn given_up(reason: DropReason, request: Outcome) -> CallError {
+    match reason {
+        DropReason::NoNetwork => CallError::NoNetwork { request },
         reason => CallError::NotDelivered(reason),
     }
 }

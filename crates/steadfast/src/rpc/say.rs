@@ -9,7 +9,7 @@ use crate::writer::MessageWriter;
 use bytes::{Bytes, BytesMut};
 use std::future::Future;
 use std::pin::Pin;
-use steadfast_session::{OrderRequest, SendError};
+use steadfast_session::{Patience, SendError, SendOptions};
 use steadfast_wire::Labels;
 use steadfast_wire::call::{Head, MAX_HEAD, MAX_WHOLE_BODY, MAX_WORDS};
 
@@ -47,9 +47,14 @@ pub(super) fn words(text: &str) -> &[u8] {
     &text.as_bytes()[..end.unwrap_or(0)]
 }
 
-/// Sends what needs no upload; waits while the send buffer is full. Cancel safe.
+/// Says what is owed and needs no upload; waits while the send buffer is full, and for a network whatever the failure
+/// timeout of its labels is: the other side counts on it. Cancel safe.
 pub(super) async fn send(socket: &MultiSocket, labels: Labels, message: Bytes) -> Result<Receipt, SendError> {
-    socket.send_with(message, labels, OrderRequest::Unordered).await
+    socket.send_with(message, labels, options(Patience::Endless)).await
+}
+
+pub(super) fn options(patience: Patience) -> SendOptions {
+    SendOptions::new().unordered().patience(patience)
 }
 
 /// Begins a message; waits while the send buffer is full. Cancel safe: a future that is dropped has begun nothing.
@@ -58,12 +63,13 @@ pub(super) async fn begin(
     labels: Labels,
     head: Head,
     body: Body,
+    patience: Patience,
 ) -> Result<Said, SendError> {
     let start = whole(head, &[]);
     let mut length = None;
     if let Some(bytes) = body.whole() {
         if bytes.len() <= MAX_WHOLE_BODY {
-            match send(socket, labels.clone(), whole(head, bytes)).await {
+            match socket.send_with(whole(head, bytes), labels.clone(), options(patience)).await {
                 // The peer takes only smaller messages whole.
                 Err(SendError::TooLarge { .. }) => {}
                 sent => return sent.map(|receipt| Said { receipt, upload: None }),
@@ -71,7 +77,7 @@ pub(super) async fn begin(
         }
         length = Some((start.len() + bytes.len()) as u64);
     }
-    let writer = socket.begin_with(labels, OrderRequest::Unordered, length).await?;
+    let writer = socket.begin_with(labels, options(patience), length).await?;
     let receipt = writer.receipt().clone();
     Ok(Said { receipt, upload: Some(Box::pin(upload(writer, start, body))) })
 }

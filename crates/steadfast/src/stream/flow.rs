@@ -210,10 +210,16 @@ impl Flow {
     }
 
     /// What became of the message that is written.
-    pub(super) fn settle(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Dropped(DropReason::Refused) => self.fail(StreamError::Refused),
-            Outcome::Dropped(reason) => self.fail(StreamError::Dropped(reason)),
+    pub(super) fn settle(&self, concluded: Result<Outcome, DropReason>) {
+        match concluded {
+            Ok(Outcome::Dropped(DropReason::Refused)) => self.fail(StreamError::Refused),
+            Ok(Outcome::Dropped(DropReason::NoNetwork)) | Err(_) => {
+                let error = StreamError::Dropped(DropReason::NoNetwork);
+                self.fail(error.clone());
+                // The peer may never have heard of the stream, so nothing may ever come of it.
+                self.end(Err(error));
+            }
+            Ok(Outcome::Dropped(reason)) => self.fail(StreamError::Dropped(reason)),
             // That the conversation ended is told by the pump.
             _ => {}
         }

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use steadfast_session::{OrderRequest, SendError};
+use steadfast_session::{Patience, SendError, SendOptions};
 use steadfast_wire::Labels;
 use steadfast_wire::frame::EndReason;
 use tokio::sync::Notify;
@@ -114,7 +114,7 @@ impl Mux {
     /// Follows the message that one direction is written in.
     pub(super) fn watch(&self, flow: &Arc<Flow>, receipt: Receipt) {
         let flow = Arc::clone(flow);
-        self.socket.shared().spawn(async move { flow.settle(receipt.outcome().await) });
+        self.socket.shared().spawn(async move { flow.settle(receipt.concluded().await) });
     }
 
     /// Something was read: the window grows where there is room, and the peer is told what it may send.
@@ -171,7 +171,9 @@ impl Mux {
         };
         // Urgent whatever the stream is, under the same rule for networks.
         let labels = Labels::foreground().rule(labels.rule.clone());
-        let sent = self.socket.try_send_with(control.encode(), labels, OrderRequest::Unordered.into());
+        // The peer counts on it, whatever the failure timeout of such labels is.
+        let options = SendOptions::new().unordered().patience(Patience::Endless);
+        let sent = self.socket.try_send_with(control.encode(), labels, options);
         matches!(sent, Err(SendError::Full(_))).then_some(owed)
     }
 

@@ -1,10 +1,12 @@
 //! Byte streams over one conversation.
 
-use crate::common::{meet, pair, soon, talking};
+use crate::common::{cut, meet, pair, soon, talking};
 use bytes::Bytes;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 use steadfast::{
-    Endpoint, Labels, NetworkClass, OrderRequest, Rule, Selector, Stream, StreamError, Streams, Urgency,
+    DropReason, Endpoint, Labels, NetworkClass, OrderRequest, Rule, Selector, Stream, StreamError, Streams,
+    Urgency,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -348,4 +350,39 @@ async fn what_is_no_stream_is_passed_over() {
     let mut text = String::new();
     soon("a stream", accept(&at_b).await.read_to_string(&mut text)).await.unwrap();
     assert_eq!(text, "good");
+}
+
+#[tokio::test]
+async fn a_stream_keeps_to_the_failure_timeout_of_its_labels() {
+    let (_a, b, at_a, at_b) = streams().await;
+    let patient = Labels::foreground().small();
+    at_b.socket().set_failure_timeout(&patient, Some(Duration::from_secs(3600))).unwrap();
+    at_b.socket().set_failure_timeout(&Labels::foreground(), Some(Duration::from_millis(30))).unwrap();
+    let mut asked = Vec::new();
+    for labels in [patient, Labels::foreground()] {
+        let mut here = open(&at_a, labels).await;
+        here.write_all(b"?").await.unwrap();
+        let mut there = accept(&at_b).await;
+        assert_eq!(soon("a question", there.read_u8()).await.unwrap(), b'?');
+        asked.push((here, there));
+    }
+    let (mut hasty, mut hasty_there) = asked.pop().unwrap();
+    let (mut calm, mut calm_there) = asked.pop().unwrap();
+    cut(&b, at_a.socket()).await;
+    // Writing does not fail at once: a network may come in time.
+    calm_there.write_all(b"!").await.unwrap();
+    hasty_there.write_all(b"!").await.unwrap();
+    let error = refused(&mut hasty_there).await;
+    assert_eq!(
+        (error.kind(), reason(&error)),
+        (ErrorKind::TimedOut, &StreamError::Dropped(DropReason::NoNetwork))
+    );
+    let error = broken(&mut hasty_there).await;
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    drop(hasty_there);
+    b.revive().await.unwrap();
+    // What steers streams is under no such limit, though its labels are the same.
+    let error = broken(&mut hasty).await;
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    assert_eq!(soon("an answer", calm.read_u8()).await.unwrap(), b'!');
 }

@@ -4,6 +4,7 @@ mod bodies;
 mod endings;
 mod hostile;
 mod networks;
+mod patience;
 mod turns;
 
 use crate::common::{soon, talking};

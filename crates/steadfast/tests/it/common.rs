@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use steadfast::{Builder, Endpoint, Identity, MultiSocket, ScoutConfig};
+use steadfast::{Builder, Endpoint, Identity, Labels, MultiSocket, ScoutConfig};
 
 /// Nothing that works takes this long, on however slow a machine.
 const GUARD: Duration = Duration::from_secs(60);
@@ -78,5 +78,14 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Waits until no network leads to the peer.
+pub(crate) async fn cut(peer: &Endpoint, socket: &MultiSocket) {
+    let mut events = socket.events();
+    peer.quiesce().await;
+    while socket.has_network_for(&Labels::foreground()) {
+        soon("an event", events.next()).await.unwrap();
     }
 }

@@ -1,25 +1,16 @@
 //! When no network fits, with real sockets: the peer's endpoint is quiesced and revived, as a network that goes and comes;
 //! and between hosts of a lab.
 
-use crate::common::{local, meet, next, soon, talking};
+use crate::common::{cut, local, meet, next, soon, talking};
 use crate::world::{block_on, endpoint};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast::{
-    Deferred, DeferredError, DropReason, EndReason, Endpoint, Event, Identity, Labels, MultiSocket, Outcome,
-    Rule, Selector, SendError, SendOptions, SessionError, Submission,
+    Deferred, DeferredError, DropReason, EndReason, Event, Identity, Labels, MultiSocket, Outcome, Rule,
+    Selector, SendError, SendOptions, SessionError, Submission,
 };
 use steadfast_testbed::{Lab, isolated};
 use tokio::sync::mpsc;
-
-/// Waits until no network leads to the peer.
-async fn cut(peer: &Endpoint, socket: &MultiSocket) {
-    let mut events = socket.events();
-    peer.quiesce().await;
-    while socket.has_network_for(&Labels::foreground()) {
-        soon("an event", events.next()).await.unwrap();
-    }
-}
 
 async fn defer(socket: &MultiSocket, text: &'static str, labels: &Labels) -> Deferred {
     match soon("an answer", socket.send_or_defer(text, labels.clone())).await.unwrap() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use steadfast_session::SendError;
+use steadfast_session::{Patience, SendError};
 use steadfast_wire::Labels;
 use steadfast_wire::call::{Fault, Head};
 use tokio::sync::Notify;
@@ -104,7 +104,9 @@ impl Answer {
         };
         self.sending = true;
         let head = Head::Response { call: self.call };
-        let result = match say::begin(socket, self.labels.clone(), head, response.into_body()).await {
+        // Nobody here could be told that it found no network; whoever calls has a deadline.
+        let (labels, body) = (self.labels.clone(), response.into_body());
+        let result = match say::begin(socket, labels, head, body, Patience::Endless).await {
             Ok(said) => {
                 count(&self.board.counters.answered);
                 match said.upload {
