@@ -694,6 +694,10 @@ impl Endpoint {
             if !more {
                 self.ready.remove(&path);
             }
+        } else {
+            // It may have found just now that it has to wait for its pace, and nothing else may ever call.
+            let timeout = association.timeout(&self.cx).filter(|_| !association.is_empty());
+            self.arm(now, id, timeout);
         }
         bytes
     }

@@ -237,7 +237,7 @@ impl Shared {
     /// Runs the callbacks of a conversation for which a network fits, on a task of their own.
     pub(crate) fn run_thunks(self: &Arc<Self>, state: &Arc<SessionState>) {
         if state.waits.start() {
-            self.spawn_freely(Arc::clone(self).call_thunks(Arc::clone(state)));
+            let _ends_by_itself = self.spawn_freely(Arc::clone(self).call_thunks(Arc::clone(state)));
         }
     }
 

@@ -246,9 +246,9 @@ impl Shared {
         tasks.spawn_on(task, &self.runtime)
     }
 
-    /// Runs a task that ends by itself, even if the endpoint ends before: what it calls is the application's.
-    pub(crate) fn spawn_freely(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.runtime.spawn(task));
+    /// Runs a task that holds nothing of the system and ends by itself: it outlasts the endpoint's being quiesced.
+    pub(crate) fn spawn_freely(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime.spawn(task).abort_handle()
     }
 
     /// Stops every task that [`Shared::spawn`] started, and waits until they are gone.

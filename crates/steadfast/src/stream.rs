@@ -91,7 +91,7 @@ impl Streams {
     /// Carries streams over a conversation from now on.
     pub fn new(socket: MultiSocket) -> Self {
         let mux = Arc::new(Mux::new(socket));
-        let pump = mux.socket.shared().spawn(mux::run(Arc::clone(&mux)));
+        let pump = mux.socket.shared().spawn_freely(mux::run(Arc::clone(&mux)));
         Self { shared: Arc::new(Shared { mux, pump }) }
     }
 

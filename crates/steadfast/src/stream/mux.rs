@@ -114,7 +114,8 @@ impl Mux {
     /// Follows the message that one direction is written in.
     pub(super) fn watch(&self, flow: &Arc<Flow>, receipt: Receipt) {
         let flow = Arc::clone(flow);
-        self.socket.shared().spawn(async move { flow.settle(receipt.concluded().await) });
+        let _ends_with_its_message =
+            self.socket.shared().spawn_freely(async move { flow.settle(receipt.concluded().await) });
     }
 
     /// Something was read: the window grows where there is room, and the peer is told what it may send.

@@ -354,7 +354,7 @@ async fn what_is_no_stream_is_passed_over() {
 
 #[tokio::test]
 async fn a_stream_keeps_to_the_failure_timeout_of_its_labels() {
-    let (_a, b, at_a, at_b) = streams().await;
+    let (a, _b, at_a, at_b) = streams().await;
     let patient = Labels::foreground().small();
     at_b.socket().set_failure_timeout(&patient, Some(Duration::from_secs(3600))).unwrap();
     at_b.socket().set_failure_timeout(&Labels::foreground(), Some(Duration::from_millis(30))).unwrap();
@@ -368,7 +368,7 @@ async fn a_stream_keeps_to_the_failure_timeout_of_its_labels() {
     }
     let (mut hasty, mut hasty_there) = asked.pop().unwrap();
     let (mut calm, mut calm_there) = asked.pop().unwrap();
-    cut(&b, at_a.socket()).await;
+    cut(&a, at_b.socket()).await;
     // Writing does not fail at once: a network may come in time.
     calm_there.write_all(b"!").await.unwrap();
     hasty_there.write_all(b"!").await.unwrap();
@@ -380,7 +380,7 @@ async fn a_stream_keeps_to_the_failure_timeout_of_its_labels() {
     let error = broken(&mut hasty_there).await;
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     drop(hasty_there);
-    b.revive().await.unwrap();
+    a.revive().await.unwrap();
     // What steers streams is under no such limit, though its labels are the same.
     let error = broken(&mut hasty).await;
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
