@@ -1,5 +1,7 @@
 //! The simulator's tests: scenarios, the swarm, the fuzz targets.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod bounds;
 mod closing;
 mod credit;
