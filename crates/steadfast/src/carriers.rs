@@ -1,11 +1,14 @@
-//! The carriers of all paths: a task for each that reads, and whoever has something to say writes.
+//! The carriers of all paths: a task for each that reads, and whoever has something to say writes. Who waits for a message
+//! reads, too ([`Guest`]), so that it goes from the kernel to the application without a detour.
 
 use crate::lock;
 use crate::shared::{Inner, Shared};
+use crate::state::SessionState;
 use bytes::BytesMut;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
@@ -46,11 +49,40 @@ enum Slot {
 pub(crate) struct Link {
     path: PathNumber,
     socket: Arc<TcpStream>,
+    intake: Mutex<Intake>,
     output: Mutex<Output>,
+    /// There is a [`Guest`].
+    visited: AtomicBool,
     /// The task has to look at `output`, or at `soon`.
     kick: Notify,
     /// Whether something is to be said once others had time to add to it: [`NOTHING`], [`SOON`], or [`READING`].
     soon: AtomicU8,
+}
+
+/// What has arrived.
+#[derive(Debug, Default)]
+struct Intake {
+    /// Not with the core yet: the beginning of a frame, or what a turn left.
+    input: BytesMut,
+    /// Nothing more comes.
+    over: bool,
+}
+
+/// What a turn of reading brought.
+struct Taken {
+    /// Something arrived.
+    any: bool,
+    /// The core has not taken all of it.
+    more: bool,
+    /// The paths that have something to say to that.
+    ready: Vec<PathNumber>,
+}
+
+/// Somebody who waits for a message, and meanwhile reads a carrier beside its task: the one by which the last message came.
+///
+/// The task goes on as if there were none, so that nothing depends on when, or whether, the waiting future is polled.
+pub(crate) struct Guest {
+    link: Arc<Link>,
 }
 
 #[derive(Debug)]
@@ -260,7 +292,6 @@ impl Shared {
 
     /// Reads a carrier until it ends, and writes when its socket takes bytes again.
     async fn run_link(self: Arc<Self>, link: Arc<Link>) {
-        let mut input = BytesMut::new();
         while let Some(waits) = link.waits() {
             if waits == Waits::Turn {
                 tokio::task::yield_now().await;
@@ -271,29 +302,8 @@ impl Shared {
                     if readable.is_err() {
                         break;
                     }
-                    // Whoever left something to the task did so before the read, and is not to be forgotten over it.
-                    let due = link.soon.swap(READING, Ordering::AcqRel) == SOON;
-                    let goes_on = self.read(&link, &mut input);
-                    let (mut more, mut ready) = self.hand_over(&link, &mut input);
-                    while more {
-                        self.flush_paths(ready);
-                        tokio::task::yield_now().await;
-                        (more, ready) = self.hand_over(&link, &mut input);
-                    }
-                    // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
-                    // lets the future of `block_on` run too.
-                    tokio::task::yield_now().await;
-                    let soon = link.soon.swap(NOTHING, Ordering::AcqRel) == SOON;
-                    if (soon || due) && !ready.contains(&link.path) {
-                        ready.push(link.path);
-                    }
-                    self.flush_paths(ready);
-                    if !goes_on {
+                    if !self.attend(&link).await {
                         break;
-                    }
-                    if input.is_empty() {
-                        // An idle carrier holds nothing, and what was read belongs to those who read it.
-                        input = BytesMut::new();
                     }
                 }
                 writable = link.socket.writable(), if waits == Waits::Socket => {
@@ -303,8 +313,8 @@ impl Shared {
                     self.resume(&link);
                 }
                 () = link.kick.notified() => {
-                    if link.soon.swap(NOTHING, Ordering::AcqRel) == SOON {
-                        self.flush_paths(vec![link.path]);
+                    if !self.attend(&link).await {
+                        break;
                     }
                 }
             }
@@ -313,6 +323,51 @@ impl Shared {
         let ours = self.carriers.open(link.path).is_some_and(|open| Arc::ptr_eq(&open, &link));
         if ours && !link.is_closing() {
             self.lost(link.path);
+        }
+    }
+
+    /// Takes in what has arrived and says what there is to say about it, or was left to this task: whether the carrier
+    /// goes on.
+    async fn attend(self: &Arc<Self>, link: &Arc<Link>) -> bool {
+        // Whoever left something to the task did so before the read, and is not to be forgotten over it.
+        let due = link.soon.swap(READING, Ordering::AcqRel) == SOON;
+        let mut taken = self.take_in(link);
+        if taken.more {
+            link.kick.notify_one();
+        }
+        let says = |due| due && self.peek(|inner, now| inner.core.has_output(now, link.path));
+        if taken.any || says(due) {
+            // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
+            // lets the future of `block_on` run too.
+            tokio::task::yield_now().await;
+        }
+        let soon = link.soon.swap(NOTHING, Ordering::AcqRel) == SOON;
+        if (soon || due) && !taken.ready.contains(&link.path) {
+            taken.ready.push(link.path);
+        }
+        self.flush_paths(taken.ready);
+        !lock(&link.intake).over
+    }
+
+    /// Waits for something to arrive for a conversation, together with the carrier's task, and takes it in. `None` if
+    /// somebody else does so already, or it is not known where to wait.
+    pub(crate) fn visit(state: &SessionState) -> Option<Guest> {
+        let link = state.usual()?;
+        if lock(&link.intake).over || link.visited.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(Guest { link })
+    }
+
+    /// As the carrier's task does, which is left to say what follows from it: the guest often answers at once.
+    pub(crate) fn take_in_as_guest(self: &Arc<Self>, guest: &Guest) {
+        let link = &guest.link;
+        let taken = self.take_in(link);
+        if taken.more {
+            link.kick.notify_one();
+        }
+        for path in taken.ready {
+            self.flush_path_soon(path);
         }
     }
 
@@ -329,12 +384,25 @@ impl Shared {
         self.call(|_, _| ());
     }
 
-    /// Gives what was read to the core: whether it has more to take, and the paths that have something to say to that.
-    fn hand_over(self: &Arc<Self>, link: &Link, input: &mut BytesMut) -> (bool, Vec<PathNumber>) {
-        if input.is_empty() {
-            return (false, Vec::new());
+    /// Reads and gives what was read to the core, a turn's worth of both.
+    fn take_in(self: &Arc<Self>, link: &Arc<Link>) -> Taken {
+        let mut intake = lock(&link.intake);
+        let Intake { input, over } = &mut *intake;
+        let before = input.len();
+        if before < READ_TURN && !*over {
+            *over = !self.read(link, input);
         }
-        self.call_and_hold(|inner, now| inner.core.handle_data(now, link.path, input))
+        let any = input.len() > before;
+        if input.is_empty() {
+            return Taken { any, more: false, ready: Vec::new() };
+        }
+        let (more, ready) =
+            self.call_and_hold(Some(link), |inner, now| inner.core.handle_data(now, link.path, input));
+        if input.is_empty() {
+            // An idle carrier holds nothing, and what was read belongs to those who read it.
+            *input = BytesMut::new();
+        }
+        Taken { any, more, ready }
     }
 
     /// One turn of reading: whether the carrier goes on.
@@ -398,6 +466,8 @@ impl Link {
                 waits: Waits::Nothing,
                 tuned: Wall::now(),
             }),
+            intake: Mutex::default(),
+            visited: AtomicBool::new(false),
             kick: Notify::new(),
             soon: AtomicU8::new(NOTHING),
         }
@@ -411,5 +481,18 @@ impl Link {
 
     fn is_closing(&self) -> bool {
         lock(&self.output).closing
+    }
+}
+
+impl Guest {
+    /// Waits until there is something to read, or nothing more will come.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.link.socket.readable().await
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.link.visited.store(false, Ordering::Release);
     }
 }

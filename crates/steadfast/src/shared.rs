@@ -3,7 +3,7 @@
 //! Lock order: a carrier, then the core, then a conversation's state or a queue of events. No lock is held across an
 //! await, and none but a carrier's while the kernel is called.
 
-use crate::carriers::Carriers;
+use crate::carriers::{Carriers, Link};
 use crate::clock::Clock;
 use crate::events::{Hub, Wanted};
 use crate::lock;
@@ -118,9 +118,11 @@ impl Shared {
     }
 
     /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns also the paths that have something
-    /// to say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs.
+    /// to say, for [`Shared::flush_paths`] after those who were woken had a turn to add theirs. `from` is the carrier that
+    /// gave the cause.
     pub(crate) fn call_and_hold<R>(
         self: &Arc<Self>,
+        from: Option<&Arc<Link>>,
         f: impl FnOnce(&mut Inner, Instant) -> R,
     ) -> (R, Vec<PathNumber>) {
         let mut effects = Effects::default();
@@ -133,6 +135,11 @@ impl Shared {
         // A program may end as soon as it hears that its conversation did: our last word has to be out by then.
         let urgent = effects.wakes.iter().any(|wake| matches!(wake, Wake::All(_)));
         let ready = if urgent { Vec::new() } else { std::mem::take(&mut effects.ready) };
+        for wake in &effects.wakes {
+            if let (Wake::Readable(state), Some(link)) = (wake, from) {
+                state.set_usual(link);
+            }
+        }
         self.carry_out(effects);
         (result, ready)
     }
@@ -140,7 +147,7 @@ impl Shared {
     /// Calls into the core as [`Shared::call`] does, but leaves the writing to the carriers' tasks: whoever takes a
     /// message often answers at once, and the acknowledgement goes with the answer.
     pub(crate) fn call_and_leave<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
-        let (result, ready) = self.call_and_hold(f);
+        let (result, ready) = self.call_and_hold(None, f);
         for path in ready {
             self.flush_path_soon(path);
         }

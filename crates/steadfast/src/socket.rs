@@ -11,6 +11,7 @@ use crate::state::SessionState;
 use crate::writer::MessageWriter;
 use bytes::Bytes;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use steadfast_session::{
@@ -367,13 +368,40 @@ impl MultiSocket {
     ///
     /// Cancel safe: a future that is dropped before it returned has taken nothing.
     pub async fn recv(&self) -> Result<Option<Message>, SessionError> {
-        wait_until(&self.state().readable, || match self.look() {
-            Ok(Look::Message(message)) => Some(Ok(Some(message))),
-            Ok(Look::Finished) => Some(Ok(None)),
-            Ok(Look::Nothing) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .await
+        let (shared, state) = (self.shared(), self.state());
+        loop {
+            let arrived = {
+                let mut readable = pin!(state.readable.notified());
+                // Enlisted before looking: a message between the two is not missed.
+                readable.as_mut().enable();
+                match self.look()? {
+                    Look::Message(message) => return Ok(Some(message)),
+                    Look::Finished => return Ok(None),
+                    Look::Nothing => {}
+                }
+                if let Some(guest) = Shared::visit(state) {
+                    tokio::select! {
+                        biased;
+                        arrived = guest.readable() => if arrived.is_ok() {
+                            Some(guest)
+                        } else {
+                            // The runtime ends.
+                            readable.await;
+                            None
+                        },
+                        () = &mut readable => None,
+                    }
+                } else {
+                    readable.await;
+                    None
+                }
+            };
+            // No longer enlisted, so that it does not wake itself.
+            if let Some(guest) = arrived {
+                shared.take_in_as_guest(&guest);
+            }
+            tokio::task::consume_budget().await;
+        }
     }
 
     /// Takes the next message if there is one; does not wait. `None` also once the peer has finished.

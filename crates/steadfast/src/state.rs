@@ -1,11 +1,12 @@
 //! What the library knows of one conversation beside the core: who waits for what, and how it ended.
 
+use crate::carriers::Link;
 use crate::deferred::Waits;
 use crate::error::SessionError;
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use steadfast_session::{Event, Outcome, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, MessageId, SessionId};
@@ -16,6 +17,8 @@ pub(crate) struct SessionState {
     pub(crate) id: SessionId,
     pub(crate) peer: Fingerprint,
     status: Mutex<Status>,
+    /// By which carrier the last message came.
+    usual: Mutex<Weak<Link>>,
     pub(crate) readable: Notify,
     pub(crate) writable: Notify,
     /// Opened, ended, refused, parked, resumed.
@@ -82,10 +85,22 @@ impl SessionState {
             id,
             peer,
             status: Mutex::new(Status { opened, ..Status::default() }),
+            usual: Mutex::new(Weak::new()),
             readable: Notify::new(),
             writable: Notify::new(),
             changed: Notify::new(),
             waits: Waits::default(),
+        }
+    }
+
+    pub(crate) fn usual(&self) -> Option<Arc<Link>> {
+        lock(&self.usual).upgrade()
+    }
+
+    pub(crate) fn set_usual(&self, link: &Arc<Link>) {
+        let mut usual = lock(&self.usual);
+        if !std::ptr::eq(usual.as_ptr(), Arc::as_ptr(link)) {
+            *usual = Arc::downgrade(link);
         }
     }
 

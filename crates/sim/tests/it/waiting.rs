@@ -43,8 +43,8 @@ fn suitable(pair: &Pair) -> usize {
     pair.count(A, |event| matches!(event, Event::Suitable { .. }))
 }
 
-fn expired(reason: DropReason) -> Option<Outcome> {
-    Some(Outcome::Dropped(reason))
+fn dropped(reason: DropReason) -> Outcome {
+    Outcome::Dropped(reason)
 }
 
 // ----- the failure timeout -------------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ fn what_was_accepted_and_loses_its_network_before_it_left_is_surely_dropped() {
         pair.outcome(A, first).is_some() && pair.outcome(A, second).is_some()
     });
     assert_eq!(pair.world.now.since(gone).as_secs(), 5);
-    assert_eq!(pair.outcome(A, second), expired(DropReason::NoNetwork));
-    assert_eq!(pair.outcome(A, dependent), expired(DropReason::Dependency));
+    assert_eq!(pair.outcome(A, second), Some(dropped(DropReason::NoNetwork)));
+    assert_eq!(pair.outcome(A, dependent), Some(dropped(DropReason::Dependency)));
     // Part of the first one may have been at the peer, which was asked over the other network.
-    assert_eq!(pair.outcome(A, first), expired(DropReason::NoNetwork));
+    assert_eq!(pair.outcome(A, first), Some(dropped(DropReason::NoNetwork)));
     let last = pair.say(A, "last");
     pair.until_delivered(A, &[last]);
     assert_eq!(pair.texts(B), ["last"]);
@@ -174,7 +174,7 @@ fn of_what_may_have_arrived_the_receiver_has_the_last_word() {
     pair.hole(A, 0, false, false);
     pair.set_up(A, 0, true);
     pair.until("it is known", |pair| pair.outcome(A, id).is_some());
-    assert_eq!(pair.outcome(A, id), expired(DropReason::NoNetwork));
+    assert_eq!(pair.outcome(A, id), Some(dropped(DropReason::NoNetwork)));
     pair.take(B);
     assert_eq!(pair.texts(B), ["arrives"]);
 }
@@ -188,7 +188,7 @@ fn a_stream_without_a_network_is_given_up() {
     pair.run(SECOND);
     pair.set_up(A, 1, false);
     pair.until("it is given up", |pair| pair.outcome(A, stream).is_some());
-    assert_eq!(pair.outcome(A, stream), expired(DropReason::NoNetwork));
+    assert_eq!(pair.outcome(A, stream), Some(dropped(DropReason::NoNetwork)));
     pair.run(SECOND);
     assert_eq!(pair.streams[B][&stream.0].1, Some(false), "its reader is told");
 }
@@ -304,9 +304,9 @@ fn what_expires_before_it_left_is_dropped_with_its_declared_dependents() {
     assert_eq!((pair.outcome(A, first), pair.outcome(A, next)), (None, None), "it waits in the order");
     pair.until_delivered(A, &[next]);
     assert_eq!(pair.world.now.since(start).as_secs(), 2);
-    assert_eq!(pair.outcome(A, first), expired(DropReason::Expired));
-    assert_eq!(pair.outcome(A, child), expired(DropReason::Dependency));
-    assert_eq!(pair.outcome(A, grandchild), expired(DropReason::Dependency));
+    assert_eq!(pair.outcome(A, first), Some(dropped(DropReason::Expired)));
+    assert_eq!(pair.outcome(A, child), Some(dropped(DropReason::Dependency)));
+    assert_eq!(pair.outcome(A, grandchild), Some(dropped(DropReason::Dependency)));
     pair.set_up(A, 1, true);
     pair.run(10 * SECOND);
     assert_eq!(pair.texts(B), ["next"]);
@@ -342,7 +342,7 @@ fn an_untaken_message_expires_at_the_receiver_though_nothing_gets_through() {
     pair.hole(A, 0, false, false);
     pair.until_delivered(A, &[late]);
     pair.until("it is known", |pair| pair.outcome(A, id).is_some());
-    assert_eq!(pair.outcome(A, id), expired(DropReason::Expired));
+    assert_eq!(pair.outcome(A, id), Some(dropped(DropReason::Expired)));
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn a_message_that_is_half_sent_expires_by_request() {
     let labels = Labels::background();
     let id = pair.on(A, |core, now, s| core.send(now, s, labels, short(), pattern(1, 1_000_000))).unwrap();
     pair.until("it expired", |pair| pair.outcome(A, id).is_some());
-    assert_eq!(pair.outcome(A, id), expired(DropReason::Expired));
+    assert_eq!(pair.outcome(A, id), Some(dropped(DropReason::Expired)));
     let sent = pair.world.nodes[A].core.stats().bytes_sent;
     assert!(sent > 10_000 && sent < 500_000, "{sent} bytes of it were sent");
     let next = pair.say(A, "next");
@@ -389,5 +389,5 @@ fn lifetimes_survive_a_restart_and_count_anew() {
     // An earlier process may have sent it, so the receiver has the last word.
     pair.set_up(A, 0, true);
     pair.until("it is known", |pair| pair.outcome(A, id).is_some());
-    assert_eq!(pair.outcome(A, id), expired(DropReason::Expired));
+    assert_eq!(pair.outcome(A, id), Some(dropped(DropReason::Expired)));
 }

@@ -94,6 +94,28 @@ async fn a_dropped_send_has_sent_nothing_and_a_dropped_recv_loses_nothing() {
 }
 
 /// Polls once and then drops.
+#[tokio::test]
+async fn who_waits_for_a_message_and_is_not_polled_holds_up_nobody() {
+    let (a, b, at_a, at_b) = talking().await;
+    let second_at_a = a.connect(b.contact().as_str()).await.unwrap();
+    let second_at_b = soon("accept", b.accept()).await.unwrap();
+    // From now on it is known by which carrier the first conversation's messages come.
+    at_a.send("first", Labels::foreground()).await.unwrap();
+    assert_eq!(next(&at_b).await.unwrap(), "first");
+    let waiting = at_b.recv();
+    let mut waiting = pin!(waiting);
+    assert!(poll_once(waiting.as_mut()).await.is_none());
+    for number in 0..100_u32 {
+        let receipt = second_at_a.send(number.to_be_bytes().to_vec(), Labels::foreground()).await.unwrap();
+        assert_eq!(next(&second_at_b).await.unwrap(), number.to_be_bytes().to_vec());
+        assert_eq!(soon("outcome", receipt.outcome()).await, Outcome::Delivered);
+    }
+    let receipt = at_a.send("second", Labels::foreground()).await.unwrap();
+    soon("ack", receipt.acked()).await.unwrap();
+    let message = soon("recv", waiting).await.unwrap().unwrap();
+    assert_eq!(message.payload().unwrap(), "second");
+}
+
 async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| {
         Poll::Ready(match future.as_mut().poll(context) {
