@@ -7,7 +7,7 @@ use super::{File, Finding};
 pub(super) const PATH: &str = "xtask/tidy.toml";
 
 /// How many exceptions there are. Lower it with each one that goes; raising it is a decision to defend in a review.
-pub(super) const AT_MOST: usize = 1;
+pub(super) const AT_MOST: usize = 0;
 
 /// Lengths that are allowed, by `path` or `path::function`.
 pub(super) struct Exceptions {

@@ -8,7 +8,8 @@ use crate::common::{Home, Run};
 fn an_unknown_key_is_refused_with_its_line() {
     let home = Home::new();
     home.write("config.toml", "port = 1\n\n[network.wlan0]\n");
-    let parts = ["config.toml, line 3", "`network`", "`hosts`, `networks`, `port`, `tunnel`"];
+    let parts =
+        ["config.toml, line 3", "`network`", "`hosts`, `networks`, `never-connect`, `port`, `tunnel`"];
     let run = home.run(&["networks", "--json"]).failed(2, &parts);
     assert_eq!(run.objects().len(), 1);
     assert_eq!(run.object()["exit"], 2);
