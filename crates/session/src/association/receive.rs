@@ -62,6 +62,7 @@ impl Association {
         if !was_up {
             self.claim_parked(cx);
         }
+        self.rescue_all();
         self.routes_changed();
         self.review_all(cx, now);
         Ok(())

@@ -24,20 +24,33 @@ impl Association {
         if path.ping.is_none() {
             path.ping_due = true;
         }
-        let remote = path.remote_number;
         cx.stats.suspicions += 1;
         if let Some(path) = self.paths.get(&number) {
             cx.event(Event::PathSuspect(self.info(cx, path)));
         }
-        if self.paths.values().any(Path::is_good) {
-            if ask && self.notices.len() < MAX_NOTICES {
-                self.notices.push_back(Frame::Check { path: remote });
-            }
-            let urgent: Vec<bool> =
-                self.paths[&number].flights.iter().map(|f| self.is_urgent(&f.cargo)).collect();
-            self.move_flights(number, |index| urgent[index]);
-        }
+        self.rescue(number, ask);
         self.routes_changed();
+    }
+
+    /// Says again what is urgent and in flight on a suspect path, where that can go another way.
+    fn rescue(&mut self, number: PathNumber, ask: bool) {
+        if !self.paths.values().any(Path::is_good) {
+            return;
+        }
+        let Some(path) = self.paths.get(&number) else { return };
+        if ask && self.notices.len() < MAX_NOTICES {
+            self.notices.push_back(Frame::Check { path: path.remote_number });
+        }
+        let urgent: Vec<bool> = path.flights.iter().map(|flight| self.is_urgent(&flight.cargo)).collect();
+        self.move_flights(number, |index| urgent[index]);
+    }
+
+    /// A path became good, perhaps the first while others are suspect.
+    pub(super) fn rescue_all(&mut self) {
+        let suspect = |path: &&Path| path.is_up() && path.suspect.is_some();
+        for number in self.paths.values().filter(suspect).map(|path| path.number).collect::<Vec<_>>() {
+            self.rescue(number, true);
+        }
     }
 
     fn is_urgent(&self, cargo: &Cargo) -> bool {
@@ -86,6 +99,7 @@ impl Association {
             cx.stats.recoveries += 1;
             let path = &self.paths[&number];
             cx.event(Event::PathRecovered(self.info(cx, path)));
+            self.rescue_all();
             self.routes_changed();
         }
     }

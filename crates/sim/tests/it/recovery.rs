@@ -209,6 +209,22 @@ fn a_false_alarm_costs_bytes_and_no_path() {
 }
 
 #[test]
+fn a_network_that_appears_takes_what_is_stuck_on_a_suspect_path() {
+    let mut pair = pair(52);
+    pair.set_up(A, OTHER, false);
+    pair.until("the other path is gone", |pair| pair.world.nodes[A].core.paths().len() == 1);
+    pair.hole(A, BEST, true, true);
+    let cut = pair.world.now;
+    let id = pair.say(A, "stuck");
+    pair.until("the path is in doubt", |pair| suspected(pair, A, BEST).is_some());
+    // There was nowhere else to go.
+    pair.set_up(A, OTHER, true);
+    pair.until_delivered(A, &[id]);
+    assert!(pair.world.now.since(cut) < Config::default().down_after, "before the path is given up");
+    assert_eq!(pair.parked(A) + pair.parked(B), 0, "a path was always there");
+}
+
+#[test]
 fn a_slower_path_is_no_dead_path() {
     let mut pair = pair(51);
     // The round trip of the better network grows at once to many times what it was.
