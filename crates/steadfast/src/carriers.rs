@@ -6,10 +6,11 @@ use crate::shared::{Inner, Shared};
 use crate::state::SessionState;
 use bytes::BytesMut;
 use std::collections::BTreeMap;
-use std::io;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
@@ -82,7 +83,8 @@ struct Taken {
 ///
 /// The task goes on as if there were none, so that nothing depends on when, or whether, the waiting future is polled.
 pub(crate) struct Guest {
-    link: Arc<Link>,
+    /// Weak: who only waits keeps no descriptor open.
+    link: Weak<Link>,
 }
 
 #[derive(Debug)]
@@ -346,7 +348,8 @@ impl Shared {
             taken.ready.push(link.path);
         }
         self.flush_paths(taken.ready);
-        !lock(&link.intake).over
+        // What arrived before the end is the core's first.
+        taken.more || !lock(&link.intake).over
     }
 
     /// Waits for something to arrive for a conversation, together with the carrier's task, and takes it in. `None` if
@@ -356,14 +359,14 @@ impl Shared {
         if lock(&link.intake).over || link.visited.swap(true, Ordering::AcqRel) {
             return None;
         }
-        Some(Guest { link })
+        Some(Guest { link: Arc::downgrade(&link) })
     }
 
     /// As the carrier's task does, which is left to say what follows from it: the guest often answers at once.
     pub(crate) fn take_in_as_guest(self: &Arc<Self>, guest: &Guest) {
-        let link = &guest.link;
-        let taken = self.take_in(link);
-        if taken.more {
+        let Some(link) = guest.link.upgrade() else { return };
+        let taken = self.take_in(&link);
+        if taken.more || lock(&link.intake).over {
             link.kick.notify_one();
         }
         for path in taken.ready {
@@ -485,14 +488,20 @@ impl Link {
 }
 
 impl Guest {
-    /// Waits until there is something to read, or nothing more will come.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.link.socket.readable().await
+    /// Waits until there is something to read, or nothing more will come. `false` if the carrier is gone.
+    pub(crate) async fn readable(&self) -> bool {
+        poll_fn(|context| match self.link.upgrade() {
+            Some(link) => link.socket.poll_read_ready(context).map(|ready| ready.is_ok()),
+            None => Poll::Ready(false),
+        })
+        .await
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.link.visited.store(false, Ordering::Release);
+        if let Some(link) = self.link.upgrade() {
+            link.visited.store(false, Ordering::Release);
+        }
     }
 }

@@ -382,10 +382,9 @@ impl MultiSocket {
                 if let Some(guest) = Shared::visit(state) {
                     tokio::select! {
                         biased;
-                        arrived = guest.readable() => if arrived.is_ok() {
+                        arrived = guest.readable() => if arrived {
                             Some(guest)
                         } else {
-                            // The runtime ends.
                             readable.await;
                             None
                         },

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use steadfast::{Endpoint, Identity, Labels, MultiSocket, SessionId, Stats};
+use steadfast::{Endpoint, Identity, Labels, MultiSocket, SessionError, SessionId, Stats};
 use steadfast_net::carrier::{ReadState, Side, WriteState};
 use steadfast_net::{Carrier, ConnectOptions, Expect, Tls, connect, handshake};
 use steadfast_testbed::isolated;
@@ -314,6 +314,29 @@ async fn an_older_state_is_a_rollback() {
         .await;
     assert_eq!(ended, EndReason::RolledBack);
     assert_eq!(scene.victim.stats().rolled_back, 1);
+    scene.friend_is_served().await;
+}
+
+#[tokio::test]
+async fn what_arrives_together_with_the_end_is_taken() {
+    const COUNT: u64 = 3000;
+    let scene = Scene::new().await;
+    let mut enemy = scene.infiltrate().await;
+    enemy.say(&[open(5)]).await;
+    enemy.hears(|frame| matches!(frame, Frame::Accept { .. }).then_some(())).await;
+    let conversation = soon("accept", scene.victim.accept()).await.unwrap();
+    // One burst without a pause, so that a turn of reading has the end in it.
+    let mut last: Vec<Frame> = (1..=COUNT).map(|id| data(5, id, Bytes::from_static(b"last words"))).collect();
+    last.push(Frame::End { session: SessionId(5), reason: EndReason::Aborted, common: MessageId(0) });
+    enemy.say(&last).await;
+    enemy.carrier.try_close().unwrap();
+    // Its last word is the last of all that.
+    let ended = loop {
+        if let Err(error) = soon("a message or the end", conversation.recv()).await {
+            break error;
+        }
+    };
+    assert!(matches!(ended, SessionError::Ended { reason: EndReason::Aborted, .. }), "{ended}");
     scene.friend_is_served().await;
 }
 
