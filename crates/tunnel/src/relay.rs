@@ -1,12 +1,13 @@
 //! Bytes both ways between a TCP connection and a stream, each direction until its end.
 
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger};
 use steadfast::{StreamReader, StreamWriter};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use crate::event::Connection;
@@ -72,6 +73,15 @@ pub(crate) async fn relay(
     Ok(())
 }
 
+/// Waits until a connection is reset: who reads and writes nothing would not see it.
+async fn reset(tcp: &TcpStream) -> Broken {
+    match tcp.ready(Interest::ERROR).await.and_then(|_| tcp.take_error()) {
+        Ok(Some(error)) | Err(error) => Broken::Local(error),
+        // Whoever reads or writes after all was told.
+        Ok(None) => pending().await,
+    }
+}
+
 async fn both(
     tcp: &mut TcpStream,
     (mut read, mut write): (StreamReader, StreamWriter),
@@ -85,7 +95,11 @@ async fn both(
             match tcp_read.read(&mut buffer).await.map_err(Broken::Local)? {
                 0 => return write.shutdown().await.map_err(Broken::Stream),
                 length => {
-                    write.write_all(&buffer[..length]).await.map_err(Broken::Stream)?;
+                    tokio::select! {
+                        biased;
+                        written = write.write_all(&buffer[..length]) => written.map_err(Broken::Stream)?,
+                        broken = reset(tcp_read.as_ref()) => return Err(broken),
+                    }
                     connection.count(side == Side::Client, length as u64);
                 }
             }
@@ -99,7 +113,12 @@ async fn both(
         }
         let mut buffer = vec![0; PIECE];
         loop {
-            match read.read(&mut buffer).await.map_err(Broken::Stream)? {
+            let length = tokio::select! {
+                biased;
+                length = read.read(&mut buffer) => length.map_err(Broken::Stream)?,
+                broken = reset(tcp_write.as_ref()) => return Err(broken),
+            };
+            match length {
                 0 => return tcp_write.shutdown().await.map_err(Broken::Local),
                 length => {
                     tcp_write.write_all(&buffer[..length]).await.map_err(Broken::Local)?;
