@@ -447,6 +447,7 @@ impl Outbound {
         message.pending.clear();
         let untouched = message.is_untouched();
         self.unwatch(id);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         if cx
@@ -845,6 +846,7 @@ impl Outbound {
 
     fn settle_delivered(&mut self, cx: &mut Context, id: u64) {
         self.report(cx, id, Outcome::Delivered);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         self.resets.remove(&id);
@@ -867,6 +869,7 @@ impl Outbound {
         message.phase = Phase::Known;
         message.pending.clear();
         self.unwatch(id);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         self.relabels.remove(&id);

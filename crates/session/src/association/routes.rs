@@ -31,6 +31,8 @@ impl Association {
             session.out.set_routable(now, message, routable);
         }
         session.deferrals.paths_changed();
+        // What waits for room may be better told that no network fits.
+        session.out.try_again(cx);
         if suits {
             cx.event(Event::Suitable { session: id });
         }

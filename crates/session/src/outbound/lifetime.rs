@@ -44,6 +44,20 @@ impl Message {
 }
 
 impl Outbound {
+    /// Whoever waits for room is to look again: what it waits to say may have no network now, or no message any more.
+    pub(crate) fn try_again(&mut self, cx: &mut Context) {
+        if core::mem::take(&mut self.refused).contains(&true) {
+            cx.event(Event::Writable { session: self.session });
+        }
+    }
+
+    /// A message has been dropped: if it was still being written, its writer waits for nothing.
+    pub(super) fn release_writer(&mut self, cx: &mut Context, id: u64) {
+        if self.messages.get(&id).is_some_and(|m| m.length.is_none()) {
+            self.try_again(cx);
+        }
+    }
+
     /// When the wait of a message is over.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
