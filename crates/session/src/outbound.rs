@@ -125,8 +125,6 @@ pub(crate) struct Outbound {
     impatient: BTreeSet<u64>,
     /// Messages that are to go out once more, and on which path.
     pub(crate) copies: BTreeMap<u64, PathNumber>,
-    /// Whether a message ever had a network rule.
-    ruled: bool,
     pub(crate) resets: BTreeSet<u64>,
     pub(crate) relabels: BTreeSet<u64>,
     /// Background messages below this id are awaited by foreground.
@@ -166,7 +164,6 @@ impl Outbound {
             deadlines: BTreeSet::new(),
             impatient: BTreeSet::new(),
             copies: BTreeMap::new(),
-            ruled: false,
             resets: BTreeSet::new(),
             relabels: BTreeSet::new(),
             raised_below: 0,
@@ -293,7 +290,6 @@ impl Outbound {
 
     fn insert(&mut self, id: u64, head: Head, payload: Option<Bytes>, limits: Limits, held: bool) {
         let labels = head.labels.clone();
-        self.ruled |= !labels.rule.is_empty();
         let class = labels.urgency.index();
         let mut message = Message {
             head,
@@ -503,7 +499,6 @@ impl Outbound {
             return Ok(false);
         };
         let urgent = labels.urgency == Urgency::Foreground;
-        self.ruled |= !labels.rule.is_empty();
         message.labels = labels;
         // Nothing is said of a message that a restart might take back.
         if !message.held {
@@ -515,11 +510,6 @@ impl Outbound {
         }
         self.enqueue(id.0);
         Ok(true)
-    }
-
-    /// Whether a message ever had a network rule.
-    pub(crate) const fn is_ruled(&self) -> bool {
-        self.ruled
     }
 
     /// The message's labels as the peer is to be told.

@@ -313,6 +313,7 @@ impl Association {
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
             let bytes = sheet.out.len() - before;
             path.fly(now, cargo, bytes, bulk);
+            path.carries(&rule);
             if background {
                 self.turn = id;
             } else {

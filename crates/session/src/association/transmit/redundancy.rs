@@ -134,9 +134,10 @@ impl Association {
         let allowed = |association: &Self| {
             let rule = &association.sessions.get(&id)?.out.labels(message)?.rule;
             let path = association.paths.get(&number)?;
-            association.judge(cx, rule, path).map(|_| ())
+            association.may_carry(cx, rule, path).then(|| rule.clone())
         };
-        let allowed = allowed(self).is_some();
+        let rule = allowed(self);
+        let allowed = rule.is_some();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let fits = session.out.length(message).is_none_or(|length| length <= room as u64);
         if allowed && !fits {
@@ -152,6 +153,7 @@ impl Association {
         let bytes = sheet.out.len() - before;
         if let Some(path) = self.paths.get_mut(&number) {
             path.fly(now, Cargo::Moved(id, Item::Data(data.id, units)), bytes, false);
+            rule.iter().for_each(|rule| path.carries(rule));
             // Background has its share beside copies, too.
             path.foreground_run += bytes as u64;
         }
