@@ -15,6 +15,7 @@ use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
 use crate::options::{OrderRequest, SendOptions};
 use crate::payload::Payload;
+use crate::rules::Rules;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -117,6 +118,8 @@ pub(crate) struct Outbound {
     quick: BTreeSet<u64>,
     /// Messages whose rule allows no path that is up, by urgency.
     unroutable: [BTreeSet<u64>; 2],
+    /// The rules of these; of one that is not among them any more until the paths or a rule change.
+    unroutable_rules: Rules,
     /// The unordered stream that was served last, by urgency: the others come next.
     turn: [u64; 2],
     /// When the wait of a message is over.
@@ -160,6 +163,7 @@ impl Outbound {
             queues: Default::default(),
             quick: BTreeSet::new(),
             unroutable: Default::default(),
+            unroutable_rules: Rules::default(),
             turn: [0; 2],
             deadlines: BTreeSet::new(),
             impatient: BTreeSet::new(),
@@ -612,12 +616,10 @@ impl Outbound {
         if self.queues[urgency.index()].remove(&id) {
             self.quick.remove(&id);
             self.unroutable[urgency.index()].insert(id);
+            if let Some(message) = self.messages.get(&id) {
+                self.unroutable_rules.insert(&message.labels.rule);
+            }
         }
-    }
-
-    /// Whether a message waits for a path that it may use.
-    pub(crate) fn has_unroutable(&self) -> bool {
-        self.unroutable.iter().any(|queue| !queue.is_empty())
     }
 
     /// The set of paths changed: what no path could carry is looked at again.
@@ -627,6 +629,7 @@ impl Outbound {
         for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
             queue.append(unroutable);
         }
+        self.unroutable_rules.clear();
     }
 
     /// The oldest message without an outcome: all others may wait for it.

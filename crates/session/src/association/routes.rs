@@ -25,12 +25,13 @@ impl Association {
         } else {
             Vec::new()
         };
-        let suits = session.deferrals.labels().any(|labels| self.has_path_for(cx, &labels.rule));
+        let suits = session.deferrals.rules().any(|rule| self.has_path_for(cx, rule));
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for (message, routable) in routable {
             session.out.set_routable(now, message, routable);
         }
         session.deferrals.paths_changed();
+        session.out.recount_unroutable();
         // What waits for room may be better told that no network fits.
         session.out.try_again(cx);
         if suits {

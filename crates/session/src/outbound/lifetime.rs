@@ -44,6 +44,19 @@ impl Message {
 }
 
 impl Outbound {
+    /// Whether a message waits for a path that it may use, and its rule allows a certain one.
+    pub(crate) fn wants(&self, allows: impl FnMut(&Rule) -> bool) -> bool {
+        self.unroutable.iter().any(|queue| !queue.is_empty()) && self.unroutable_rules.any(allows)
+    }
+
+    /// The rules of what no path may carry may have changed.
+    pub(crate) fn recount_unroutable(&mut self) {
+        self.unroutable_rules.clear();
+        for message in self.unroutable.iter().flatten().filter_map(|id| self.messages.get(id)) {
+            self.unroutable_rules.insert(&message.labels.rule);
+        }
+    }
+
     /// Whoever waits for room is to look again: what it waits to say may have no network now, or no message any more.
     pub(crate) fn try_again(&mut self, cx: &mut Context) {
         if core::mem::take(&mut self.refused).contains(&true) {

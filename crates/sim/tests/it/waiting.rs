@@ -281,6 +281,63 @@ fn whoever_writes_a_message_that_was_dropped_does_not_wait_for_room() {
     }
 }
 
+#[test]
+fn a_metered_network_is_not_opened_for_what_may_not_use_it() {
+    let absent = Selector::Name("net7".into());
+    let free = Rule::default().prohibit(Selector::Metered);
+    let elsewhere = Rule::default().require(absent.clone());
+    // Both ends have to be allowed.
+    let local = Rule::default().prohibit(Selector::Name("net0".into()));
+    for (rule, opens) in
+        [(free.prohibit(Selector::Name("net0".into())), false), (elsewhere, false), (local, true)]
+    {
+        for way in 0..3 {
+            let mut metered = net(500_000, 60);
+            metered.metered = true;
+            let networks = [net(1_000_000, 20), metered];
+            let mut pair = Pair::begin(16, &Config::default(), &networks, SessionConfig::default());
+            pair.until("it is open", |pair| pair.saw(A, |e| matches!(e, Event::Opened { .. })));
+            let labels = Labels::foreground().rule(rule.clone());
+            match way {
+                // It waits in the send buffer, waits in the application's stead, or was refused.
+                0 => drop(pair.send(A, labels, OrderRequest::Default, Bytes::new())),
+                1 => drop(defer(&mut pair, labels, None)),
+                _ => {
+                    set_timeout(&mut pair, &labels, Some(Duration::ZERO));
+                    let refused = pair.try_send(A, labels, OrderRequest::Default, Bytes::new());
+                    assert!(matches!(refused, Err(SendError::NoNetwork { .. })));
+                }
+            }
+            pair.run(10 * SECOND);
+            let paths = pair.world.nodes[A].core.paths().len();
+            assert_eq!(paths, 1 + usize::from(opens), "{rule}, way {way}");
+        }
+    }
+}
+
+#[test]
+fn new_labels_take_back_the_wish_for_a_metered_network() {
+    let mut metered = net(500_000, 60);
+    metered.metered = true;
+    let networks = [net(1_000_000, 20), metered];
+    let mut pair = Pair::begin(16, &Config::default(), &networks, SessionConfig::default());
+    pair.until("it is open", |pair| pair.saw(A, |e| matches!(e, Event::Opened { .. })));
+    // It cannot be opened yet.
+    pair.hole(A, 1, true, true);
+    let wants = Labels::foreground().rule(Rule::default().prohibit(Selector::Name("net0".into())));
+    let id = pair.send(A, wants.clone(), OrderRequest::Default, Bytes::new());
+    pair.run(SECOND);
+    let strict = Rule::default().prohibit(Selector::Name("net0".into())).prohibit(Selector::Metered);
+    pair.on(A, |core, now, s| core.relabel(now, s, id, Labels::foreground().rule(strict))).unwrap();
+    // What was begun fails in the meantime.
+    pair.run(10 * SECOND);
+    pair.hole(A, 1, false, false);
+    pair.run(20 * SECOND);
+    assert_eq!(pair.world.nodes[A].core.paths().len(), 1);
+    pair.on(A, |core, now, s| core.relabel(now, s, id, wants)).unwrap();
+    pair.until_delivered(A, &[id]);
+}
+
 // ----- sends that wait for a network ---------------------------------------------------------------------------------
 
 #[test]
