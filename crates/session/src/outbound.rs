@@ -784,7 +784,7 @@ impl Outbound {
     }
 
     /// The peer's receipts.
-    pub(crate) fn handle_ack(&mut self, cx: &mut Context, ack: &Ack) -> Result<(), Violation> {
+    pub(crate) fn handle_ack(&mut self, cx: &mut Context, now: Instant, ack: &Ack) -> Result<(), Violation> {
         if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
             return Err(Violation::Contradiction);
         }
@@ -798,7 +798,8 @@ impl Outbound {
             self.settle_delivered(cx, id);
         }
         for id in self.known(&ack.dropped) {
-            self.settle_dropped(cx, id);
+            let expired = self.messages.get(&id).is_some_and(|m| m.limits.may_be_over(now));
+            self.settle_dropped(cx, id, expired);
         }
         self.give_room(cx, 0, 0);
         Ok(())
@@ -849,14 +850,15 @@ impl Outbound {
         self.release_dependencies(gone.as_deref());
     }
 
-    fn settle_dropped(&mut self, cx: &mut Context, id: u64) {
+    /// The receiver dropped a message, perhaps because it expired there: unless we asked for it, that is why.
+    fn settle_dropped(&mut self, cx: &mut Context, id: u64, expired: bool) {
         let Some(message) = self.messages.get_mut(&id) else { return };
         if message.phase == Phase::Known {
             return;
         }
         let reason = match message.phase {
             Phase::Dropping(reason) => reason,
-            _ if message.limits.restored && message.limits.expires.is_some() => DropReason::Expired,
+            _ if expired => DropReason::Expired,
             _ => DropReason::Refused,
         };
         message.phase = Phase::Known;

@@ -423,7 +423,7 @@ fn apply(cx: &mut Context, now: Instant, session: &mut Session, frame: Frame) ->
         Frame::Data(data) => {
             session.inb.handle_data(cx, now, data)?;
         }
-        Frame::Ack(_, ack) => session.out.handle_ack(cx, &ack)?,
+        Frame::Ack(_, ack) => session.out.handle_ack(cx, now, &ack)?,
         Frame::Credit { class, limit, .. } => {
             let known = &mut session.out.limit[class.index()];
             *known = limit.max(*known);
