@@ -209,7 +209,9 @@ mod tests {
             out.write(&cx, id, Bytes::from_static(b"short")).unwrap();
         }
         out.next_data(&mut cx, START, id.0, 1000).unwrap();
-        says(&mut out, &mut cx, RangeSet::from_iter([1..2]));
+        let mut dropped = RangeSet::new();
+        dropped.insert_one(id.0);
+        says(&mut out, &mut cx, dropped);
         cx.events.into_iter().find_map(|event| match event {
             Event::Outcome { outcome, .. } => Some(outcome),
             _ => None,
