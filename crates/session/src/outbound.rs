@@ -70,8 +70,8 @@ struct Message {
     held: bool,
     /// Something of it may be with the peer: it was sent once, here or by an earlier process.
     exposed: bool,
-    /// It went out on a second path, or was considered for that.
-    copied: bool,
+    /// All of it was given to paths once.
+    left: bool,
     limits: Limits,
     phase: Phase,
 }
@@ -309,7 +309,7 @@ impl Outbound {
             reported: false,
             held,
             exposed: false,
-            copied: false,
+            left: false,
             limits,
             phase: Phase::Live,
         };
