@@ -3,7 +3,7 @@
 
 use crate::pair::{A, B, Pair, net, pattern};
 use core::time::Duration;
-use steadfast_session::{Config, DownReason, Event, OrderRequest, SessionConfig};
+use steadfast_session::{Config, DownReason, Endpoint, Event, OrderRequest, SessionConfig};
 use steadfast_sim::world::Attachment;
 use steadfast_wire::{Labels, MessageId, NetworkClass, Rule, Selector};
 
@@ -270,7 +270,7 @@ fn bytes_in_a_socket_keep_their_rule_though_their_message_or_conversation_is_gon
         let id = pair.send(A, labels, OrderRequest::Default, pattern(1, 1000));
         assert!(said(&mut pair, 1, id) > 0, "it is under way there");
         if ends {
-            pair.on(A, |core, now, s| core.abort(now, s)).unwrap();
+            pair.on(A, Endpoint::abort).unwrap();
         } else {
             // It comes by the other network, and nobody knows its rule any more.
             pair.until_delivered(A, &[id]);
