@@ -2,9 +2,10 @@
 //! accepted, so the peer knows nothing of them.
 
 use crate::event::SendError;
+use crate::rules::Rules;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
-use steadfast_wire::{Instant, Labels};
+use steadfast_wire::{Instant, Labels, Rule};
 
 /// The most sends of a session that wait for a network.
 const MAX_DEFERRALS: usize = 8192;
@@ -38,8 +39,10 @@ pub(crate) struct Deferrals {
     next: u64,
     waiting: BTreeMap<DeferralId, Waiting>,
     deadlines: BTreeSet<(Instant, DeferralId)>,
-    /// A send was refused for want of a network since the paths last changed: those that are opened on demand are.
-    wished: bool,
+    /// The rules of all that wait, with how many do under each.
+    rules: BTreeMap<Rule, usize>,
+    /// The rules of what was refused for want of a network since the paths last changed.
+    wished: Rules,
 }
 
 impl Deferrals {
@@ -56,26 +59,28 @@ impl Deferrals {
         self.next += 1;
         let until = limit.map(|limit| now + limit);
         self.deadlines.extend(until.map(|at| (at, id)));
+        *self.rules.entry(labels.rule.clone()).or_default() += 1;
         self.waiting.insert(id, Waiting { labels, until });
         Ok(id)
     }
 
-    pub(crate) const fn wish(&mut self) {
-        self.wished = true;
+    /// A send under this rule was refused, and may be tried again.
+    pub(crate) fn wish(&mut self, rule: &Rule) {
+        self.wished.insert(rule);
     }
 
-    pub(crate) const fn paths_changed(&mut self) {
-        self.wished = false;
+    pub(crate) fn paths_changed(&mut self) {
+        self.wished.clear();
     }
 
-    /// Whether networks that are used on demand only are wanted.
-    pub(crate) fn wants_network(&self) -> bool {
-        self.wished || !self.waiting.is_empty()
+    /// Whether something wants a network that is used on demand only, and that its rule allows.
+    pub(crate) fn wants(&self, mut allows: impl FnMut(&Rule) -> bool) -> bool {
+        self.rules().any(&mut allows) || self.wished.any(allows)
     }
 
-    /// The labels of all that wait.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = &Labels> {
-        self.waiting.values().map(|waiting| &waiting.labels)
+    /// The rules of all that wait.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.keys()
     }
 
     /// What one waits for, and whether its time is over.
@@ -89,6 +94,7 @@ impl Deferrals {
         if let Some(until) = gone.until {
             self.deadlines.remove(&(until, id));
         }
+        self.forget(&gone.labels.rule, 1);
         true
     }
 
@@ -97,7 +103,18 @@ impl Deferrals {
     pub(crate) fn cancel(&mut self, labels: &Labels) -> usize {
         let before = self.waiting.len();
         self.waiting.retain(|_, waiting| waiting.until.is_some() || waiting.labels != *labels);
-        before - self.waiting.len()
+        let cancelled = before - self.waiting.len();
+        self.forget(&labels.rule, cancelled);
+        cancelled
+    }
+
+    /// So many that waited under a rule do no longer.
+    fn forget(&mut self, rule: &Rule, count: usize) {
+        let Some(left) = self.rules.get_mut(rule) else { return };
+        *left -= count;
+        if *left == 0 {
+            self.rules.remove(rule);
+        }
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
@@ -119,5 +136,6 @@ impl Deferrals {
             let until = self.waiting.get(id).and_then(|waiting| waiting.until);
             assert_eq!(until, Some(*at), "{id:?} has a deadline of its own");
         }
+        assert_eq!(self.rules.values().sum::<usize>(), self.waiting.len(), "deferrals by their rules");
     }
 }

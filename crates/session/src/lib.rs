@@ -12,7 +12,7 @@
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip and rate |
 //! | `steering.rs`, `learned.rs` | how much bulk may be in flight; what is remembered of networks |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
-//! | `options.rs`, `policy.rs`, `deferral.rs` | what a message, or its labels, ask for; sends that wait for a network |
+//! | `options.rs`, `policy.rs`, `deferral.rs`, `rules.rs` | what a message, or its labels, ask for; sends that wait for a network |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
 //! | `journal.rs` | what a durable endpoint has to remember |
@@ -48,6 +48,7 @@ mod path;
 mod payload;
 mod policy;
 mod rng;
+mod rules;
 mod session;
 mod stats;
 mod steering;

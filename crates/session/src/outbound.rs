@@ -15,6 +15,7 @@ use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
 use crate::options::{OrderRequest, SendOptions};
 use crate::payload::Payload;
+use crate::rules::Rules;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -69,8 +70,8 @@ struct Message {
     held: bool,
     /// Something of it may be with the peer: it was sent once, here or by an earlier process.
     exposed: bool,
-    /// It went out on a second path, or was considered for that.
-    copied: bool,
+    /// All of it was given to paths once.
+    left: bool,
     limits: Limits,
     phase: Phase,
 }
@@ -117,6 +118,8 @@ pub(crate) struct Outbound {
     quick: BTreeSet<u64>,
     /// Messages whose rule allows no path that is up, by urgency.
     unroutable: [BTreeSet<u64>; 2],
+    /// The rules of these; of one that is not among them any more until the paths or a rule change.
+    unroutable_rules: Rules,
     /// The unordered stream that was served last, by urgency: the others come next.
     turn: [u64; 2],
     /// When the wait of a message is over.
@@ -125,8 +128,6 @@ pub(crate) struct Outbound {
     impatient: BTreeSet<u64>,
     /// Messages that are to go out once more, and on which path.
     pub(crate) copies: BTreeMap<u64, PathNumber>,
-    /// Whether a message ever had a network rule.
-    ruled: bool,
     pub(crate) resets: BTreeSet<u64>,
     pub(crate) relabels: BTreeSet<u64>,
     /// Background messages below this id are awaited by foreground.
@@ -162,11 +163,11 @@ impl Outbound {
             queues: Default::default(),
             quick: BTreeSet::new(),
             unroutable: Default::default(),
+            unroutable_rules: Rules::default(),
             turn: [0; 2],
             deadlines: BTreeSet::new(),
             impatient: BTreeSet::new(),
             copies: BTreeMap::new(),
-            ruled: false,
             resets: BTreeSet::new(),
             relabels: BTreeSet::new(),
             raised_below: 0,
@@ -293,7 +294,6 @@ impl Outbound {
 
     fn insert(&mut self, id: u64, head: Head, payload: Option<Bytes>, limits: Limits, held: bool) {
         let labels = head.labels.clone();
-        self.ruled |= !labels.rule.is_empty();
         let class = labels.urgency.index();
         let mut message = Message {
             head,
@@ -309,7 +309,7 @@ impl Outbound {
             reported: false,
             held,
             exposed: false,
-            copied: false,
+            left: false,
             limits,
             phase: Phase::Live,
         };
@@ -447,6 +447,7 @@ impl Outbound {
         message.pending.clear();
         let untouched = message.is_untouched();
         self.unwatch(id);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         if cx
@@ -502,7 +503,6 @@ impl Outbound {
             return Ok(false);
         };
         let urgent = labels.urgency == Urgency::Foreground;
-        self.ruled |= !labels.rule.is_empty();
         message.labels = labels;
         // Nothing is said of a message that a restart might take back.
         if !message.held {
@@ -514,11 +514,6 @@ impl Outbound {
         }
         self.enqueue(id.0);
         Ok(true)
-    }
-
-    /// Whether a message ever had a network rule.
-    pub(crate) const fn is_ruled(&self) -> bool {
-        self.ruled
     }
 
     /// The message's labels as the peer is to be told.
@@ -621,12 +616,10 @@ impl Outbound {
         if self.queues[urgency.index()].remove(&id) {
             self.quick.remove(&id);
             self.unroutable[urgency.index()].insert(id);
+            if let Some(message) = self.messages.get(&id) {
+                self.unroutable_rules.insert(&message.labels.rule);
+            }
         }
-    }
-
-    /// Whether a message waits for a path that it may use.
-    pub(crate) fn has_unroutable(&self) -> bool {
-        self.unroutable.iter().any(|queue| !queue.is_empty())
     }
 
     /// The set of paths changed: what no path could carry is looked at again.
@@ -636,6 +629,7 @@ impl Outbound {
         for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
             queue.append(unroutable);
         }
+        self.unroutable_rules.clear();
     }
 
     /// The oldest message without an outcome: all others may wait for it.
@@ -790,7 +784,7 @@ impl Outbound {
     }
 
     /// The peer's receipts.
-    pub(crate) fn handle_ack(&mut self, cx: &mut Context, ack: &Ack) -> Result<(), Violation> {
+    pub(crate) fn handle_ack(&mut self, cx: &mut Context, now: Instant, ack: &Ack) -> Result<(), Violation> {
         if [&ack.received, &ack.delivered, &ack.dropped].iter().any(|set| set.max() >= Some(self.next)) {
             return Err(Violation::Contradiction);
         }
@@ -804,7 +798,8 @@ impl Outbound {
             self.settle_delivered(cx, id);
         }
         for id in self.known(&ack.dropped) {
-            self.settle_dropped(cx, id);
+            let expired = self.messages.get(&id).is_some_and(|m| m.limits.may_be_over(now));
+            self.settle_dropped(cx, id, expired);
         }
         self.give_room(cx, 0, 0);
         Ok(())
@@ -845,6 +840,7 @@ impl Outbound {
 
     fn settle_delivered(&mut self, cx: &mut Context, id: u64) {
         self.report(cx, id, Outcome::Delivered);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         self.resets.remove(&id);
@@ -854,19 +850,21 @@ impl Outbound {
         self.release_dependencies(gone.as_deref());
     }
 
-    fn settle_dropped(&mut self, cx: &mut Context, id: u64) {
+    /// The receiver dropped a message, perhaps because it expired there: unless we asked for it, that is why.
+    fn settle_dropped(&mut self, cx: &mut Context, id: u64, expired: bool) {
         let Some(message) = self.messages.get_mut(&id) else { return };
         if message.phase == Phase::Known {
             return;
         }
         let reason = match message.phase {
             Phase::Dropping(reason) => reason,
-            _ if message.limits.restored && message.limits.expires.is_some() => DropReason::Expired,
+            _ if expired => DropReason::Expired,
             _ => DropReason::Refused,
         };
         message.phase = Phase::Known;
         message.pending.clear();
         self.unwatch(id);
+        self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
         self.relabels.remove(&id);

@@ -2,13 +2,14 @@
 
 use crate::config::Config;
 use crate::estimate::{Estimate, bytes_in};
+use crate::rules::Rules;
 use crate::session::{Ending, Item};
 use crate::steering::Steering;
 use alloc::collections::{BTreeSet, VecDeque};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::frame::Progress;
-use steadfast_wire::{Instant, NetworkId, PathNumber, SessionId};
+use steadfast_wire::{Instant, NetworkId, PathNumber, Rule, SessionId};
 
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
 /// time, within bounds.
@@ -114,8 +115,9 @@ pub(crate) struct Path {
     pub(crate) paced: Option<Instant>,
     /// Bytes of frames, sent and received.
     pub(crate) bytes: [u64; 2],
-    /// What network rules knew its networks by when they were last enforced; 0 before.
-    pub(crate) terms: u64,
+    /// The rules of what was given to it since nothing was under way: some of it may lie in its socket, whatever became
+    /// of the messages and their conversations.
+    pub(crate) carried: Rules,
     /// Bytes of DATA frames sent.
     pub(crate) data_bytes: u64,
     /// Sessions that were opened on this path.
@@ -208,7 +210,7 @@ impl Path {
             foreground_run: 0,
             paced: None,
             bytes: [0; 2],
-            terms: 0,
+            carried: Rules::default(),
             data_bytes: 0,
             introduced: BTreeSet::new(),
         }
@@ -246,6 +248,13 @@ impl Path {
         self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, bulk, weight });
     }
 
+    /// DATA under a rule goes out.
+    pub(crate) fn carries(&mut self, rule: &Rule) {
+        if !rule.is_empty() {
+            self.carried.insert(rule);
+        }
+    }
+
     /// The next flight that a report of `count` frames covers.
     pub(crate) fn land(&mut self, count: u64) -> Option<Flight> {
         if self.acked >= count {
@@ -257,6 +266,9 @@ impl Path {
         self.cargo_weight -= u64::from(flight.weight);
         if flight.bulk {
             self.bulk_in_flight -= u64::from(flight.bytes);
+        }
+        if self.flights.is_empty() {
+            self.carried.clear();
         }
         Some(flight)
     }

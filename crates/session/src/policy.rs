@@ -10,7 +10,7 @@ use steadfast_wire::Labels;
 pub enum Redundancy {
     /// Never: what is lost is said again once that is noticed.
     Never,
-    /// What fits one packet (1,200 bytes) does while a path that may carry it is suspect.
+    /// What fits one packet (1,200 bytes with its labels and what it waits for) does while a path that may carry it is suspect.
     #[default]
     OnSuspicion,
     /// Every message that counts as small (to 16 KiB) does.

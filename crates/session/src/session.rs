@@ -453,7 +453,7 @@ impl Session {
         // Whatever was shut before is said again; the peer may not have it.
         self.shut_arrived = false;
         self.due.shut = self.out.shut.is_some() && !self.out.shut_held;
-        self.out.resume(cx, view);
+        self.out.resume(cx, now, view);
         if let Some((last, kind)) = view.shut {
             self.inb.handle_shut(cx, last, kind).map_err(|_| EndReason::RolledBack)?;
             self.peer_shut(cx, kind);

@@ -8,7 +8,7 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Payload bytes sent again.
     pub bytes_resent: u64,
-    /// Payload bytes of small foreground messages that went out on a second path at once.
+    /// Bytes of the frames of small foreground messages that went out on a second path at once.
     pub bytes_redundant: u64,
     /// Times that such a message went out on one path only, because the second would have gone over
     /// [`Config::redundancy_budget`](crate::Config::redundancy_budget).

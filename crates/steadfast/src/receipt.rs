@@ -106,13 +106,17 @@ impl Receipt {
         self.cell.wait(|progress| progress.outcome).await
     }
 
-    /// Waits for the outcome, or until this side has given the message up and does not know how much of it is at the peer.
-    pub(crate) async fn concluded(&self) -> Result<Outcome, DropReason> {
+    /// Waits until this side is done with the message: for its outcome, or, as `Err`, until it was given up (its time was over,
+    /// or there was no network for as long as its labels' failure timeout says) while part of it may be at the peer.
+    ///
+    /// In that case nobody can say yet whether it was delivered, and [`outcome`](Self::outcome) goes on waiting until the
+    /// peer can be asked. Whoever has to act by then acts on this. Cancel safe.
+    pub async fn concluded(&self) -> Result<Outcome, DropReason> {
         self.cell.wait(Progress::concluded).await
     }
 
-    /// The same, if it is known by now.
-    pub(crate) fn try_concluded(&self) -> Option<Result<Outcome, DropReason>> {
+    /// What [`concluded`](Self::concluded) waits for, if it is known by now.
+    pub fn try_concluded(&self) -> Option<Result<Outcome, DropReason>> {
         lock(&self.cell.progress).concluded()
     }
 
@@ -125,5 +129,29 @@ impl Receipt {
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Receipt({}, {:?})", self.id, *lock(&self.cell.progress))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_given_up_is_told_before_its_outcome() {
+        let cell = Arc::new(Cell::default());
+        let receipt = Receipt::new(MessageId(1), Arc::clone(&cell));
+        let waits = tokio::spawn({
+            let receipt = receipt.clone();
+            async move { receipt.concluded().await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(receipt.try_concluded(), None);
+        cell.set_given_up(DropReason::NoNetwork);
+        cell.wake();
+        assert_eq!(waits.await.unwrap(), Err(DropReason::NoNetwork));
+        assert_eq!(receipt.try_outcome(), None, "only the peer knows");
+        // It had arrived.
+        cell.set_outcome(Outcome::Delivered);
+        assert_eq!(receipt.concluded().await, Ok(Outcome::Delivered));
     }
 }

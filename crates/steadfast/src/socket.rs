@@ -229,7 +229,7 @@ impl MultiSocket {
     /// and may carry the message, and fails with [`SendError::NoNetwork`]: nothing was sent. A message that was accepted, and
     /// whose last such network goes away before the peer's library has all of it, has the same time: then its receipt says
     /// [`Dropped(NoNetwork)`](crate::DropReason::NoNetwork) if surely nothing of it is at the peer, else whatever the
-    /// receiver says when it can be asked again. Only time without a network counts; one that comes back in time saves the
+    /// receiver says when it can be asked again ([`Receipt::concluded`] tells at once). Only time without a network counts; one that comes back in time saves the
     /// message. So a send that was accepted can still fail later, as with any socket; here the receipt tells.
     ///
     /// # Why this is a setting by label

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::time::nanos;
-use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, PathNumber};
+use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, PathNumber, Rule};
 
 /// The most addresses that are remembered besides those the peer announces.
 const MAX_ADDRESSES: usize = 16;
@@ -221,15 +221,19 @@ impl Association {
             |path: &Path| cx.network(path.local).is_some_and(|n| n.class == NetworkClass::Loopback);
         let same_host = self.paths.values().any(|path| path.is_up() && is_loopback(path));
         let unmetered = |path: &Path| path.is_good() && cx.network(path.local).is_some_and(|n| !n.metered);
-        // Metered networks are for when no other works, or a message may use no other.
-        let metered = cx.config.metered_standby
-            || !self.paths.values().any(unmetered)
-            || self.sessions.values().any(|s| s.out.has_unroutable() || s.deferrals.wants_network());
+        // Metered networks are for when no other works, or for a message that may use them and no other.
+        let metered = cx.config.metered_standby || !self.paths.values().any(unmetered);
+        let is_wanted = |local: &Network, remote: &Network| {
+            let allows = |rule: &Rule| rule.allows(local, remote);
+            !local.metered
+                || metered
+                || self.sessions.values().any(|s| s.out.wants(allows) || s.deferrals.wants(allows))
+        };
         let first = cx.identity < self.peer;
         let tie = |local: NetworkId, remote: u32| if first { (local.0, remote) } else { (remote, local.0) };
         let mut pairs = Vec::new();
         for local in &cx.networks {
-            if (local.metered && !metered) || cx.config.forbids(local) {
+            if cx.config.forbids(local) {
                 continue;
             }
             let loopback = local.class == NetworkClass::Loopback;
@@ -241,6 +245,7 @@ impl Association {
                     || (loopback && !same_host)
                     || remote.port == 0
                     || cx.config.forbids(remote)
+                    || !is_wanted(local, remote)
                 {
                     continue;
                 }
@@ -267,6 +272,8 @@ impl Association {
                     && !self.is_closed_to(cx, *address)
                     && here == loopback
                     && speaks(local, address.ip())
+                    // Nothing is known of the other end.
+                    && is_wanted(local, local)
                 {
                     let rank =
                         (!near(local, address.ip()), local.metered, local.cost, tie(local.id, u32::MAX));

@@ -23,15 +23,14 @@ impl Association {
         if path.state != State::ExpectHello {
             return Err(Violation::Hello);
         }
-        if self.remote_network(Some(hello.network)).is_some_and(|network| cx.config.forbids(network)) {
-            cx.stats.refused_networks += 1;
-            self.path_down(cx, now, number, DownReason::Prohibited);
+        path.remote = Some(hello.network);
+        // Either network may have become another one since the carrier came in.
+        if self.enforce_never(cx, now, number) {
             return Ok(());
         }
         let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
         path.state = State::Up;
         path.remote_number = hello.path;
-        path.remote = Some(hello.network);
         path.last_heard = now;
         path.up_since = now;
         path.last_progress = now;
@@ -425,7 +424,7 @@ fn apply(cx: &mut Context, now: Instant, session: &mut Session, frame: Frame) ->
         Frame::Data(data) => {
             session.inb.handle_data(cx, now, data)?;
         }
-        Frame::Ack(_, ack) => session.out.handle_ack(cx, &ack)?,
+        Frame::Ack(_, ack) => session.out.handle_ack(cx, now, &ack)?,
         Frame::Credit { class, limit, .. } => {
             let known = &mut session.out.limit[class.index()];
             *known = limit.max(*known);

@@ -25,12 +25,15 @@ impl Association {
         } else {
             Vec::new()
         };
-        let suits = session.deferrals.labels().any(|labels| self.has_path_for(cx, &labels.rule));
+        let suits = session.deferrals.rules().any(|rule| self.has_path_for(cx, rule));
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for (message, routable) in routable {
             session.out.set_routable(now, message, routable);
         }
         session.deferrals.paths_changed();
+        session.out.recount_unroutable();
+        // What waits for room may be better told that no network fits.
+        session.out.try_again(cx);
         if suits {
             cx.event(Event::Suitable { session: id });
         }
@@ -42,19 +45,13 @@ impl Association {
         for number in self.paths.keys().copied().collect::<Vec<_>>() {
             self.enforce_never(cx, now, number);
         }
-        let changed: Vec<PathNumber> = self.paths.values().filter(|p| p.is_up()).map(|p| p.number).collect();
-        let mut broken = Vec::new();
-        for number in changed {
-            let Some(path) = self.paths.get(&number) else { continue };
-            let terms = self.terms(cx, path);
-            let changed = path.terms != 0 && path.terms != terms;
-            if path.flights.iter().any(|flight| self.breaks(cx, path, changed, &flight.cargo)) {
-                broken.push(number);
-            }
-            if let Some(path) = self.paths.get_mut(&number) {
-                path.terms = terms;
-            }
-        }
+        let breaks = |path: &&Path| {
+            // A message may have other labels now than those it was given to the path with.
+            path.carried.any(|rule| !self.may_carry(cx, rule, path))
+                || path.flights.iter().any(|flight| self.breaks(cx, path, &flight.cargo))
+        };
+        let broken: Vec<PathNumber> =
+            self.paths.values().filter(|p| p.is_up()).filter(breaks).map(|p| p.number).collect();
         for number in broken {
             cx.stats.rules_enforced += 1;
             self.path_down(cx, now, number, DownReason::Prohibited);
@@ -62,26 +59,13 @@ impl Association {
     }
 
     /// Whether what may still lie in a path's socket may not go there.
-    fn breaks(&self, cx: &Context, path: &Path, changed: bool, cargo: &Cargo) -> bool {
+    fn breaks(&self, cx: &Context, path: &Path, cargo: &Cargo) -> bool {
         let (Cargo::Session(id, Item::Data(message, _)) | Cargo::Moved(id, Item::Data(message, _))) = cargo
         else {
             return false;
         };
-        self.sessions.get(id).is_some_and(|session| match session.out.labels(message.0) {
-            Some(labels) => !self.may_carry(cx, &labels.rule, path),
-            // It has its outcome by another path, and nobody knows its rule any more.
-            None => changed && session.out.is_ruled(),
-        })
-    }
-
-    /// What rules may know a path's two networks by, as a number that is not 0.
-    fn terms(&self, cx: &Context, path: &Path) -> u64 {
-        let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |byte: u8| sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        for network in [cx.network(path.local), self.remote_network(path.remote)].into_iter().flatten() {
-            network.name.bytes().chain([network.class as u8, network.metered.into()]).for_each(&mut add);
-        }
-        sum | 1
+        let labels = self.sessions.get(id).and_then(|session| session.out.labels(message.0));
+        labels.is_some_and(|labels| !self.may_carry(cx, &labels.rule, path))
     }
 
     /// Closes a path that the configuration forbids, as far as its networks are known. Whether it did.

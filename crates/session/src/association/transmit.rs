@@ -309,15 +309,16 @@ impl Association {
             let Some((units, data)) = session.out.next_data(cx, now, candidate.id, room) else { return true };
             let before = sheet.out.len();
             data.encode(sheet.out);
-            let whole = data.head.is_some() && data.fin;
+            let left = session.out.has_just_left(candidate.id);
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
             let bytes = sheet.out.len() - before;
             path.fly(now, cargo, bytes, bulk);
+            path.carries(&rule);
             if background {
                 self.turn = id;
             } else {
                 path.foreground_run += bytes as u64;
-                if whole {
+                if left {
                     self.consider_copy(cx, now, number, id, candidate.id);
                 }
             }

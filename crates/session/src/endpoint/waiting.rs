@@ -84,7 +84,7 @@ impl Endpoint {
             return Ok(Some(timeout));
         }
         // One that is used on demand only would otherwise never be there in time.
-        let _wished = self.on_session(now, id, |s, _| s.deferrals.wish());
+        let _wished = self.on_session(now, id, |s, _| s.deferrals.wish(&labels.rule));
         self.dial_again(now, id);
         Err(SendError::NoNetwork { labels: Box::new(labels.clone()), timeout })
     }

@@ -1,7 +1,6 @@
 //! Messages that go out once more, on a second path.
 
-use super::{Message, Outbound, Phase, is_small};
-use crate::context::Context;
+use super::{Message, Outbound, Phase, SMALL, is_small};
 use core::ops::Range;
 use steadfast_wire::frame::Data;
 use steadfast_wire::{Instant, MessageId, Urgency};
@@ -17,44 +16,31 @@ impl Outbound {
         !self.copies.is_empty()
     }
 
-    /// The length of a whole message.
-    pub(crate) fn length(&self, id: u64) -> Option<u64> {
-        self.messages.get(&id)?.length
+    /// Whether a small, whole message was just given to its paths to the last unit, for the first time: later it is not
+    /// new any more. What is foreground only because foreground waits for it is not among them.
+    pub(crate) fn has_just_left(&mut self, id: u64) -> bool {
+        let Some(message) = self.messages.get_mut(&id).filter(|m| !m.left && m.counts_as_small()) else {
+            return false;
+        };
+        message.left = message.whole().is_some_and(|whole| message.charged.contains_range(whole));
+        let urgent = message.labels.urgency == Urgency::Foreground;
+        // Whatever its labels say: the copy is one frame, and everything else on its path waits for it.
+        message.left && urgent && !message.head.streamed && message.length <= Some(SMALL)
     }
 
-    /// The length of a small, whole message that was just given to its first path as one frame; once for each message. What
-    /// is foreground only because foreground waits for it is not among them.
-    pub(crate) fn first_copy(&mut self, id: u64) -> Option<u64> {
-        let message = self.messages.get_mut(&id)?;
-        let wanted = message.labels.urgency == Urgency::Foreground
-            && message.counts_as_small()
-            && !message.head.streamed
-            && message.pending.is_empty();
-        let first = wanted && !core::mem::replace(&mut message.copied, true);
-        message.length.filter(|_| first)
-    }
-
-    /// A whole message once more; the window has paid for it. `None` if that is of no use any more, or does not fit
-    /// into `max` bytes of payload.
-    pub(crate) fn copy_data(
-        &mut self,
-        cx: &mut Context,
-        now: Instant,
-        id: u64,
-        max: usize,
-    ) -> Option<(Range<u64>, Data)> {
+    /// A whole message once more; the window has paid for it. `None` if that is of no use any more.
+    pub(crate) fn copy_data(&self, now: Instant, id: u64) -> Option<(Range<u64>, Data)> {
         let message = self.messages.get(&id)?;
         let whole = message.whole()?;
         let length = whole.end - 1;
         let needed = message.phase == Phase::Live && !message.arrived.contains_range(whole.clone());
-        if !needed || message.limits.is_expired(now) || length > max as u64 {
+        if !needed || message.limits.is_expired(now) {
             return None;
         }
         let payload = message.payload.slice(0, length as usize);
         if payload.len() as u64 != length {
             return None;
         }
-        cx.stats.bytes_redundant += length;
         let data = Data {
             session: self.session,
             id: MessageId(id),

@@ -24,6 +24,12 @@ impl Limits {
         self.expires.is_some_and(|at| at <= now)
     }
 
+    /// Whether the receiver may have found it expired. It is told how much time is left and adds to that, so it finds out
+    /// after this side's clock says so, if not before this side's timer runs.
+    pub(super) fn may_be_over(&self, now: Instant) -> bool {
+        self.is_expired(now) || (self.restored && self.expires.is_some())
+    }
+
     /// What is left of its lifetime, in microseconds.
     pub(super) fn left(&self, now: Instant) -> Option<u64> {
         self.expires.map(|at| micros(at.since(now)))
@@ -44,6 +50,33 @@ impl Message {
 }
 
 impl Outbound {
+    /// Whether a message waits for a path that it may use, and its rule allows a certain one.
+    pub(crate) fn wants(&self, allows: impl FnMut(&Rule) -> bool) -> bool {
+        self.unroutable.iter().any(|queue| !queue.is_empty()) && self.unroutable_rules.any(allows)
+    }
+
+    /// The rules of what no path may carry may have changed.
+    pub(crate) fn recount_unroutable(&mut self) {
+        self.unroutable_rules.clear();
+        for message in self.unroutable.iter().flatten().filter_map(|id| self.messages.get(id)) {
+            self.unroutable_rules.insert(&message.labels.rule);
+        }
+    }
+
+    /// Whoever waits for room is to look again: what it waits to say may have no network now, or no message any more.
+    pub(crate) fn try_again(&mut self, cx: &mut Context) {
+        if core::mem::take(&mut self.refused).contains(&true) {
+            cx.event(Event::Writable { session: self.session });
+        }
+    }
+
+    /// A message has been dropped: if it was still being written, its writer waits for nothing.
+    pub(super) fn release_writer(&mut self, cx: &mut Context, id: u64) {
+        if self.messages.get(&id).is_some_and(|m| m.length.is_none()) {
+            self.try_again(cx);
+        }
+    }
+
     /// When the wait of a message is over.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -125,6 +158,93 @@ impl Outbound {
             let entered = |at: Option<Instant>| at.is_none_or(|at| self.deadlines.contains(&(at, *id)));
             assert!(entered(message.limits.expires), "{id} would never expire");
             assert!(entered(message.limits.stranded), "{id} would wait for ever");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Ordering};
+    use crate::event::Outcome;
+    use crate::options::SendOptions;
+    use alloc::vec::Vec;
+    use bytes::Bytes;
+    use steadfast_wire::frame::{Ack, Resume, ShutKind};
+    use steadfast_wire::{Fingerprint, Labels, RangeSet, SessionId};
+
+    const SESSION: SessionId = SessionId(1);
+    const SECOND: Duration = Duration::from_secs(1);
+    const START: Instant = Instant(5_000_000_000);
+
+    fn view(dropped: RangeSet, shut: Option<(MessageId, ShutKind)>) -> Resume {
+        Resume {
+            session: SESSION,
+            fresh: false,
+            per_urgency: false,
+            expects: true,
+            confirmed: None,
+            offered: Vec::new(),
+            holds: None,
+            next: MessageId(1),
+            shut,
+            received: RangeSet::new(),
+            delivered: RangeSet::new(),
+            dropped,
+            partial: Vec::new(),
+            charged: [0; 2],
+            limits: [1 << 20; 2],
+        }
+    }
+
+    /// What is reported of a message that is worth two seconds and was sent, after the peer spoke.
+    fn outcome(streamed: bool, says: impl FnOnce(&mut Outbound, &mut Context, RangeSet)) -> Option<Outcome> {
+        let mut cx = Context::new(Config::default(), Fingerprint([1; 32]), [1; 32]);
+        let mut out = Outbound::new(SESSION, Ordering::Total, 1 << 20);
+        out.peer_says([1 << 20; 2], 1 << 20, false);
+        let payload = (!streamed).then(|| Bytes::from_static(b"short"));
+        let options = SendOptions::new().expires_in(2 * SECOND);
+        let id = out.send(&mut cx, START, Labels::foreground(), options, None, payload, None).unwrap();
+        if streamed {
+            out.write(&cx, id, Bytes::from_static(b"short")).unwrap();
+        }
+        out.next_data(&mut cx, START, id.0, 1000).unwrap();
+        let mut dropped = RangeSet::new();
+        dropped.insert_one(id.0);
+        says(&mut out, &mut cx, dropped);
+        cx.events.into_iter().find_map(|event| match event {
+            Event::Outcome { outcome, .. } => Some(outcome),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_the_receiver_found_expired_is_not_called_refused() {
+        let refused = Some(Outcome::Dropped(DropReason::Refused));
+        let expired = Some(Outcome::Dropped(DropReason::Expired));
+        // The timer of this side has not run yet, or its time is not over.
+        for (after, reason) in [(3 * SECOND, expired), (2 * SECOND, expired), (SECOND, refused)] {
+            for streamed in [false, true] {
+                let told = outcome(streamed, |out, cx, dropped| {
+                    let ack = Ack { dropped, ..Ack::default() };
+                    out.handle_ack(cx, START + after, &ack).unwrap();
+                });
+                assert_eq!(told, reason, "after {after:?}, streamed {streamed}");
+            }
+        }
+        // This side's clock may have stood still while it was away.
+        let close = (MessageId(0), ShutKind::Close);
+        let finish = (MessageId(0), ShutKind::Finish);
+        for (streamed, shut, reason) in [
+            (false, None, expired),
+            (false, Some(finish), expired),
+            (false, Some(close), refused),
+            (true, None, refused),
+        ] {
+            let told = outcome(streamed, |out, cx, dropped| {
+                out.resume(cx, START + SECOND, &view(dropped, shut));
+            });
+            assert_eq!(told, reason, "streamed {streamed}, {shut:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
 use core::time::Duration;
-use steadfast_wire::frame::{Head, Resume};
+use steadfast_wire::frame::{Head, Resume, ShutKind};
 use steadfast_wire::{Instant, MessageId, RangeSet};
 
 impl Outbound {
@@ -117,7 +117,7 @@ impl Outbound {
     }
 
     /// Takes over the peer's view of our messages: what it has it has, everything else is sent as if for the first time.
-    pub(crate) fn resume(&mut self, cx: &mut Context, view: &Resume) {
+    pub(crate) fn resume(&mut self, cx: &mut Context, now: Instant, view: &Resume) {
         self.used = view.charged;
         self.limit = view.limits;
         let partial: BTreeMap<u64, &RangeSet> =
@@ -128,14 +128,26 @@ impl Outbound {
                 self.settle_delivered(cx, id);
                 continue;
             }
-            self.resume_message(cx, id, view, partial.get(&id).copied());
+            self.resume_message(cx, now, id, view, partial.get(&id).copied());
         }
         // The peer may still remember drops that we have forgotten.
         self.give_room(cx, 0, 0);
     }
 
-    fn resume_message(&mut self, cx: &mut Context, id: u64, view: &Resume, partial: Option<&RangeSet>) {
+    fn resume_message(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: u64,
+        view: &Resume,
+        partial: Option<&RangeSet>,
+    ) {
         let Some(message) = self.messages.get_mut(&id) else { return };
+        // This side's clock may have stood still while it was away. A peer that closes refuses, and so may the reader of a
+        // streamed message; of others nothing else is known to drop them.
+        let closes = view.shut.is_some_and(|(_, kind)| kind == ShutKind::Close);
+        let expires = message.limits.expires.is_some() && !message.head.streamed && !closes;
+        let expired = expires || message.limits.may_be_over(now);
         let whole = view.received.contains(id);
         let has = match (whole, partial, message.whole()) {
             (true, _, Some(whole)) => RangeSet::from_iter([whole]),
@@ -162,7 +174,7 @@ impl Outbound {
             message.phase == Phase::Live && lost_start.is_some_and(|start| start < message.payload.start());
         self.dequeue(id);
         if view.dropped.contains(id) {
-            self.settle_dropped(cx, id);
+            self.settle_dropped(cx, id, expired);
             self.known_confirmed(MessageId(id));
         } else if broken {
             self.drop_message(cx, id, DropReason::Restarted);

@@ -3,7 +3,7 @@
 
 use crate::pair::{A, B, Pair, net, pattern};
 use core::time::Duration;
-use steadfast_session::{Config, DownReason, Event, OrderRequest, SessionConfig};
+use steadfast_session::{Config, DownReason, Endpoint, Event, OrderRequest, SessionConfig};
 use steadfast_sim::world::Attachment;
 use steadfast_wire::{Labels, MessageId, NetworkClass, Rule, Selector};
 
@@ -248,5 +248,71 @@ fn a_network_that_becomes_forbidden_loses_its_path_at_once() {
         pair.world.nodes[side].attachments[1].metered = false;
         pair.world.networks_changed(side);
         pair.until("it is used again", |pair| pair.world.nodes[A].core.paths().len() == 2);
+    }
+}
+
+/// How often a rule closed a path of A over the second network.
+fn resets(pair: &Pair) -> usize {
+    let of_rule =
+        |e: &Event| matches!(e, Event::PathDown(info, DownReason::Prohibited) if info.local_name == LTE);
+    pair.count(A, of_rule)
+}
+
+#[test]
+fn bytes_in_a_socket_keep_their_rule_though_their_message_or_conversation_is_gone() {
+    let free = Rule::default().prohibit(Selector::Metered).prefer(name(LTE));
+    // The last one is for a network that the rule goes on to allow.
+    let likes = Rule::default().prefer(name(LTE));
+    for (ends, rule, reset) in [(true, &free, 1), (false, &free, 1), (true, &likes, 0), (false, &likes, 0)] {
+        let mut pair = open(6, &networks());
+        pair.hole(A, 1, true, true);
+        let labels = Labels::foreground().rule(rule.clone());
+        let id = pair.send(A, labels, OrderRequest::Default, pattern(1, 1000));
+        assert!(said(&mut pair, 1, id) > 0, "it is under way there");
+        if ends {
+            pair.on(A, Endpoint::abort).unwrap();
+        } else {
+            // It comes by the other network, and nobody knows its rule any more.
+            pair.until_delivered(A, &[id]);
+        }
+        pair.world.nodes[A].attachments[1].metered = true;
+        pair.world.networks_changed(A);
+        pair.run(Duration::ZERO);
+        assert_eq!(resets(&pair), reset, "{rule}, ends {ends}");
+    }
+}
+
+#[test]
+fn a_path_on_which_nothing_is_under_way_survives_a_change_of_its_networks() {
+    let mut pair = open(7, &networks());
+    let free = Rule::default().prohibit(Selector::Metered).prefer(name(LTE));
+    let id = pair.send(A, Labels::foreground().rule(free), OrderRequest::Default, pattern(1, 1000));
+    pair.until_delivered(A, &[id]);
+    assert!(said(&mut pair, 1, id) > 0, "it went there");
+    pair.run(SECOND);
+    pair.world.nodes[A].attachments[1].metered = true;
+    pair.world.networks_changed(A);
+    pair.run(SECOND);
+    assert_eq!(resets(&pair), 0);
+}
+
+#[test]
+fn a_network_that_becomes_forbidden_while_a_carrier_greets_gets_no_path() {
+    let config = Config::default();
+    let mut strict = config.clone();
+    strict.never_connect = vec![Selector::Metered];
+    // The greeting takes some time, so one of these moments is in it.
+    for moment in 0..40 {
+        let mut pair = Pair::begin(8, &config, &networks(), SessionConfig::default());
+        pair.world.restart(B, strict.clone(), 0);
+        pair.until("there is a path", |pair| !pair.world.nodes[B].core.paths().is_empty());
+        pair.run(Duration::from_millis(5 * moment));
+        pair.world.nodes[B].attachments[1].metered = true;
+        pair.world.networks_changed(B);
+        let up = |pair: &Pair| pair.count(B, |e| matches!(e, Event::PathUp(info) if info.local_name == LTE));
+        let before = up(&pair);
+        pair.run(10 * SECOND);
+        assert_eq!(up(&pair), before, "a path came up after {} ms", 5 * moment);
+        assert!(pair.world.nodes[B].core.paths().iter().all(|info| info.local_name != LTE));
     }
 }

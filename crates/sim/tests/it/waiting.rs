@@ -5,7 +5,7 @@ use crate::pair::{A, B, Pair, after, net, pattern};
 use bytes::Bytes;
 use core::time::Duration;
 use steadfast_session::{
-    Config, Deferral, DeferralId, DropReason, Event, OrderRequest, Outcome, SendError, SendOptions,
+    Config, Deferral, DeferralId, DropReason, Event, OrderRequest, Outcome, Patience, SendError, SendOptions,
     SessionConfig,
 };
 use steadfast_wire::{Labels, MessageId, Rule, Selector};
@@ -41,6 +41,10 @@ fn check(pair: &mut Pair, id: DeferralId) -> Deferral {
 
 fn suitable(pair: &Pair) -> usize {
     pair.count(A, |event| matches!(event, Event::Suitable { .. }))
+}
+
+fn writable(pair: &Pair) -> usize {
+    pair.count(A, |event| matches!(event, Event::Writable { .. }))
 }
 
 fn dropped(reason: DropReason) -> Outcome {
@@ -219,6 +223,118 @@ fn a_metered_network_is_opened_for_a_send_that_was_refused() {
     pair.until("the path is there", |pair| pair.world.nodes[A].core.paths().len() == 2);
     pair.run(SECOND);
     let id = send(&mut pair, OrderRequest::Default).expect("now it goes");
+    pair.until_delivered(A, &[id]);
+}
+
+#[test]
+fn a_send_that_waits_for_room_looks_again_when_its_network_goes() {
+    let mut config = Config::default();
+    config.send_buffers = [100_000; 2];
+    let mut pair = Pair::open(17, &config, &[net(1_000_000, 20), net(500_000, 60)], SessionConfig::default());
+    set_timeout(&mut pair, &picky(), Some(Duration::ZERO));
+    pair.hole(A, 1, true, true);
+    let big = pattern(1, 90_000);
+    let try_big = |pair: &mut Pair| pair.try_send(A, picky(), OrderRequest::Default, big.clone());
+    // This one keeps the buffer full: it may be without a network for ever.
+    let options = SendOptions::new().patience(Patience::Endless);
+    let stays =
+        pair.on(A, |core, now, s| core.send(now, s, picky(), options, big.clone())).expect("there is room");
+    assert!(matches!(try_big(&mut pair), Err(SendError::Full(_))), "there is no room");
+    let before = writable(&pair);
+    pair.set_up(A, 1, false);
+    assert_eq!(writable(&pair), before + 1, "it is told to look again");
+    assert!(
+        matches!(try_big(&mut pair), Err(SendError::NoNetwork { .. })),
+        "and learns why it waits in vain"
+    );
+    pair.hole(A, 1, false, false);
+    pair.set_up(A, 1, true);
+    pair.until_delivered(A, &[stays]);
+}
+
+#[test]
+fn whoever_writes_a_message_that_was_dropped_does_not_wait_for_room() {
+    let mut config = Config::default();
+    config.send_buffers = [100_000; 2];
+    for refuses in [false, true] {
+        let mut pair = Pair::open(18, &config, &[net(1_000_000, 20)], SessionConfig::default());
+        let first = pair.begin_stream(A, Labels::foreground(), OrderRequest::Unordered);
+        let second = pair.begin_stream(A, Labels::foreground(), OrderRequest::Unordered);
+        pair.write(A, second, &pattern(2, 1000));
+        pair.until("it is read", |pair| pair.streams[B].contains_key(&second.0));
+        pair.run(SECOND);
+        // The first one fills the buffer, far beyond its half.
+        pair.hole(A, 0, true, !refuses);
+        let piece = pattern(1, 90_000);
+        pair.on(A, |core, now, s| core.write(now, s, first, piece.clone())).unwrap();
+        let write = |pair: &mut Pair| pair.on(A, |core, now, s| core.write(now, s, second, piece.clone()));
+        assert!(matches!(write(&mut pair), Err(SendError::Full(_))), "{refuses}");
+        let before = writable(&pair);
+        if refuses {
+            pair.on(B, |core, now, s| core.refuse(now, s, second)).unwrap();
+            pair.until("its writer is told", |pair| writable(pair) > before);
+        } else {
+            pair.cancel(A, second);
+            assert_eq!(writable(&pair), before + 1, "its writer is told");
+        }
+        assert_eq!(write(&mut pair), Err(SendError::NotOpen(second)), "{refuses}");
+    }
+}
+
+#[test]
+fn a_metered_network_is_not_opened_for_what_may_not_use_it() {
+    let absent = Selector::Name("net7".into());
+    let free = Rule::default().prohibit(Selector::Metered);
+    let elsewhere = Rule::default().require(absent.clone());
+    // Both ends have to be allowed.
+    let local = Rule::default().prohibit(Selector::Name("net0".into()));
+    for (rule, opens) in
+        [(free.prohibit(Selector::Name("net0".into())), false), (elsewhere, false), (local, true)]
+    {
+        for way in 0..3 {
+            let mut metered = net(500_000, 60);
+            metered.metered = true;
+            let networks = [net(1_000_000, 20), metered];
+            let mut pair = Pair::begin(16, &Config::default(), &networks, SessionConfig::default());
+            pair.until("it is open", |pair| pair.saw(A, |e| matches!(e, Event::Opened { .. })));
+            let labels = Labels::foreground().rule(rule.clone());
+            match way {
+                // It waits in the send buffer, waits in the application's stead, or was refused.
+                0 => drop(pair.send(A, labels, OrderRequest::Default, Bytes::new())),
+                1 => drop(defer(&mut pair, labels, None)),
+                _ => {
+                    set_timeout(&mut pair, &labels, Some(Duration::ZERO));
+                    let refused = pair.try_send(A, labels, OrderRequest::Default, Bytes::new());
+                    assert!(matches!(refused, Err(SendError::NoNetwork { .. })));
+                }
+            }
+            pair.run(10 * SECOND);
+            let paths = pair.world.nodes[A].core.paths().len();
+            assert_eq!(paths, 1 + usize::from(opens), "{rule}, way {way}");
+        }
+    }
+}
+
+#[test]
+fn new_labels_take_back_the_wish_for_a_metered_network() {
+    let mut metered = net(500_000, 60);
+    metered.metered = true;
+    let networks = [net(1_000_000, 20), metered];
+    let mut pair = Pair::begin(16, &Config::default(), &networks, SessionConfig::default());
+    pair.until("it is open", |pair| pair.saw(A, |e| matches!(e, Event::Opened { .. })));
+    // It cannot be opened yet.
+    pair.hole(A, 1, true, true);
+    let wants = Labels::foreground().rule(Rule::default().prohibit(Selector::Name("net0".into())));
+    let id = pair.send(A, wants.clone(), OrderRequest::Default, Bytes::new());
+    pair.run(SECOND);
+    let strict = Rule::default().prohibit(Selector::Name("net0".into())).prohibit(Selector::Metered);
+    pair.on(A, |core, now, s| core.relabel(now, s, id, Labels::foreground().rule(strict))).unwrap();
+    // What was begun fails in the meantime.
+    pair.run(10 * SECOND);
+    pair.hole(A, 1, false, false);
+    pair.run(20 * SECOND);
+    assert_eq!(pair.world.nodes[A].core.paths().len(), 1);
+    pair.on(A, |core, now, s| core.relabel(now, s, id, wants)).unwrap();
     pair.until_delivered(A, &[id]);
 }
 

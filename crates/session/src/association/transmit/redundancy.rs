@@ -10,10 +10,10 @@ use crate::path::Cargo;
 use crate::policy::Redundancy;
 use crate::session::Item;
 use alloc::vec::Vec;
-use steadfast_wire::frame::DATA_OVERHEAD;
+use steadfast_wire::frame::{DATA_OVERHEAD, Data};
 use steadfast_wire::{Instant, PathNumber, Rule, SessionId};
 
-/// What fits one packet beside the frame's head, TLS and TCP, in bytes.
+/// What fits one packet beside TLS and TCP, in bytes of the frame.
 const ONE_PACKET: u64 = 1200;
 
 /// How many bytes may still go out twice: the budget of a second at most.
@@ -41,7 +41,7 @@ impl Budget {
 }
 
 impl Association {
-    /// A message went out whole on its path. Whether it is to go out on another one, too.
+    /// A message has left, the last of it on the path `first`. Whether it is to go out on another one, too.
     pub(super) fn consider_copy(
         &mut self,
         cx: &mut Context,
@@ -63,11 +63,13 @@ impl Association {
         }
         let Some(second) = self.second_path(cx, now, &labels.rule, first) else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(length) = session.out.first_copy(message) else { return };
-        if suspicious && length > ONE_PACKET {
+        let Some((_, data)) = session.out.copy_data(now, message) else { return };
+        // Rules and dependencies may be longer than what they are said of.
+        let bytes = encoded(&data).len() as u64;
+        if suspicious && bytes > ONE_PACKET {
             return;
         }
-        if self.redundancy.take(now, cx.config.redundancy_budget, length + DATA_OVERHEAD as u64) {
+        if self.redundancy.take(now, cx.config.redundancy_budget, bytes) {
             session.out.copies.insert(message, second);
         } else {
             cx.stats.refused_redundancy += 1;
@@ -129,33 +131,38 @@ impl Association {
         message: u64,
         sheet: &mut Sheet<'_>,
     ) {
-        // A sheet that has something already may be too full for it; the next one is not.
-        let room = if sheet.used() == 0 { usize::MAX } else { sheet.data_room() };
         let allowed = |association: &Self| {
             let rule = &association.sessions.get(&id)?.out.labels(message)?.rule;
             let path = association.paths.get(&number)?;
-            association.judge(cx, rule, path).map(|_| ())
+            association.may_carry(cx, rule, path).then(|| rule.clone())
         };
-        let allowed = allowed(self).is_some();
+        let rule = allowed(self);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let fits = session.out.length(message).is_none_or(|length| length <= room as u64);
-        if allowed && !fits {
+        let copy = rule.and_then(|rule| Some((rule, session.out.copy_data(now, message)?)));
+        let frame = copy.as_ref().map(|(_, (_, data))| encoded(data)).unwrap_or_default();
+        // A sheet that has something already may be too full for it; the next one is not.
+        if sheet.used() > 0 && frame.len() > sheet.room() {
             return;
         }
         session.out.copies.remove(&message);
-        let Some((units, data)) = session.out.copy_data(cx, now, message, room).filter(|_| allowed) else {
-            return;
-        };
+        let Some((rule, (units, data))) = copy else { return };
         self.introduce(now, number, id, sheet);
-        let before = sheet.out.len();
-        data.encode(sheet.out);
-        let bytes = sheet.out.len() - before;
+        sheet.out.extend_from_slice(&frame);
+        let bytes = frame.len();
+        cx.stats.bytes_redundant += bytes as u64;
         if let Some(path) = self.paths.get_mut(&number) {
             path.fly(now, Cargo::Moved(id, Item::Data(data.id, units)), bytes, false);
+            path.carries(&rule);
             // Background has its share beside copies, too.
             path.foreground_run += bytes as u64;
         }
     }
+}
+
+fn encoded(data: &Data) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(data.payload.len() + DATA_OVERHEAD);
+    data.encode(&mut frame);
+    frame
 }
 
 #[cfg(test)]
