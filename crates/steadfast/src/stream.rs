@@ -15,6 +15,7 @@ use flow::Flow;
 use message::{Head, Key};
 use mux::{Incoming, Mux};
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -240,6 +241,15 @@ impl StreamReader {
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
+
+    /// Waits until it is known that no end will be read: the peer gave this direction up, or the conversation ended first.
+    ///
+    /// It tells who is busy with what was read before, and may come while bytes are unread. A direction that ends in order
+    /// keeps it waiting for ever, as dropping this half does. Cancel safe.
+    pub fn broken(&self) -> impl Future<Output = StreamError> + Send + use<> {
+        let flow = Arc::clone(&self.flow);
+        async move { flow.reading_broke().await }
+    }
 }
 
 impl AsyncRead for StreamReader {
@@ -265,6 +275,15 @@ impl StreamWriter {
     /// The labels that the stream was opened with.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Waits until it is known that nothing more can be written: the peer reads no more, or the conversation ended.
+    ///
+    /// It tells who has nothing to write now. A direction whose end the peer takes keeps it waiting for ever, as dropping
+    /// this half does. Cancel safe.
+    pub fn broken(&self) -> impl Future<Output = StreamError> + Send + use<> {
+        let flow = Arc::clone(&self.flow);
+        async move { flow.writing_broke().await }
     }
 
     /// Begins the answering direction if that was not done. `Full` where it has to wait.

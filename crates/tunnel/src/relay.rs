@@ -1,19 +1,24 @@
 //! Bytes both ways between a TCP connection and a stream, each direction until its end.
 
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger};
 use steadfast::{StreamReader, StreamWriter};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::event::Connection;
 use crate::message::Answer;
 
 /// Bytes that are moved at once.
 const PIECE: usize = 32 * 1024;
+
+/// How long a target may take to read what a peer left behind that is gone.
+pub(crate) const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// Why a connection broke.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,15 @@ pub(crate) async fn relay(
     Ok(())
 }
 
+/// Waits until a connection is reset: who reads and writes nothing would not see it.
+async fn reset(tcp: &TcpStream) -> Broken {
+    match tcp.ready(Interest::ERROR).await.and_then(|_| tcp.take_error()) {
+        Ok(Some(error)) | Err(error) => Broken::Local(error),
+        // Whoever reads or writes after all was told.
+        Ok(None) => pending().await,
+    }
+}
+
 async fn both(
     tcp: &mut TcpStream,
     (mut read, mut write): (StreamReader, StreamWriter),
@@ -79,16 +93,29 @@ async fn both(
     connection: &Connection,
 ) -> Result<(), Broken> {
     let (mut tcp_read, mut tcp_write) = tcp.split();
-    let up = async {
+    let (no_end_comes, nobody_reads) = (read.broken(), write.broken());
+    let moving = async {
         let mut buffer = vec![0; PIECE];
         loop {
             match tcp_read.read(&mut buffer).await.map_err(Broken::Local)? {
                 0 => return write.shutdown().await.map_err(Broken::Stream),
                 length => {
-                    write.write_all(&buffer[..length]).await.map_err(Broken::Stream)?;
+                    tokio::select! {
+                        biased;
+                        written = write.write_all(&buffer[..length]) => written.map_err(Broken::Stream)?,
+                        broken = reset(tcp_read.as_ref()) => return Err(broken),
+                    }
                     connection.count(side == Side::Client, length as u64);
                 }
             }
+        }
+    };
+    // Whoever sends may be quiet for ever.
+    let up = async {
+        tokio::select! {
+            biased;
+            result = moving => result,
+            error = nobody_reads => Err(Broken::Stream(error.into())),
         }
     };
     let down = async {
@@ -98,11 +125,22 @@ async fn both(
             return Err(Broken::Refused(words));
         }
         let mut buffer = vec![0; PIECE];
+        let mut no_end_comes = pin!(no_end_comes);
         loop {
-            match read.read(&mut buffer).await.map_err(Broken::Stream)? {
+            let length = tokio::select! {
+                biased;
+                length = read.read(&mut buffer) => length.map_err(Broken::Stream)?,
+                broken = reset(tcp_write.as_ref()) => return Err(broken),
+            };
+            match length {
                 0 => return tcp_write.shutdown().await.map_err(Broken::Local),
                 length => {
-                    tcp_write.write_all(&buffer[..length]).await.map_err(Broken::Local)?;
+                    // Whoever receives may have stopped reading; what it has room for it gets.
+                    tokio::select! {
+                        biased;
+                        written = tcp_write.write_all(&buffer[..length]) => written.map_err(Broken::Local)?,
+                        error = &mut no_end_comes => return Err(Broken::Stream(error.into())),
+                    }
                     connection.count(side == Side::Server, length as u64);
                 }
             }
@@ -113,7 +151,13 @@ async fn both(
         result = &mut up => match result {
             Ok(()) => down.await,
             // Why is said in the other direction.
-            Err(Broken::Stream(error)) => down.await.and(Err(Broken::Stream(error))),
+            Err(Broken::Stream(error)) => match side {
+                Side::Client => down.await.and(Err(Broken::Stream(error))),
+                Side::Server => match timeout(LEFT_BEHIND, down).await {
+                    Ok(result) => result.and(Err(Broken::Stream(error))),
+                    Err(_) => Err(Broken::Stream(error)),
+                },
+            },
             broken => broken,
         },
         result = &mut down => match result {

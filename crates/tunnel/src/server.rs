@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::MAX_CONNECTIONS;
 use crate::event::{Connection, Counters, Event, Monitor};
 use crate::message::{self, Answer};
-use crate::relay::{Broken, Side, Tcp, relay};
+use crate::relay::{Broken, LEFT_BEHIND, Side, Tcp, relay};
 use crate::target::{AllowList, Target};
 
 /// How long a target may take to accept.
@@ -61,8 +61,11 @@ impl Server {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         };
-        // Those that are left learn it from their streams, or go on to their end.
-        while connections.join_next().await.is_some() {}
+        // Those that are left learn it from their streams, or have an end left to bring to their target.
+        let left = async { while connections.join_next().await.is_some() {} };
+        if timeout(LEFT_BEHIND, left).await.is_err() {
+            connections.shutdown().await;
+        }
         self.monitor.tell(Event::Lost { peer, words });
     }
 

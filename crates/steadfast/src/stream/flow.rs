@@ -2,12 +2,14 @@
 
 use super::StreamError;
 use crate::lock;
+use crate::receipt::wait_until;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use steadfast_session::{DropReason, Outcome};
 use tokio::io::ReadBuf;
+use tokio::sync::Notify;
 
 /// What a direction may hold unread when it begins, in bytes.
 pub(super) const FIRST_WINDOW: u64 = 64 * 1024;
@@ -18,6 +20,8 @@ pub(super) const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 pub(super) struct Flow {
     inbox: Mutex<Inbox>,
     outbox: Mutex<Outbox>,
+    /// A direction has its end.
+    over: Notify,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,7 @@ impl Flow {
             consumed: 0,
         };
         let outbox = Outbox { limit: FIRST_WINDOW, failed: None, waker: None, half_gone: false };
-        Self { inbox: Mutex::new(inbox), outbox: Mutex::new(outbox) }
+        Self { inbox: Mutex::new(inbox), outbox: Mutex::new(outbox), over: Notify::new() }
     }
 
     // ----- what comes ----------------------------------------------------------------------------------------------
@@ -92,6 +96,9 @@ impl Flow {
         let waker = inbox.waker.take();
         drop(inbox);
         wake(waker);
+        if !fits {
+            self.over.notify_waiters();
+        }
         fits
     }
 
@@ -102,6 +109,12 @@ impl Flow {
         let waker = inbox.waker.take();
         drop(inbox);
         wake(waker);
+        self.over.notify_waiters();
+    }
+
+    /// Waits until what comes broke, whatever is unread.
+    pub(super) async fn reading_broke(&self) -> StreamError {
+        wait_until(&self.over, || lock(&self.inbox).end.clone().and_then(Result::err)).await
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -207,6 +220,12 @@ impl Flow {
     pub(super) fn fail(&self, error: StreamError) {
         lock(&self.outbox).failed.get_or_insert(error);
         self.wake_writer();
+        self.over.notify_waiters();
+    }
+
+    /// Waits until nothing more can be written.
+    pub(super) async fn writing_broke(&self) -> StreamError {
+        wait_until(&self.over, || lock(&self.outbox).failed.clone()).await
     }
 
     /// What became of the message that is written.

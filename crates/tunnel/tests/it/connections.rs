@@ -109,3 +109,28 @@ async fn a_conversation_that_ends_is_opened_again() {
     world.until(0, "the loss", |event| matches!(event, Event::Lost { .. }).then_some(())).await;
     world.until(0, "the next one", |event| matches!(event, Event::Connected { .. }).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_quiet_target_keeps_nothing_of_a_program_that_is_gone() {
+    let (mut world, target) = world().await;
+    let (mut program, _quiet) = through(&world, &target, 0).await;
+    program.shutdown().await.unwrap();
+    rustix::net::sockopt::set_socket_linger(&program, Some(Duration::ZERO)).unwrap();
+    drop(program);
+    assert!(world.closed(1).await.is_some());
+}
+
+#[tokio::test]
+async fn a_target_that_reads_nothing_keeps_nothing_of_a_peer_that_is_gone() {
+    let (mut world, target) = world().await;
+    let (mut program, _reads_nothing) = through(&world, &target, 0).await;
+    let full = Duration::from_millis(500);
+    let mut written = 0;
+    while let Ok(more) = tokio::time::timeout(full, program.write(&[1; 65_536])).await {
+        written += more.unwrap();
+    }
+    assert!(written > 65_536);
+    world.client.close("it goes").await;
+    assert!(world.closed(1).await.is_some());
+    world.until(1, "the end", |event| matches!(event, Event::Lost { .. }).then_some(())).await;
+}
