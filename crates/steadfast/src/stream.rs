@@ -355,6 +355,7 @@ impl AsyncWrite for StreamWriter {
         let length = bytes.len().min(PIECE).min(room as usize);
         ready!(this.poll_call(|writer| writer.try_write(Bytes::copy_from_slice(&bytes[..length]))))?;
         this.written += length as u64;
+        this.flow.wrote(this.written);
         Poll::Ready(Ok(length))
     }
 
