@@ -71,9 +71,23 @@ const PIECE: usize = 64 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Once the last handle is dropped nobody can accept: what the peer opens then, or has opened in vain, is given up.
 #[derive(Clone)]
 pub struct Streams {
+    accepting: Arc<Accepting>,
     shared: Arc<Shared>,
+}
+
+/// Gives up the peer's streams with the last handle.
+struct Accepting {
+    mux: Arc<Mux>,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.mux.desert();
+    }
 }
 
 /// Ends the pump, and so the conversation, with the last handle.
@@ -93,7 +107,8 @@ impl Streams {
     pub fn new(socket: MultiSocket) -> Self {
         let mux = Arc::new(Mux::new(socket));
         let pump = mux.socket.shared().spawn_freely(mux::run(Arc::clone(&mux)));
-        Self { shared: Arc::new(Shared { mux, pump }) }
+        let accepting = Arc::new(Accepting { mux: Arc::clone(&mux) });
+        Self { accepting, shared: Arc::new(Shared { mux, pump }) }
     }
 
     /// The conversation: for its events, and to close it. Nothing else is to be sent or received on it.
@@ -121,7 +136,7 @@ impl Streams {
 
     /// Waits for the next stream that the peer opens; `None` once it opens no more. Cancel safe: no stream is lost.
     pub async fn accept(&self) -> Result<Option<Stream>, SessionError> {
-        let Some(Incoming { key, labels, flow }) = self.shared.mux.accept().await? else { return Ok(None) };
+        let Some(Incoming { key, labels, flow }) = self.accepting.mux.accept().await? else { return Ok(None) };
         Ok(Some(Stream::new(&self.shared, key, flow, labels, Writing::Answer)))
     }
 }

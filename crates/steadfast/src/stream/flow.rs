@@ -36,6 +36,8 @@ struct Inbox {
     /// After all of that: the end of the stream, or why there is none.
     end: Option<Result<(), StreamError>>,
     waker: Option<Waker>,
+    /// A message brings what comes.
+    attached: bool,
     /// Nobody reads any more.
     closed: bool,
     window: u64,
@@ -74,6 +76,7 @@ impl Flow {
             tail: BytesMut::new(),
             end: None,
             waker: None,
+            attached: false,
             closed: false,
             window: FIRST_WINDOW,
             received: 0,
@@ -124,6 +127,11 @@ impl Flow {
     /// Waits until what comes broke, whatever is unread.
     pub(super) async fn reading_broke(&self) -> StreamError {
         wait_until(&self.over, || lock(&self.inbox).end.clone().and_then(Result::err)).await
+    }
+
+    /// A message is to bring what comes; false if another does.
+    pub(super) fn attach(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.inbox).attached, true)
     }
 
     pub(super) fn is_closed(&self) -> bool {
