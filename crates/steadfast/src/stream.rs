@@ -136,7 +136,9 @@ impl Streams {
 
     /// Waits for the next stream that the peer opens; `None` once it opens no more. Cancel safe: no stream is lost.
     pub async fn accept(&self) -> Result<Option<Stream>, SessionError> {
-        let Some(Incoming { key, labels, flow }) = self.accepting.mux.accept().await? else { return Ok(None) };
+        let Some(Incoming { key, labels, flow }) = self.accepting.mux.accept().await? else {
+            return Ok(None);
+        };
         Ok(Some(Stream::new(&self.shared, key, flow, labels, Writing::Answer)))
     }
 }

@@ -428,8 +428,7 @@ async fn only_so_many_may_be_without_a_head() {
     let at_b = Streams::new(at_b);
     let mut writers = Vec::new();
     for _ in 0..65 {
-        let mut writer =
-            raw.begin_with(Labels::foreground(), OrderRequest::Unordered, None).await.unwrap();
+        let mut writer = raw.begin_with(Labels::foreground(), OrderRequest::Unordered, None).await.unwrap();
         writer.write(Bytes::from_static(b"STR")).await.unwrap();
         writers.push(writer);
     }
