@@ -124,9 +124,9 @@ async fn a_quiet_target_keeps_nothing_of_a_program_that_is_gone() {
 async fn a_target_that_reads_nothing_keeps_nothing_of_a_peer_that_is_gone() {
     let (mut world, target) = world().await;
     let (mut program, _reads_nothing) = through(&world, &target, 0).await;
-    let full = Duration::from_millis(500);
+    let (full, piece) = (Duration::from_millis(500), vec![1; 65_536]);
     let mut written = 0;
-    while let Ok(more) = tokio::time::timeout(full, program.write(&[1; 65_536])).await {
+    while let Ok(more) = tokio::time::timeout(full, program.write(&piece)).await {
         written += more.unwrap();
     }
     assert!(written > 65_536);
