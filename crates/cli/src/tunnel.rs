@@ -5,10 +5,13 @@ mod report;
 mod serve;
 mod spec;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use clap::Args;
 use steadfast::Fingerprint;
 use steadfast_tunnel::{Event, Monitor};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::context::{self, Connecting, Context};
 use crate::exit::Exit;
@@ -29,7 +32,8 @@ sees it. Behind commas stands what holds for it:
 NETWORK is a class (ethernet, wifi, cellular, satellite, loopback, virtual, other), the name of a network on either \
 side, or `metered`. Without an ADDRESS only this host can connect; PORT 0 is any that is free.
 
-Connections live as long as both programs want, over the loss of every network. With --serve this side connects to what \
+Connections live as long as both programs want, over the loss of every network; the serving side gives up those of a \
+peer that it does not reach for an hour. With --serve this side connects to what \
 --allow names, for peers whose keys are trusted, and to nothing else; a target is compared as it is written. Peers \
 whose keys are not trusted are asked about at a terminal, and refused without one.
 
@@ -77,12 +81,43 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
     })
 }
 
+/// Events that wait to be written, at most: a peer makes them as fast as it likes, and a terminal may be stopped.
+const EVENTS: usize = 4096;
+
+/// What a monitor tells.
+struct Watched {
+    events: Receiver<Event>,
+    /// How many events were left out.
+    left_out: Arc<AtomicU64>,
+}
+
 /// A monitor, and what it tells.
-fn watched() -> (Monitor, UnboundedReceiver<Event>) {
-    let (sender, events) = unbounded_channel();
-    let monitor = Monitor::new(move |event| {
-        // Whoever watched is gone at the end.
-        let _gone = sender.send(event);
-    });
-    (monitor, events)
+fn watched() -> (Monitor, Watched) {
+    let (sender, events) = channel(EVENTS);
+    let left_out = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&left_out);
+    (Monitor::new(move |event| keep(&sender, &count, event)), Watched { events, left_out })
+}
+
+fn keep(sender: &Sender<Event>, left_out: &AtomicU64, event: Event) {
+    // Whoever watched may also be gone, at the end.
+    if sender.try_send(event).is_err() {
+        left_out.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_nobody_takes_are_counted_and_not_kept() {
+        let ((sender, mut events), left_out) = (channel(2), AtomicU64::new(0));
+        let tell = || keep(&sender, &left_out, Event::Waiting { words: "for nothing".into() });
+        (0..9).for_each(|_| tell());
+        assert_eq!(left_out.load(Ordering::Relaxed), 7);
+        assert!(events.try_recv().is_ok());
+        tell();
+        assert_eq!((left_out.load(Ordering::Relaxed), events.len()), (7, 2));
+    }
 }

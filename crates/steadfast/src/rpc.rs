@@ -62,3 +62,6 @@ pub use error::{BodyError, CallError, ServeError};
 pub use handler::{Handler, IntoResponse, Request, Response, ServiceHandler, service};
 pub use pending::Pending;
 pub use server::{ServeConfig, Server, ServerStats, serve, serve_with};
+
+/// The longest limit, which nobody sees the end of: longer ones cannot be added to every point in time.
+const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 86_400);

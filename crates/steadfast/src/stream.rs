@@ -15,6 +15,7 @@ use flow::Flow;
 use message::{Head, Key};
 use mux::{Incoming, Mux};
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,9 +71,23 @@ const PIECE: usize = 64 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Once the last handle is dropped nobody can accept: what the peer opens then, or has opened in vain, is given up.
 #[derive(Clone)]
 pub struct Streams {
+    accepting: Arc<Accepting>,
     shared: Arc<Shared>,
+}
+
+/// Gives up the peer's streams with the last handle.
+struct Accepting {
+    mux: Arc<Mux>,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.mux.desert();
+    }
 }
 
 /// Ends the pump, and so the conversation, with the last handle.
@@ -92,7 +107,8 @@ impl Streams {
     pub fn new(socket: MultiSocket) -> Self {
         let mux = Arc::new(Mux::new(socket));
         let pump = mux.socket.shared().spawn_freely(mux::run(Arc::clone(&mux)));
-        Self { shared: Arc::new(Shared { mux, pump }) }
+        let accepting = Arc::new(Accepting { mux: Arc::clone(&mux) });
+        Self { accepting, shared: Arc::new(Shared { mux, pump }) }
     }
 
     /// The conversation: for its events, and to close it. Nothing else is to be sent or received on it.
@@ -120,7 +136,9 @@ impl Streams {
 
     /// Waits for the next stream that the peer opens; `None` once it opens no more. Cancel safe: no stream is lost.
     pub async fn accept(&self) -> Result<Option<Stream>, SessionError> {
-        let Some(Incoming { key, labels, flow }) = self.shared.mux.accept().await? else { return Ok(None) };
+        let Some(Incoming { key, labels, flow }) = self.accepting.mux.accept().await? else {
+            return Ok(None);
+        };
         Ok(Some(Stream::new(&self.shared, key, flow, labels, Writing::Answer)))
     }
 }
@@ -240,6 +258,15 @@ impl StreamReader {
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
+
+    /// Waits until it is known that no end will be read: the peer gave this direction up, or the conversation ended first.
+    ///
+    /// It tells who is busy with what was read before, and may come while bytes are unread. A direction that ends in order
+    /// keeps it waiting for ever, as dropping this half does. Cancel safe.
+    pub fn broken(&self) -> impl Future<Output = StreamError> + Send + use<> {
+        let flow = Arc::clone(&self.flow);
+        async move { flow.reading_broke().await }
+    }
 }
 
 impl AsyncRead for StreamReader {
@@ -265,6 +292,15 @@ impl StreamWriter {
     /// The labels that the stream was opened with.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Waits until it is known that nothing more can be written: the peer reads no more, or the conversation ended.
+    ///
+    /// It tells who has nothing to write now. A direction whose end the peer takes keeps it waiting for ever, as dropping
+    /// this half does. Cancel safe.
+    pub fn broken(&self) -> impl Future<Output = StreamError> + Send + use<> {
+        let flow = Arc::clone(&self.flow);
+        async move { flow.writing_broke().await }
     }
 
     /// Begins the answering direction if that was not done. `Full` where it has to wait.
@@ -336,6 +372,7 @@ impl AsyncWrite for StreamWriter {
         let length = bytes.len().min(PIECE).min(room as usize);
         ready!(this.poll_call(|writer| writer.try_write(Bytes::copy_from_slice(&bytes[..length]))))?;
         this.written += length as u64;
+        this.flow.wrote(this.written);
         Poll::Ready(Ok(length))
     }
 

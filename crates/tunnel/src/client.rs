@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::MAX_CONNECTIONS;
-use crate::event::{Connection, Counters, Event, Monitor};
+use crate::event::{Connection, Counters, Event, Monitor, Parking};
 use crate::message;
 use crate::relay::{Broken, Side, Tcp, relay};
 use crate::target::Target;
@@ -138,6 +138,7 @@ impl Client {
     /// Carries connections until the conversation ends; why it did.
     async fn carry(&self, socket: MultiSocket) -> String {
         let peer = socket.peer();
+        let (mut parking, mut events) = (Parking::new(peer), socket.events());
         let streams = Streams::new(socket);
         let mut listening = JoinSet::new();
         for forward in &self.forwards {
@@ -146,11 +147,14 @@ impl Client {
             listening.spawn(carrying.listen(Arc::clone(&self.room)));
         }
         loop {
-            match streams.accept().await {
-                // Nobody may open a way into this side.
-                Ok(Some(stream)) => drop(stream),
-                Ok(None) => return "the other side ended it".into(),
-                Err(error) => return error.to_string(),
+            tokio::select! {
+                stream = streams.accept() => match stream {
+                    // Nobody may open a way into this side.
+                    Ok(Some(stream)) => drop(stream),
+                    Ok(None) => return "the other side ended it".into(),
+                    Err(error) => return error.to_string(),
+                },
+                Some(event) = events.next() => parking.hear(&event, &self.monitor),
             }
         }
     }
@@ -180,10 +184,11 @@ impl Carrying {
     async fn connection(self, tcp: TcpStream, from: SocketAddr) {
         let Self { forward, streams, monitor, peer } = self;
         let mut connection = monitor.connection(&forward.counters);
+        connection.target = Some(forward.target.to_string());
         monitor.tell(Event::Opened {
             connection: connection.number,
             peer,
-            target: Some(forward.target.to_string()),
+            target: connection.target.clone(),
             from: Some(from),
         });
         let result = carry(tcp, &forward, &streams, &connection).await;

@@ -23,6 +23,16 @@ pub enum Event {
         /// Why.
         words: String,
     },
+    /// No network leads to the other side now: the connections of a conversation wait.
+    Parked {
+        /// With whom.
+        peer: Fingerprint,
+    },
+    /// A network leads there again.
+    Resumed {
+        /// With whom.
+        peer: Fingerprint,
+    },
     /// A client could not open a conversation again, and goes on trying.
     Waiting {
         /// Why.
@@ -43,6 +53,8 @@ pub enum Event {
     Closed {
         /// Its number on this side.
         connection: u64,
+        /// Where it went; `None` if that was never understood.
+        target: Option<String>,
         /// Bytes that went to the target.
         to_target: u64,
         /// Bytes that came from the target.
@@ -51,6 +63,9 @@ pub enum Event {
         reason: Option<String>,
     },
 }
+
+/// Why a connection is over that was simply dropped.
+const GIVEN_UP: &str = "the tunnel was stopped on this side, or its conversation ended";
 
 /// What several connections come to.
 #[derive(Debug, Default)]
@@ -116,7 +131,37 @@ impl Monitor {
             counters: Arc::clone(counters),
             to_target: AtomicU64::new(0),
             from_target: AtomicU64::new(0),
-            reason: None,
+            target: None,
+            // Whoever drops it in the middle says nothing more.
+            reason: Some(GIVEN_UP.into()),
+        }
+    }
+}
+
+/// Whether a conversation waits for a network.
+pub(crate) struct Parking {
+    peer: Fingerprint,
+    parked: bool,
+}
+
+impl Parking {
+    pub(crate) const fn new(peer: Fingerprint) -> Self {
+        Self { peer, parked: false }
+    }
+
+    /// Tells what an event of the conversation means.
+    pub(crate) fn hear(&mut self, event: &steadfast::Event, monitor: &Monitor) {
+        let peer = self.peer;
+        match event {
+            steadfast::Event::Parked { .. } => {
+                self.parked = true;
+                monitor.tell(Event::Parked { peer });
+            }
+            // The first path of all is no news.
+            steadfast::Event::Resumed { .. } if std::mem::take(&mut self.parked) => {
+                monitor.tell(Event::Resumed { peer });
+            }
+            _ => {}
         }
     }
 }
@@ -128,6 +173,8 @@ pub(crate) struct Connection {
     counters: Arc<Counters>,
     to_target: AtomicU64,
     from_target: AtomicU64,
+    pub(crate) target: Option<String>,
+    /// Cleared by an end in order alone.
     pub(crate) reason: Option<String>,
 }
 
@@ -149,6 +196,7 @@ impl Drop for Connection {
         self.counters.open.fetch_sub(1, Ordering::Relaxed);
         self.monitor.tell(Event::Closed {
             connection: self.number,
+            target: self.target.take(),
             to_target: self.to_target.load(Ordering::Relaxed),
             from_target: self.from_target.load(Ordering::Relaxed),
             reason: self.reason.take(),

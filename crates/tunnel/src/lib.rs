@@ -31,10 +31,25 @@ pub use event::{Counters, Event, Monitor};
 pub use server::Server;
 pub use target::{AllowList, BadTarget, Target};
 
-use steadfast::Config;
+use std::time::Duration;
+
+use steadfast::{Config, SessionConfig};
 
 /// Connections that one side carries at once, of all conversations.
 pub const MAX_CONNECTIONS: usize = 512;
+
+/// Of them, those of one peer at a server.
+pub const MAX_OF_A_PEER: usize = MAX_CONNECTIONS / 4;
+
+/// How long a server keeps a conversation whose peer is not reached, and the connections in it.
+pub const PARK_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Settings of the conversations that a server accepts.
+pub fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::default();
+    config.park_limit = Some(PARK_LIMIT);
+    config
+}
 
 /// Settings of an endpoint that carries tunnels: room for many connections of which some wait for a network.
 pub fn config() -> Config {

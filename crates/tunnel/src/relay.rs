@@ -9,12 +9,16 @@ use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger};
 use steadfast::{StreamReader, StreamWriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::event::Connection;
 use crate::message::Answer;
 
 /// Bytes that are moved at once.
 const PIECE: usize = 32 * 1024;
+
+/// How long a target may take to read what a peer left behind that is gone.
+pub(crate) const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// Why a connection broke.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,8 @@ async fn both(
     connection: &Connection,
 ) -> Result<(), Broken> {
     let (mut tcp_read, mut tcp_write) = tcp.split();
-    let up = async {
+    let (no_end_comes, nobody_reads) = (read.broken(), write.broken());
+    let moving = async {
         let mut buffer = vec![0; PIECE];
         loop {
             match tcp_read.read(&mut buffer).await.map_err(Broken::Local)? {
@@ -105,6 +110,14 @@ async fn both(
             }
         }
     };
+    // Whoever sends may be quiet for ever.
+    let up = async {
+        tokio::select! {
+            biased;
+            result = moving => result,
+            error = nobody_reads => Err(Broken::Stream(error.into())),
+        }
+    };
     let down = async {
         if side == Side::Client
             && let Answer::Refused(words) = Answer::read(&mut read).await.map_err(Broken::Stream)?
@@ -112,6 +125,7 @@ async fn both(
             return Err(Broken::Refused(words));
         }
         let mut buffer = vec![0; PIECE];
+        let mut no_end_comes = pin!(no_end_comes);
         loop {
             let length = tokio::select! {
                 biased;
@@ -121,7 +135,12 @@ async fn both(
             match length {
                 0 => return tcp_write.shutdown().await.map_err(Broken::Local),
                 length => {
-                    tcp_write.write_all(&buffer[..length]).await.map_err(Broken::Local)?;
+                    // Whoever receives may have stopped reading; what it has room for it gets.
+                    tokio::select! {
+                        biased;
+                        written = tcp_write.write_all(&buffer[..length]) => written.map_err(Broken::Local)?,
+                        error = &mut no_end_comes => return Err(Broken::Stream(error.into())),
+                    }
                     connection.count(side == Side::Server, length as u64);
                 }
             }
@@ -132,7 +151,13 @@ async fn both(
         result = &mut up => match result {
             Ok(()) => down.await,
             // Why is said in the other direction.
-            Err(Broken::Stream(error)) => down.await.and(Err(Broken::Stream(error))),
+            Err(Broken::Stream(error)) => match side {
+                Side::Client => down.await.and(Err(Broken::Stream(error))),
+                Side::Server => match timeout(LEFT_BEHIND, down).await {
+                    Ok(result) => result.and(Err(Broken::Stream(error))),
+                    Err(_) => Err(Broken::Stream(error)),
+                },
+            },
             broken => broken,
         },
         result = &mut down => match result {

@@ -35,9 +35,8 @@ pub(super) async fn run(
     let endpoint = context.builder(&settings).config(config()).connect_limit(limit).bind().await?;
     rule::warn_of_unknown(specs.iter().flat_map(Spec::selectors), &endpoint, output)?;
     announce(&forwards, output)?;
-    let (monitor, mut events) = watched();
-    let mut networks = endpoint.events();
-    let mut report = Report::new(&endpoint, target.fingerprint, arguments.quiet);
+    let (monitor, mut watched) = watched();
+    let mut report = Report::new(&endpoint, target.fingerprint, arguments.quiet, &watched);
     let rows: Vec<(String, &Counters)> = forwards
         .iter()
         .map(|forward| {
@@ -54,14 +53,13 @@ pub(super) async fn run(
         loop {
             tokio::select! {
                 result = &mut running => break result.err(),
-                Some(event) = events.recv() => report.event(&event, output)?,
-                Some(event) = networks.next() => report.network(&event, output)?,
+                Some(event) = watched.events.recv() => report.event(&event, output)?,
                 _ = looks.tick() => report.look(&rows, output)?,
                 () = stop.wait() => break None,
             }
         }
     };
-    while let Ok(event) = events.try_recv() {
+    while let Ok(event) = watched.events.try_recv() {
         report.event(&event, output)?;
     }
     output.end_status();

@@ -1,13 +1,16 @@
 //! A tunnel in lines, in changing lines, and as JSON.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use steadfast::{Endpoint, Event as NetworkEvent, Fingerprint};
+use steadfast::{Endpoint, Fingerprint};
 use steadfast_tunnel::{Counters, Event};
 use tokio::time::Instant;
 
+use super::Watched;
 use crate::exit::Exit;
 use crate::output::{Output, clean};
 use crate::screen::Style;
@@ -24,21 +27,26 @@ pub(super) struct Report {
     sent: Meter,
     received: Meter,
     next: Instant,
-    /// Where open connections go, in words.
-    open: HashMap<u64, String>,
-    parked: bool,
+    /// Events that were left out, and how many of them were told.
+    left_out: Arc<AtomicU64>,
+    told: u64,
 }
 
 impl Report {
-    pub(super) fn new(endpoint: &Endpoint, peer: Option<Fingerprint>, quiet: bool) -> Self {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        peer: Option<Fingerprint>,
+        quiet: bool,
+        watched: &Watched,
+    ) -> Self {
         let meter = |direction| Meter::new(endpoint, peer, direction);
         Self {
             quiet,
             sent: meter(Direction::Sent),
             received: meter(Direction::Received),
             next: Instant::now() + OBJECT,
-            open: HashMap::new(),
-            parked: false,
+            left_out: Arc::clone(&watched.left_out),
+            told: 0,
         }
     }
 
@@ -62,6 +70,14 @@ impl Report {
                 let words = clean(words);
                 self.line(Style::Dim, &format!("The conversation with {peer} is over: {words}"), output)
             }
+            Event::Parked { peer } => {
+                let words = format!("No network leads to {peer} now: its connections wait.");
+                self.network("parked", *peer, &words, output)
+            }
+            Event::Resumed { peer } => {
+                let words = format!("A network leads to {peer} again: its connections go on.");
+                self.network("resumed", *peer, &words, output)
+            }
             Event::Waiting { words } => {
                 output.object(&json!({ "event": "waiting", "reason": words }))?;
                 self.line(Style::Dim, &format!("Trying again: {}", clean(words)), output)
@@ -74,20 +90,19 @@ impl Report {
                     "target": target,
                     "from": from.map(|from| from.to_string()),
                 }))?;
-                let target = target.as_deref().map_or_else(|| "what nobody understands".into(), clean);
-                self.open.insert(*connection, target);
                 Ok(())
             }
-            Event::Closed { connection, to_target, from_target, reason } => {
+            Event::Closed { connection, target, to_target, from_target, reason } => {
                 output.object(&json!({
                     "event": "closed",
                     "connection": connection,
+                    "target": target,
                     "to_target": to_target,
                     "from_target": from_target,
                     "reason": reason,
                 }))?;
-                let target = self.open.remove(connection).unwrap_or_default();
                 let Some(reason) = reason else { return Ok(()) };
+                let target = target.as_deref().map_or_else(|| "what nobody understands".into(), clean);
                 let text = format!("A connection to {target} broke: {}", clean(reason));
                 let text = output.screen().paint(Style::Red, text);
                 Ok(output.line(text)?)
@@ -96,21 +111,23 @@ impl Report {
         }
     }
 
-    /// Something happened to the networks under it.
-    pub(super) fn network(&mut self, event: &NetworkEvent, output: &mut Output) -> anyhow::Result<()> {
-        let (name, words) = match event {
-            NetworkEvent::Parked { .. } => {
-                ("parked", "No network leads to the other side now: connections wait.")
-            }
-            // The first path of all is no news.
-            NetworkEvent::Resumed { .. } if self.parked => {
-                ("resumed", "A network leads there again: connections go on.")
-            }
-            _ => return Ok(()),
-        };
-        self.parked = name == "parked";
-        output.object(&json!({ "event": name }))?;
+    /// Something happened to the networks under a conversation.
+    fn network(&self, name: &str, peer: Fingerprint, words: &str, output: &mut Output) -> anyhow::Result<()> {
+        output.object(&json!({ "event": name, "peer": peer.to_string() }))?;
         self.line(Style::Cyan, words, output)
+    }
+
+    /// Tells that not everything was told.
+    fn tell_left_out(&mut self, output: &mut Output) -> anyhow::Result<()> {
+        let left_out = self.left_out.load(Ordering::Relaxed);
+        let more = left_out - self.told;
+        if more == 0 {
+            return Ok(());
+        }
+        self.told = left_out;
+        output.object(&json!({ "event": "left-out", "events": more }))?;
+        let words = format!("{more} events were left out: they came faster than they could be written.");
+        self.line(Style::Dim, &words, output)
     }
 
     /// Tells how far it is, where that is due; each row is what it is called and its counters.
@@ -118,6 +135,7 @@ impl Report {
         let sum = |of: fn(&Counters) -> u64| rows.iter().map(|(_, counters)| of(counters)).sum::<u64>();
         let (open, to_target, from_target) =
             (sum(Counters::open), sum(Counters::to_target), sum(Counters::from_target));
+        self.tell_left_out(output)?;
         self.sent.sample(to_target);
         self.received.sample(from_target);
         let (sent, received) = (self.sent.rates(), self.received.rates());
@@ -153,8 +171,9 @@ impl Report {
     }
 
     /// The last words.
-    pub(super) fn end(&self, rows: &[(String, &Counters)], output: &mut Output) -> anyhow::Result<Exit> {
+    pub(super) fn end(&mut self, rows: &[(String, &Counters)], output: &mut Output) -> anyhow::Result<Exit> {
         let sum = |of: fn(&Counters) -> u64| rows.iter().map(|(_, counters)| of(counters)).sum::<u64>();
+        self.tell_left_out(output)?;
         output.object(&json!({
             "event": "stopped",
             "connections": sum(Counters::all),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use steadfast::Endpoint;
-use steadfast_tunnel::{AllowList, Counters, Server, config};
+use steadfast_tunnel::{AllowList, Counters, Server, config, session_config};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -37,14 +37,16 @@ pub(super) async fn run(
                        `steadfast tunnel --serve --allow localhost:22`";
         return Err(Failure::usage(message).into());
     }
-    let endpoint = context.listen(&settings, arguments.port, |builder| builder.config(config())).await?;
+    let endpoint = context.listen(&settings, arguments.port, |builder| {
+        builder.config(config()).session_config(session_config())
+    });
+    let endpoint = endpoint.await?;
     for key in &arguments.trust {
         endpoint.trust(*key);
     }
     announce(&endpoint, &targets, output)?;
-    let (monitor, mut events) = watched();
-    let mut networks = endpoint.events();
-    let mut report = Report::new(&endpoint, None, arguments.quiet);
+    let (monitor, mut watched) = watched();
+    let mut report = Report::new(&endpoint, None, arguments.quiet, &watched);
     let mut strangers = Strangers::new(endpoint.clone(), WISH, context, output);
     let server = Server::new(allowed, monitor);
     let rows: [(String, &Counters); 1] = [("all connections".into(), server.counters())];
@@ -64,8 +66,7 @@ pub(super) async fn run(
                 strangers.came(stranger, output)?;
             }
             answer = strangers.answer() => strangers.answered(answer, output)?,
-            Some(event) = events.recv() => report.event(&event, output)?,
-            Some(event) = networks.next() => report.network(&event, output)?,
+            Some(event) = watched.events.recv() => report.event(&event, output)?,
             // A question stands where the lines would be.
             _ = looks.tick(), if strangers.is_free() => report.look(&rows, output)?,
             () = stop.wait() => break,

@@ -1,25 +1,27 @@
 //! Making calls: many at once, each with its own labels, deadline and outcome.
 
+use super::FOR_EVER;
 use super::body::Body;
 use super::error::CallError;
 use super::handler::Response;
 use super::listen::{Listener, State};
 use super::pending::{Pending, Starting};
 use super::say;
+use crate::deferred::Wait;
 use crate::error::{CloseError, SessionError};
 use crate::receipt::wait_until;
 use crate::socket::MultiSocket;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use steadfast_session::{DropReason, Outcome, Patience, SendError};
+use steadfast_session::{Deferral, DropReason, Outcome, Patience, SendError};
 use steadfast_wire::call::Head;
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, Labels};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -153,7 +155,7 @@ impl Rpc {
 
     async fn begin(&self, body: Body, labels: Labels, limit: Option<Duration>) -> Result<Pending, CallError> {
         let Client { socket, state, .. } = &*self.client;
-        let permit = state.permit(labels.urgency).await.map_err(not_begun)?;
+        let permit = self.permit(&labels).await?;
         let (starting, answer) = Starting::new(&self.client, permit, labels.clone()).map_err(not_begun)?;
         let milliseconds = |limit: Duration| u32::try_from(limit.as_millis().max(1)).ok();
         let head = Head::Request { call: starting.call(), deadline: limit.and_then(milliseconds) };
@@ -161,6 +163,16 @@ impl Rpc {
             Ok(said) => Ok(starting.begun(said, answer)),
             Err(SendError::Ended) => Err(not_begun(state.ended().unwrap_or_else(|| ended(socket)))),
             Err(error) => Err(CallError::NotSent(error)),
+        }
+    }
+
+    /// Waits for a place among the open calls, which may never be free while there is no network.
+    async fn permit(&self, labels: &Labels) -> Result<OwnedSemaphorePermit, CallError> {
+        let Client { socket, state, .. } = &*self.client;
+        tokio::select! {
+            biased;
+            permit = state.permit(labels.urgency) => permit.map_err(not_begun),
+            error = no_network(socket, labels) => Err(CallError::NotSent(error)),
         }
     }
 
@@ -173,12 +185,39 @@ impl Rpc {
     /// given up, and its outcome unknown.
     pub async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
         let Client { socket, state, .. } = &*self.client;
-        let until = Instant::now() + limit;
+        let until = Instant::now() + limit.min(FOR_EVER);
         state.shut();
         let idle = wait_until(&state.changed, || (state.stats().open == 0).then_some(()));
         let _open_still = tokio::time::timeout_at(until, idle).await;
         socket.close_within(until.saturating_duration_since(Instant::now())).await
     }
+}
+
+/// Waits until there was no network for as long as the failure timeout of the labels says, if it says so.
+async fn no_network(socket: &MultiSocket, labels: &Labels) -> SendError {
+    while let Some(timeout) = socket.failure_timeout(labels) {
+        // Enlisted before looking: a network that goes between the two is not missed.
+        let mut events = socket.events();
+        if socket.has_network_for(labels) {
+            if events.next().await.is_none() {
+                break;
+            }
+            continue;
+        }
+        drop(events);
+        let waited = match Wait::begin(socket, labels, Some(timeout)) {
+            Ok(wait) => wait.over().await,
+            Err(SendError::Ended) => break,
+            Err(error) => return error,
+        };
+        match waited {
+            Ok(Deferral::Ready) => {}
+            Ok(_) => return SendError::NoNetwork { labels: Box::new(labels.clone()), timeout },
+            Err(_) => break,
+        }
+    }
+    // For ever, or until the conversation ends: whoever waits for a place is told.
+    pending().await
 }
 
 /// The conversation is over before a request was sent.

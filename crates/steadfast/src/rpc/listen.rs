@@ -199,7 +199,7 @@ impl Listener {
                 }
             };
             let heard = tokio::select! {
-                message = self.socket.recv() => match message {
+                message = self.socket.recv(), if self.heads.len() < say::MAX_HEADLESS => match message {
                     Ok(Some(message)) => self.take(message),
                     Ok(None) => break closed(),
                     Err(error) => break error,
@@ -235,9 +235,6 @@ impl Listener {
         if let Some(bytes) = message.payload() {
             let bytes: Bytes = bytes.clone();
             return say::hear(std::mem::take(&mut message.labels), bytes).map(Some);
-        }
-        if self.heads.len() > 2 * self.state.max_open.max(FIRST_LIMIT as usize) {
-            return Err(HearError::Violation("more streamed messages than calls may be open".into()));
         }
         self.heads.spawn(say::hear_streamed(message));
         Ok(None)

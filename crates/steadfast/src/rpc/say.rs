@@ -16,6 +16,10 @@ use steadfast_wire::call::{Head, MAX_HEAD, MAX_WHOLE_BODY, MAX_WORDS};
 /// How much of a body that is already here is given to the conversation at once, in bytes.
 const PIECE: usize = 64 * 1024;
 
+/// Streamed messages of one side that have not yet said what they are, at most; then no others are taken until they do.
+/// Each is asked whenever something comes. A head is here with its message, or the network died between the two.
+pub(super) const MAX_HEADLESS: usize = 64;
+
 /// What is left to be done for a body that is streamed.
 pub(super) type Upload = Pin<Box<dyn Future<Output = Result<(), SayError>> + Send>>;
 
@@ -140,6 +144,8 @@ pub(super) async fn hear_streamed(mut message: Message) -> Result<Heard, HearErr
         match Head::decode(&mut start) {
             Ok(None) => {}
             Ok(Some(head @ (Head::Request { .. } | Head::Response { .. } | Head::Foreign { .. }))) => {
+                // A call may wait for its turn: it keeps one payload of a frame, and not the buffer that it was read into.
+                let start = Bytes::copy_from_slice(&start);
                 return Ok(Heard {
                     labels: message.labels.clone(),
                     head,

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 #[non_exhaustive]
 pub struct ServeConfig {
     /// Calls of each urgency that the peer may have open, waiting or running: 1,024, at least 64, at most 8,192. Each holds up
-    /// to 32 KiB of its request; longer bodies wait in the windows of the conversation. Beyond it the peer's own
+    /// to 64 KiB of its request; the rest of longer bodies waits in the windows of the conversation. Beyond it the peer's own
     /// `call` waits.
     pub max_open: usize,
     /// Handlers that run at once, with the sending of what they answer: 128. Background has at most three quarters of

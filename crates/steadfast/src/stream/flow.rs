@@ -2,30 +2,42 @@
 
 use super::StreamError;
 use crate::lock;
-use bytes::{Buf, Bytes};
+use crate::receipt::wait_until;
+use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use steadfast_session::{DropReason, Outcome};
 use tokio::io::ReadBuf;
+use tokio::sync::Notify;
 
 /// What a direction may hold unread when it begins, in bytes.
 pub(super) const FIRST_WINDOW: u64 = 64 * 1024;
 /// What a window may become.
 pub(super) const MAX_WINDOW: u64 = 4 * 1024 * 1024;
 
+/// Chunks that are shorter are copied and joined to blocks of this size: they may be slices of a read buffer of 256 KiB,
+/// which would live as long as they, and each chunk costs some bytes of its own.
+const BLOCK: usize = 32 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Flow {
     inbox: Mutex<Inbox>,
     outbox: Mutex<Outbox>,
+    /// A direction has its end.
+    over: Notify,
 }
 
 #[derive(Debug)]
 struct Inbox {
     chunks: VecDeque<Bytes>,
-    /// After all chunks: the end of the stream, or why there is none.
+    /// After the chunks: what is joined.
+    tail: BytesMut,
+    /// After all of that: the end of the stream, or why there is none.
     end: Option<Result<(), StreamError>>,
     waker: Option<Waker>,
+    /// A message brings what comes.
+    attached: bool,
     /// Nobody reads any more.
     closed: bool,
     window: u64,
@@ -39,7 +51,9 @@ struct Inbox {
 
 #[derive(Debug)]
 struct Outbox {
+    /// What may be written, and was, from the beginning.
     limit: u64,
+    written: u64,
     failed: Option<StreamError>,
     waker: Option<Waker>,
     /// Half of the stream that was dropped first.
@@ -59,8 +73,10 @@ impl Flow {
     pub(super) fn new() -> Self {
         let inbox = Inbox {
             chunks: VecDeque::new(),
+            tail: BytesMut::new(),
             end: None,
             waker: None,
+            attached: false,
             closed: false,
             window: FIRST_WINDOW,
             received: 0,
@@ -68,8 +84,8 @@ impl Flow {
             granted: FIRST_WINDOW,
             consumed: 0,
         };
-        let outbox = Outbox { limit: FIRST_WINDOW, failed: None, waker: None, half_gone: false };
-        Self { inbox: Mutex::new(inbox), outbox: Mutex::new(outbox) }
+        let outbox = Outbox { limit: FIRST_WINDOW, written: 0, failed: None, waker: None, half_gone: false };
+        Self { inbox: Mutex::new(inbox), outbox: Mutex::new(outbox), over: Notify::new() }
     }
 
     // ----- what comes ----------------------------------------------------------------------------------------------
@@ -86,12 +102,15 @@ impl Flow {
         } else if bytes.is_empty() {
             return true;
         } else {
-            inbox.chunks.push_back(bytes);
+            inbox.keep(bytes);
         }
         let fits = inbox.end.is_none();
         let waker = inbox.waker.take();
         drop(inbox);
         wake(waker);
+        if !fits {
+            self.over.notify_waiters();
+        }
         fits
     }
 
@@ -102,6 +121,17 @@ impl Flow {
         let waker = inbox.waker.take();
         drop(inbox);
         wake(waker);
+        self.over.notify_waiters();
+    }
+
+    /// Waits until what comes broke, whatever is unread.
+    pub(super) async fn reading_broke(&self) -> StreamError {
+        wait_until(&self.over, || lock(&self.inbox).end.clone().and_then(Result::err)).await
+    }
+
+    /// A message is to bring what comes; false if another does.
+    pub(super) fn attach(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.inbox).attached, true)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -112,6 +142,7 @@ impl Flow {
         let mut inbox = lock(&self.inbox);
         inbox.closed = true;
         inbox.chunks = VecDeque::new();
+        inbox.tail = BytesMut::new();
     }
 
     pub(super) fn poll_read(
@@ -124,13 +155,17 @@ impl Flow {
         while buffer.remaining() > 0
             && let Some(chunk) = inbox.chunks.front_mut()
         {
-            let some = chunk.len().min(buffer.remaining());
-            buffer.put_slice(&chunk[..some]);
-            chunk.advance(some);
+            read += fill(buffer, chunk);
             if chunk.is_empty() {
                 inbox.chunks.pop_front();
             }
-            read += some as u64;
+        }
+        if !inbox.tail.is_empty() {
+            read += fill(buffer, &mut inbox.tail);
+            if inbox.tail.is_empty() {
+                // An idle stream holds nothing.
+                inbox.tail = BytesMut::new();
+            }
         }
         if read == 0 && buffer.remaining() > 0 {
             if let Some(end) = &inbox.end {
@@ -186,9 +221,15 @@ impl Flow {
         }
     }
 
-    /// The peer takes so many bytes from the beginning.
+    /// So many bytes were written from the beginning.
+    pub(super) fn wrote(&self, written: u64) {
+        lock(&self.outbox).written = written;
+    }
+
+    /// The peer takes so many bytes from the beginning, of which more than a window ahead count for nothing.
     pub(super) fn credit(&self, limit: u64) {
         let mut outbox = lock(&self.outbox);
+        let limit = limit.min(outbox.written.saturating_add(MAX_WINDOW));
         if limit > outbox.limit {
             outbox.limit = limit;
             let waker = outbox.waker.take();
@@ -207,6 +248,12 @@ impl Flow {
     pub(super) fn fail(&self, error: StreamError) {
         lock(&self.outbox).failed.get_or_insert(error);
         self.wake_writer();
+        self.over.notify_waiters();
+    }
+
+    /// Waits until nothing more can be written.
+    pub(super) async fn writing_broke(&self) -> StreamError {
+        wait_until(&self.over, || lock(&self.outbox).failed.clone()).await
     }
 
     /// What became of the message that is written.
@@ -231,8 +278,84 @@ impl Flow {
     }
 }
 
+impl Inbox {
+    fn keep(&mut self, bytes: Bytes) {
+        if !self.tail.is_empty() && self.tail.len() + bytes.len() > BLOCK {
+            let block = std::mem::take(&mut self.tail).freeze();
+            self.chunks.push_back(block);
+        }
+        if bytes.len() < BLOCK {
+            self.tail.extend_from_slice(&bytes);
+        } else {
+            self.chunks.push_back(bytes);
+        }
+    }
+}
+
+/// Moves what fits; how many bytes that is.
+fn fill(buffer: &mut ReadBuf<'_>, from: &mut impl Buf) -> u64 {
+    let before = from.remaining();
+    while from.has_remaining() && buffer.remaining() > 0 {
+        let some = from.chunk().len().min(buffer.remaining());
+        buffer.put_slice(&from.chunk()[..some]);
+        from.advance(some);
+    }
+    (before - from.remaining()) as u64
+}
+
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(flow: &Flow, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = flow.poll_read(&Context::from_waker(Waker::noop()), &mut buffer);
+        assert!(!matches!(read, Poll::Ready(Err(_))), "{read:?}");
+        buffer.filled().to_vec()
+    }
+
+    #[test]
+    fn short_chunks_are_joined_and_keep_no_read_buffer() {
+        let flow = Flow::new();
+        let mut sent = Vec::new();
+        let whole = Bytes::from(vec![9; BLOCK]);
+        for at in 0..FIRST_WINDOW as usize - BLOCK {
+            let pattern = Bytes::copy_from_slice(&[at as u8]);
+            sent.extend_from_slice(&pattern);
+            assert!(flow.push(pattern.clone()));
+            assert!(pattern.is_unique(), "it keeps what was pushed");
+            if at == 1000 {
+                sent.extend_from_slice(&whole);
+                assert!(flow.push(whole.clone()));
+            }
+        }
+        assert!(lock(&flow.inbox).chunks.len() <= 4);
+        let mut all = Vec::new();
+        for length in [1, 999, 2, BLOCK, 70_000] {
+            all.extend(read(&flow, length));
+        }
+        assert!(all == sent, "{} bytes", all.len());
+        assert!(read(&flow, 1).is_empty());
+        assert_eq!(lock(&flow.inbox).tail.capacity(), 0);
+    }
+
+    #[test]
+    fn credit_has_a_bound() {
+        let flow = Flow::new();
+        let room = |written| flow.poll_room(&Context::from_waker(Waker::noop()), written);
+        assert_eq!(room(0), Poll::Ready(Ok(FIRST_WINDOW)));
+        flow.wrote(1000);
+        flow.credit(u64::MAX);
+        assert_eq!(room(1000), Poll::Ready(Ok(MAX_WINDOW)));
+        // Less is never taken back.
+        flow.credit(10);
+        assert_eq!(room(1000), Poll::Ready(Ok(MAX_WINDOW)));
     }
 }

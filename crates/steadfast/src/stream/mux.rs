@@ -27,6 +27,9 @@ pub(super) const MAX_STREAMS: usize = 512;
 const MAX_GROWTH: u64 = 32 * 1024 * 1024;
 /// Controls that wait for room; with so many streams there are no more unless a peer opens in vain.
 const MAX_OWED: usize = 4 * MAX_STREAMS;
+/// Streamed messages that have not yet said to which stream they belong. Each is asked whenever something comes; a head is
+/// here with its message, or the network died between the two.
+const MAX_HEADLESS: usize = 64;
 /// Messages, and bytes of one stream, that are taken before others have their turn.
 const TURN_MESSAGES: usize = 256;
 const TURN_BYTES: usize = 256 * 1024;
@@ -47,6 +50,8 @@ struct State {
     waiting: VecDeque<Incoming>,
     owed: VecDeque<(Labels, Owed)>,
     grown: u64,
+    /// Nobody here accepts streams any more.
+    deserted: bool,
     /// Nobody opens a stream any more.
     over: Option<Result<(), SessionError>>,
 }
@@ -150,12 +155,35 @@ impl Mux {
         self.work.notify_one();
     }
 
+    /// Nobody accepts streams any more: those that wait for it are given up, as are those that still come.
+    pub(super) fn desert(&self) {
+        let waiting = {
+            let mut state = lock(&self.state);
+            state.deserted = true;
+            let waiting = std::mem::take(&mut state.waiting);
+            for incoming in &waiting {
+                if state.flows.remove(&incoming.key).is_some() {
+                    state.theirs -= 1;
+                }
+            }
+            waiting
+        };
+        for Incoming { key, labels, flow } in waiting {
+            flow.close();
+            self.reset(key, &labels);
+        }
+        self.work.notify_one();
+    }
+
     /// Says it now or, where the send buffer is full, once it is not.
     fn say(&self, labels: &Labels, owed: Owed) {
         if let Some(owed) = self.try_say(labels, owed) {
             let mut state = lock(&self.state);
             if state.owed.len() < MAX_OWED {
                 state.owed.push_back((labels.clone(), owed));
+                drop(state);
+                // There may be room since it was tried.
+                self.work.notify_one();
                 return;
             }
             drop(state);
@@ -242,13 +270,21 @@ impl Mux {
     /// The stream that a message belongs to by its head; `None` if it is to be refused.
     fn place(&self, id: u64, labels: &Labels, head: Head) -> Option<Arc<Flow>> {
         match head {
-            Head::Answer(opened) => lock(&self.state).flows.get(&Key { ours: true, id: opened }).cloned(),
+            Head::Answer(opened) => {
+                let flow = lock(&self.state).flows.get(&Key { ours: true, id: opened }).cloned();
+                flow.filter(|flow| flow.attach())
+            }
             Head::Open => {
                 let key = Key { ours: false, id };
                 let mut state = lock(&self.state);
-                if state.theirs >= MAX_STREAMS {
+                let refused = if state.deserted {
+                    Some(Why::GivenUp)
+                } else {
+                    (state.theirs >= MAX_STREAMS).then_some(Why::TooMany)
+                };
+                if let Some(why) = refused {
                     drop(state);
-                    self.say(labels, Owed::Reset(key, Why::TooMany));
+                    self.say(labels, Owed::Reset(key, why));
                     return None;
                 }
                 let flow = Arc::new(Flow::new());
@@ -357,7 +393,7 @@ pub(super) async fn run(mux: Arc<Mux>) {
                 mux.say_owed();
                 mux.wake_writers();
             }
-            () = mux.work.notified() => {}
+            () = mux.work.notified() => mux.say_owed(),
         }
     }
 }
@@ -386,13 +422,32 @@ impl Pump {
                             tracing::debug!(id = %message.id, "a message that is no stream's is passed over");
                         }
                     },
-                    // Dropping it refuses it. A head is read together with its message nearly always.
-                    None if self.readers.len() >= 8 * MAX_STREAMS => {}
-                    None => self.readers.push(Reader { message, flow: Err(BytesMut::new()) }),
+                    None => self.take_streamed(message),
                 },
             }
         }
         true
+    }
+
+    /// Reads the head of a message, which nearly always is here by now.
+    fn take_streamed(&mut self, message: Message) {
+        let mut reader = Reader { message, flow: Err(BytesMut::new()) };
+        while reader.flow.is_err() {
+            match reader.step(&self.mux) {
+                Step::Read(_) => {}
+                Step::Over => return,
+                Step::Waits => {
+                    if self.readers.iter().filter(|one| one.flow.is_err()).count() >= MAX_HEADLESS {
+                        // Dropping the message refuses it; if it was to open a stream, its opener waits for an answer, too.
+                        let Message { id, labels, .. } = &reader.message;
+                        self.mux.say(labels, Owed::Reset(Key { ours: false, id: id.0 }, Why::TooMany));
+                        return;
+                    }
+                    break;
+                }
+            }
+        }
+        self.readers.push(reader);
     }
 
     fn read(&mut self) -> bool {

@@ -385,3 +385,64 @@ async fn a_stream_keeps_to_the_failure_timeout_of_its_labels() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     assert_eq!(soon("an answer", calm.read_u8()).await.unwrap(), b'!');
 }
+
+#[tokio::test]
+async fn what_nobody_can_accept_any_more_is_given_up() {
+    let (_a, _b, at_a, at_b) = streams().await;
+    let mut kept = open(&at_a, Labels::foreground()).await;
+    let mut kept_there = accept(&at_b).await;
+    let mut waited = open(&at_a, Labels::foreground()).await;
+    waited.write_all(b"anybody?").await.unwrap();
+    drop(at_b);
+    let mut later = open(&at_a, Labels::foreground()).await;
+    for stream in [&mut waited, &mut later] {
+        let error = broken(stream).await;
+        assert_eq!((error.kind(), reason(&error)), (ErrorKind::ConnectionReset, &StreamError::Reset));
+        assert_eq!(refused(stream).await.kind(), ErrorKind::BrokenPipe);
+    }
+    // Those that were accepted go on.
+    kept.write_all(b"x").await.unwrap();
+    assert_eq!(soon("a byte", kept_there.read_u8()).await.unwrap(), b'x');
+}
+
+#[tokio::test]
+async fn halves_tell_what_broke_while_nobody_uses_them() {
+    let (_a, _b, at_a, at_b) = streams().await;
+    let (_read, mut write) = open(&at_a, Labels::foreground()).await.into_split();
+    let (there_reads, there_writes) = accept(&at_b).await.into_split();
+    write.write_all(b"that nobody reads").await.unwrap();
+    let (no_end, nobody) = (there_reads.broken(), write.broken());
+    drop(there_reads);
+    assert_eq!(soon("nobody reads", nobody).await, StreamError::Refused);
+    drop(there_writes);
+    drop(no_end);
+    let (read, write) = open(&at_a, Labels::foreground()).await.into_split();
+    let (there_reads, _there_writes) = accept(&at_b).await.into_split();
+    drop((read, write));
+    assert_eq!(soon("no end comes", there_reads.broken()).await, StreamError::Reset);
+}
+
+#[tokio::test]
+async fn only_so_many_may_be_without_a_head() {
+    let (_a, _b, raw, at_b) = talking().await;
+    let at_b = Streams::new(at_b);
+    let mut writers = Vec::new();
+    for _ in 0..65 {
+        let mut writer = raw.begin_with(Labels::foreground(), OrderRequest::Unordered, None).await.unwrap();
+        writer.write(Bytes::from_static(b"STR")).await.unwrap();
+        writers.push(writer);
+    }
+    let said = soon("a refusal", raw.recv()).await.unwrap().unwrap();
+    let last = writers.pop().unwrap();
+    let expected = [&b"STR\x01\x03\0"[..], &last.id().0.to_be_bytes(), &[1]].concat();
+    assert_eq!(said.payload().unwrap(), &expected);
+    let error = soon("it ends", last.finish()).await.unwrap_err();
+    assert!(error.to_string().contains("not open"), "{error}");
+    for mut writer in writers {
+        writer.write(Bytes::from_static(b"\x01\0ok")).await.unwrap();
+        writer.finish().await.unwrap();
+        let mut text = String::new();
+        soon("a stream", accept(&at_b).await.read_to_string(&mut text)).await.unwrap();
+        assert_eq!(text, "ok");
+    }
+}

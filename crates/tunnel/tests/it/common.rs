@@ -118,6 +118,11 @@ impl World {
         self.serving = serve(&self.server, allowed, monitor);
     }
 
+    /// The client is cancelled, as at Ctrl-C.
+    pub(crate) fn stop_client(&self) {
+        self.running.abort();
+    }
+
     /// A program connects.
     pub(crate) async fn connect(&self, forward: usize) -> TcpStream {
         TcpStream::connect(self.forwards[forward].address().unwrap()).await.unwrap()

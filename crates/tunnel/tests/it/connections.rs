@@ -109,3 +109,53 @@ async fn a_conversation_that_ends_is_opened_again() {
     world.until(0, "the loss", |event| matches!(event, Event::Lost { .. }).then_some(())).await;
     world.until(0, "the next one", |event| matches!(event, Event::Connected { .. }).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_quiet_target_keeps_nothing_of_a_program_that_is_gone() {
+    let (mut world, target) = world().await;
+    let (mut program, _quiet) = through(&world, &target, 0).await;
+    program.shutdown().await.unwrap();
+    rustix::net::sockopt::set_socket_linger(&program, Some(Duration::ZERO)).unwrap();
+    drop(program);
+    assert!(world.closed(1).await.is_some());
+}
+
+#[tokio::test]
+async fn a_target_that_reads_nothing_keeps_nothing_of_a_peer_that_is_gone() {
+    let (mut world, target) = world().await;
+    let (mut program, _reads_nothing) = through(&world, &target, 0).await;
+    let (full, piece) = (Duration::from_millis(500), vec![1; 65_536]);
+    let mut written = 0;
+    while let Ok(more) = tokio::time::timeout(full, program.write(&piece)).await {
+        written += more.unwrap();
+    }
+    assert!(written > 65_536);
+    world.client.close("it goes").await;
+    assert!(world.closed(1).await.is_some());
+    world.until(1, "the end", |event| matches!(event, Event::Lost { .. }).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_stopped_in_the_middle_did_not_end_in_order() {
+    let (mut world, target) = world().await;
+    let (_program, _at_target) = through(&world, &target, 0).await;
+    world.stop_client();
+    let reason = world.closed(0).await.unwrap();
+    assert!(reason.contains("stopped on this side"), "{reason}");
+    assert!(world.closed(1).await.is_some());
+}
+
+#[tokio::test]
+async fn both_sides_tell_of_whom_they_wait_for_a_network() {
+    let (mut world, target) = world().await;
+    let _connection = through(&world, &target, 0).await;
+    let (client, server) = (world.client.fingerprint(), world.server.fingerprint());
+    world.client.quiesce().await;
+    for (side, other) in [(0, server), (1, client)] {
+        world.until(side, "parking", |event| (event == Event::Parked { peer: other }).then_some(())).await;
+    }
+    world.client.revive().await.unwrap();
+    for (side, other) in [(0, server), (1, client)] {
+        world.until(side, "going on", |event| (event == Event::Resumed { peer: other }).then_some(())).await;
+    }
+}

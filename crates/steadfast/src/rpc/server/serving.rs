@@ -6,6 +6,7 @@ use crate::error::{CloseError, SessionError};
 use crate::events::Events;
 use crate::lock;
 use crate::message::Message;
+use crate::rpc::FOR_EVER;
 use crate::rpc::error::ServeError;
 use crate::rpc::handler::{Handler, Request};
 use crate::rpc::say::{self, HearError, Heard};
@@ -117,6 +118,7 @@ impl<H: Handler> Serving<H> {
                     }
                 }
                 Step::Stop(limit) => {
+                    let limit = limit.min(FOR_EVER);
                     stop = Some(Stop { limit, until: Instant::now() + limit + ROOM, cut: false });
                     self.drain();
                 }
@@ -189,7 +191,7 @@ impl<H: Handler> Serving<H> {
                 Err(_) => pending().await,
             },
             () = late => Step::Limit,
-            message = socket.recv(), if !*finished && waiting < OUTBOX => match message {
+            message = socket.recv(), if !*finished && waiting < OUTBOX && heads.len() < say::MAX_HEADLESS => match message {
                 Ok(Some(message)) => Step::Message(message),
                 Ok(None) => Step::Finished,
                 Err(error) => Step::Failed(error),
@@ -206,17 +208,11 @@ impl<H: Handler> Serving<H> {
     }
 
     fn take(&mut self, message: Message) -> Result<(), ServeError> {
-        let heard = match message.payload() {
-            Some(bytes) => say::hear(message.labels.clone(), bytes.clone()),
-            None if self.heads.len() >= 2 * self.max_open => {
-                Err(HearError::Violation("more streamed messages than calls may be open".into()))
-            }
-            None => {
-                self.heads.spawn(say::hear_streamed(message));
-                return Ok(());
-            }
+        let Some(bytes) = message.payload() else {
+            self.heads.spawn(say::hear_streamed(message));
+            return Ok(());
         };
-        match heard {
+        match say::hear(message.labels.clone(), bytes.clone()) {
             Ok(heard) => self.understand(heard),
             Err(HearError::Violation(what)) => Err(self.violated(what)),
             Err(HearError::Gone) => Ok(()),

@@ -189,3 +189,13 @@ async fn an_endpoint_that_closes_ends_calls_and_servers() {
     assert_eq!(soon("drops", told.recv()).await, Some("dropped"));
     assert!(soon("served", server.done()).await.is_err());
 }
+
+#[tokio::test]
+async fn any_limit_will_do() {
+    let scene = Scene::new(echo).await;
+    let shutdown = tokio::spawn(scene.server.shutdown(Duration::MAX));
+    assert_eq!(soon("shutdown", shutdown).await.unwrap(), Ok(()));
+    let mut scene = Scene::new(echo).await;
+    assert_eq!(soon("close", scene.rpc.close_within(Duration::MAX)).await, Ok(()));
+    assert_eq!(soon("served", scene.server.done()).await, Ok(()));
+}

@@ -156,13 +156,32 @@ async fn two_calls_of_one_number() {
 async fn streams_that_never_say_what_they_are() {
     let siege = Siege::new(echo).await;
     let mut writers = Vec::new();
-    for _ in 0..129 {
+    for call in 0..200 {
+        let bytes = message(request(1000 + call), b"x");
         let begun = siege.enemy.begin_with(Labels::foreground(), OrderRequest::Unordered, None);
         let mut writer = begun.await.unwrap();
-        writer.write(vec![1]).await.unwrap();
-        writers.push(writer);
+        writer.write(bytes.slice(..1)).await.unwrap();
+        writers.push((writer, bytes.slice(1..)));
     }
-    assert!(siege.ends().await.contains("streamed"));
+    // What comes behind them waits, and friends are served.
+    say(&siege.enemy, request(7), b"x").await;
+    let response = soon("a friend's call", siege.friend.call("well?", any())).await.unwrap();
+    assert_eq!(super::text(response).await, "well?");
+    // Once they say it, all are answered.
+    let mut open = HashSet::from([7]);
+    for (number, (mut writer, rest)) in writers.into_iter().enumerate() {
+        writer.write(rest).await.unwrap();
+        writer.finish().await.unwrap();
+        open.insert(1000 + number as u64);
+        if open.len() >= 60 {
+            let Head::Response { call } = hear(&siege.enemy).await else { panic!("no response") };
+            assert!(open.remove(&call), "{call}");
+        }
+    }
+    while !open.is_empty() {
+        let Head::Response { call } = hear(&siege.enemy).await else { panic!("no response") };
+        assert!(open.remove(&call), "{call}");
+    }
 }
 
 #[tokio::test]

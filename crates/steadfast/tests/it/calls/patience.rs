@@ -86,3 +86,27 @@ async fn an_answer_waits_for_a_network_whatever_the_server_says_of_its_labels() 
     }
     assert_eq!(answers, ["one", "the peer's handler failed: it failed", "two"]);
 }
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_place_hears_that_there_is_no_network() {
+    let (_a, b, at_a, at_b) = talking().await;
+    let (begun, mut running) = mpsc::unbounded_channel();
+    let _server = rpc::serve(at_b, move |_: Request| {
+        begun.send(()).unwrap();
+        std::future::pending::<()>()
+    });
+    let hasty = Labels::foreground().small();
+    at_a.set_failure_timeout(&hasty, Some(Duration::from_millis(30))).unwrap();
+    let rpc = Rpc::with_max_open(at_a.clone(), 1);
+    let first = rpc.start("takes the only place", any()).await.unwrap();
+    soon("the handler", running.recv()).await.unwrap();
+    let waits = tokio::spawn({
+        let rpc = rpc.clone();
+        async move { rpc.call("waits", any().labels(hasty)).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    cut(&b, &at_a).await;
+    let error = soon("it finds none", waits).await.unwrap().unwrap_err();
+    assert!(matches!(error, CallError::NotSent(SendError::NoNetwork { .. })), "{error:?}");
+    drop(first);
+}
