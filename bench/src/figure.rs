@@ -83,12 +83,11 @@ fn caption() -> Vec<String> {
     vec![
         format!("Two networks: {first}, and {second}; up to {seconds} s of queue in each (emulated)."),
         format!(
-            "A request and its answer of {MESSAGE} bytes every {} ms, beside an upload without an end. One run each; a \
-             request without an answer lies at the top.",
+            "A request and its answer of {MESSAGE} bytes every {} ms, beside an upload without an end. One run each. At the \
+             top: no answer.",
             PERIOD.as_millis()
         ),
-        "From 20 s on nothing passes the first network, and nobody is told. TCP congestion control: cubic, everywhere. \
-         Settings of each: cargo xtask bench figure."
+        "At 20 s the first network falls silent. Congestion control: cubic. Each one's settings: cargo xtask bench figure."
             .into(),
     ]
 }

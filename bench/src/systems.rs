@@ -53,7 +53,7 @@ impl System {
         connection each, over the first network; tcp_one: both on one, requests ahead of bulk that the application has \
         not written; mptcp: as tcp, kernel path manager, default scheduler, a subflow over each network; noq 1.4.0: one \
         connection, a stream for each with priority to requests, with two networks both paths available, kept alive each \
-        50 ms and given up after 200 ms or 3 probe timeouts; aggligator 0.9.12: as tcp with a link over each network, \
+        50 ms, given up after 200 ms or 3 probe timeouts and opened again; aggligator 0.9.12: as tcp with a link over each network, \
         defaults beside bulk, otherwise acknowledgements due within 50 ms or 2 round trips";
 
     /// Its name in the results.

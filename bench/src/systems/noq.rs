@@ -8,10 +8,13 @@ use anyhow::{Context, bail};
 use noq::congestion::CubicConfig;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{
-    ClientConfig, Connection, Endpoint, PathStatus, RecvStream, SendStream, ServerConfig, TransportConfig,
+    ClientConfig, Connection, Endpoint, PathEvent, PathId, PathStatus, RecvStream, SendStream, ServerConfig,
+    TransportConfig,
 };
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt as _;
 
 use super::lanes::{Lane, Lanes};
 use super::{Ground, Listening, tls};
@@ -21,6 +24,8 @@ use crate::child::tell;
 const PATHS: u32 = 4;
 /// How long a further path may take.
 const OPEN: Duration = Duration::from_secs(5);
+/// From one attempt to open a path again to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 /// With two networks: the shortest that moved a conversation without giving up paths that were well.
 const KEEP_ALIVE: Duration = Duration::from_millis(50);
 const PATH_IDLE: Duration = Duration::from_millis(200);
@@ -43,28 +48,54 @@ pub(super) async fn client(to: SocketAddr, certificate: Vec<u8>, ground: &Ground
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport(ground));
     let endpoint = Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into())?;
+    let first = to.ip();
     let connection = endpoint.connect_with(config, to, tls::NAME)?.await.context("no connection")?;
-    for address in ground.addresses.iter().filter(|address| **address != to.ip()) {
-        let further = SocketAddr::new(*address, to.port());
-        open_path(&connection, further).await?;
+    let mut kept = JoinSet::new();
+    for address in &ground.addresses {
+        let to = SocketAddr::new(*address, to.port());
+        let path = if *address == first { PathId::ZERO } else { open_path(&connection, to).await? };
+        kept.spawn(keep_path(connection.clone(), path, to));
     }
     let mut lanes = Vec::new();
     for number in 0..ground.lanes {
         lanes.push(lane(connection.open_bi().await?, number)?);
     }
-    Lanes::announced(lanes, (endpoint, connection)).await
+    Lanes::announced(lanes, (endpoint, connection, kept)).await
 }
 
 /// Opens a further path, as soon as the server has said by which ids to call it.
-async fn open_path(connection: &Connection, to: SocketAddr) -> anyhow::Result<()> {
+async fn open_path(connection: &Connection, to: SocketAddr) -> anyhow::Result<PathId> {
     let deadline = Instant::now() + OPEN;
-    while let Err(error) = connection.open_path(to, PathStatus::Available).await {
-        if Instant::now() > deadline {
-            return Err(error).with_context(|| format!("no path to {to} within {OPEN:?}"));
+    loop {
+        match connection.open_path(to, PathStatus::Available).await {
+            Ok(path) => return Ok(path.id()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("no path to {to} within {OPEN:?}"));
+            }
+            Err(_) => sleep(Duration::from_millis(10)).await,
         }
-        sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
+}
+
+/// Opens a path again each time that it was given up. Beside bulk that happens to a path that is well: bulk goes over the
+/// first, and so do the acknowledgements of the other.
+async fn keep_path(connection: Connection, mut path: PathId, to: SocketAddr) {
+    let mut events = connection.path_events();
+    while let Some(event) = events.next().await {
+        if !matches!(event, Ok(PathEvent::Abandoned { id, .. }) if id == path) {
+            continue;
+        }
+        loop {
+            if connection.close_reason().is_some() {
+                return;
+            }
+            if let Ok(opened) = connection.open_path(to, PathStatus::Available).await {
+                path = opened.id();
+                break;
+            }
+            sleep(AGAIN).await;
+        }
+    }
 }
 
 /// A server's lanes.
