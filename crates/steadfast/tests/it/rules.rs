@@ -185,10 +185,10 @@ fn a_network_becomes_metered_in_the_middle_of_a_message() {
                 let mut paths = Paths::new(&endpoint);
                 paths.until("both networks", |up, _| up.len() == 2).await;
                 let rule = Rule::default().prohibit(Selector::Metered).prefer(name("lte"));
-                // 4 MB, of which the network carries a part before the scout has asked.
+                // 20 MB, of which the network carries a part before the scout has asked, and the other one seconds' worth.
                 let labels = Labels::background().rule(rule);
                 let mut receipts = Vec::new();
-                for _ in 0..20 {
+                for _ in 0..100 {
                     receipts.push(socket.send(vec![1; LENGTH], labels.clone()).await.unwrap());
                 }
                 std::fs::write(&answer, &metered).unwrap();
