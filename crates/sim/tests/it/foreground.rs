@@ -156,6 +156,22 @@ fn background_follows_the_rate_of_its_path() {
     }
 }
 
+#[test]
+fn a_clock_that_drifts_is_no_queue() {
+    // Parts per million; quartz has some tens. In a minute that is more than the queue that we allow.
+    for drift in [-300, 300] {
+        let mut load = Load::new(3, &link(20, 40), &[A]);
+        load.pair.world.nodes[B].drift = drift;
+        load.run(SETTLE);
+        load.moved = [0; 2];
+        let time = Duration::from_secs(60);
+        let trips = load.run(time);
+        let (p99, had) = (percentile(&trips, 99), load.share(B, 20, time));
+        assert!(p99 <= 65 * MS, "{drift}: {p99:?}");
+        assert!(had >= 0.9, "{drift}: background had {had:.3} of the link");
+    }
+}
+
 fn two(first: (u64, u64), second: (u64, u64)) -> [Attachment; 2] {
     [first, second].map(|(megabits, rtt)| Attachment::new(megabits * 125_000, Duration::from_millis(rtt) / 4))
 }
