@@ -337,8 +337,7 @@ impl Shared {
         if taken.more {
             link.kick.notify_one();
         }
-        let says = |due| due && self.peek(|inner, now| inner.core.has_output(now, link.path));
-        if taken.any || says(due) {
+        if taken.any || (due && self.peek(|inner, now| inner.core.has_output(now, link.path))) {
             // An application that answers at once takes our acknowledgements along. Only the runtime's own yielding
             // lets the future of `block_on` run too.
             tokio::task::yield_now().await;

@@ -218,6 +218,8 @@ impl Endpoint {
     }
 
     /// Changes the labels of a message that has no outcome yet. Its place in the order stays.
+    ///
+    /// The journal does not know of it: an endpoint that is restored sends the message under its first labels.
     pub fn relabel(
         &mut self,
         now: Instant,
