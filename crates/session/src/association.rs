@@ -3,6 +3,7 @@
 //! | part | file |
 //! |---|---|
 //! | which paths to open, and when again | `dial.rs` |
+//! | which paths stay when more are wanted than there may be | `room.rs` |
 //! | which frame goes out next on a path | `transmit.rs` |
 //! | what an arrived frame does | `receive.rs` |
 //! | suspicion, loss, and the clock | `recover.rs` |
@@ -31,6 +32,7 @@ mod dial;
 mod forecast;
 mod receive;
 mod recover;
+mod room;
 mod routes;
 mod transmit;
 
@@ -66,6 +68,8 @@ pub(crate) struct Association {
     pub(crate) sessions: BTreeMap<SessionId, Box<Session>>,
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
+    /// Sessions in which something may wait for a network that has no path.
+    wanting: BTreeSet<SessionId>,
     /// Where background goes on, so that sessions share it.
     turn: SessionId,
     notices: VecDeque<Frame>,
@@ -112,6 +116,7 @@ impl Association {
             closed_paths: VecDeque::new(),
             sessions: BTreeMap::new(),
             work: BTreeSet::new(),
+            wanting: BTreeSet::new(),
             turn: SessionId(0),
             notices: VecDeque::new(),
             ends: VecDeque::new(),
@@ -187,9 +192,10 @@ impl Association {
 
     /// Brings the indexes up to date after a session changed.
     pub(crate) fn touch(&mut self, id: SessionId) {
-        let (mut has_work, mut timeout) = (false, None);
+        let (mut has_work, mut wants, mut timeout) = (false, false, None);
         if let Some(session) = self.sessions.get_mut(&id) {
             has_work = session.has_work();
+            wants = session.wants_network();
             timeout = session.timeout();
             if !has_work {
                 session.release_room();
@@ -204,6 +210,11 @@ impl Association {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
+        }
+        if wants {
+            self.wanting.insert(id);
+        } else {
+            self.wanting.remove(&id);
         }
         if timeout != self.timer_of.get(&id).copied() {
             if let Some(old) = self.timer_of.remove(&id) {
@@ -538,12 +549,17 @@ impl Association {
             session.inb.check_invariants(cx.config.max_message);
             session.deferrals.check_invariants();
             assert_eq!(self.work.contains(&session.id), session.has_work(), "{} work index", session.id);
+            let wanting = self.wanting.contains(&session.id);
+            assert_eq!(wanting, session.wants_network(), "{} wanting index", session.id);
             let parked = matches!(session.join, Join::Parked | Join::Opening);
             assert!(self.is_up() || parked, "{} goes on without a path", session.id);
             assert!(!self.is_up() || session.join != Join::Parked, "{} is parked beside a path", session.id);
         }
         assert_eq!((dues, dues), (self.dues, self.settled), "the dues of {}", self.peer);
         let up = self.paths.values().filter(|path| path.is_up()).count();
-        assert!(up <= cx.config.max_paths && self.paths.len() <= 2 * cx.config.max_paths, "too many paths");
+        assert!(
+            up <= cx.config.max_paths + 1 && self.paths.len() <= 2 * cx.config.max_paths,
+            "too many paths"
+        );
     }
 }

@@ -73,9 +73,14 @@ impl Deferrals {
         self.wished.clear();
     }
 
-    /// Whether something wants a network that is used on demand only, and that its rule allows.
-    pub(crate) fn wants(&self, mut allows: impl FnMut(&Rule) -> bool) -> bool {
-        self.rules().any(&mut allows) || self.wished.any(allows)
+    /// Whether something may want a network that has no path.
+    pub(crate) fn wants(&self) -> bool {
+        !self.waiting.is_empty() || !self.wished.is_empty()
+    }
+
+    /// The rules of what was refused.
+    pub(crate) const fn wished(&self) -> &Rules {
+        &self.wished
     }
 
     /// The rules of all that wait.

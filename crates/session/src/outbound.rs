@@ -7,6 +7,7 @@
 mod copies;
 mod lifetime;
 mod resume;
+mod unroutable;
 
 use crate::config::Ordering;
 use crate::context::Context;
@@ -15,7 +16,6 @@ use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
 use crate::options::{OrderRequest, SendOptions};
 use crate::payload::Payload;
-use crate::rules::Rules;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -28,6 +28,7 @@ use steadfast_wire::label::MAX_DEPENDENCIES;
 use steadfast_wire::{
     Frame, Instant, Labels, MessageId, Order, PathNumber, RangeSet, SessionId, SizeClass, Urgency,
 };
+use unroutable::Unroutable;
 
 /// Messages of at most this many bytes count as small unless labelled.
 const SMALL: u64 = 16 * 1024;
@@ -116,10 +117,8 @@ pub(crate) struct Outbound {
     queues: [BTreeSet<u64>; 2],
     /// What of the foreground queue is small: it passes large messages, however many they are.
     quick: BTreeSet<u64>,
-    /// Messages whose rule allows no path that is up, by urgency.
-    unroutable: [BTreeSet<u64>; 2],
-    /// The rules of these; of one that is not among them any more until the paths or a rule change.
-    unroutable_rules: Rules,
+    /// Messages whose rule allows no path that is up.
+    unroutable: Unroutable,
     /// The unordered stream that was served last, by urgency: the others come next.
     turn: [u64; 2],
     /// When the wait of a message is over.
@@ -162,8 +161,7 @@ impl Outbound {
             sequences: [0; 2],
             queues: Default::default(),
             quick: BTreeSet::new(),
-            unroutable: Default::default(),
-            unroutable_rules: Rules::default(),
+            unroutable: Unroutable::default(),
             turn: [0; 2],
             deadlines: BTreeSet::new(),
             impatient: BTreeSet::new(),
@@ -208,7 +206,7 @@ impl Outbound {
             self.messages = BTreeMap::new();
             self.queues = Default::default();
             self.quick = BTreeSet::new();
-            self.unroutable = Default::default();
+            self.unroutable = Unroutable::default();
             self.deadlines = BTreeSet::new();
             self.impatient = BTreeSet::new();
             self.copies = BTreeMap::new();
@@ -550,14 +548,12 @@ impl Outbound {
     fn raise_below(&mut self, id: u64) {
         if id > self.raised_below {
             self.raised_below = id;
-            for (queues, sendable) in [(&mut self.queues, true), (&mut self.unroutable, false)] {
-                let kept = queues[1].split_off(&id);
-                let raised = core::mem::replace(&mut queues[1], kept);
-                let small =
-                    |id: &&u64| sendable && self.messages.get(*id).is_some_and(|m| m.counts_as_small());
-                self.quick.extend(raised.iter().filter(small));
-                queues[0].extend(raised);
-            }
+            let kept = self.queues[1].split_off(&id);
+            let raised = core::mem::replace(&mut self.queues[1], kept);
+            let small = |id: &&u64| self.messages.get(*id).is_some_and(|m| m.counts_as_small());
+            self.quick.extend(raised.iter().filter(small));
+            self.queues[0].extend(raised);
+            self.unroutable.raise_below(id);
         }
     }
 
@@ -569,7 +565,7 @@ impl Outbound {
         let Some(message) = self.messages.get(&id) else { return };
         if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
             let urgency = self.urgency(id, message).index();
-            self.unroutable[urgency].remove(&id);
+            self.unroutable.remove(id);
             self.queues[urgency].insert(id);
             if urgency == 0 && message.counts_as_small() {
                 self.quick.insert(id);
@@ -578,9 +574,10 @@ impl Outbound {
     }
 
     fn dequeue(&mut self, id: u64) {
-        for queue in self.queues.iter_mut().chain(&mut self.unroutable) {
+        for queue in &mut self.queues {
             queue.remove(&id);
         }
+        self.unroutable.remove(id);
         self.quick.remove(&id);
     }
 
@@ -615,21 +612,23 @@ impl Outbound {
     pub(crate) fn set_unroutable(&mut self, urgency: Urgency, id: u64) {
         if self.queues[urgency.index()].remove(&id) {
             self.quick.remove(&id);
-            self.unroutable[urgency.index()].insert(id);
             if let Some(message) = self.messages.get(&id) {
-                self.unroutable_rules.insert(&message.labels.rule);
+                self.unroutable.insert(urgency.index(), id, &message.labels.rule);
             }
         }
     }
 
     /// The set of paths changed: what no path could carry is looked at again.
     pub(crate) fn routes_changed(&mut self) {
+        if self.unroutable.is_empty() {
+            return;
+        }
+        let mut unroutable = self.unroutable.take();
         let small = |id: &&u64| self.messages.get(*id).is_some_and(|m| m.counts_as_small());
-        self.quick.extend(self.unroutable[0].iter().filter(small));
-        for (queue, unroutable) in self.queues.iter_mut().zip(&mut self.unroutable) {
+        self.quick.extend(unroutable[0].iter().filter(small));
+        for (queue, unroutable) in self.queues.iter_mut().zip(&mut unroutable) {
             queue.append(unroutable);
         }
-        self.unroutable_rules.clear();
     }
 
     /// The oldest message without an outcome: all others may wait for it.
@@ -943,6 +942,7 @@ impl Outbound {
 
     pub(crate) fn check_invariants(&self) {
         self.check_limits();
+        self.unroutable.check_invariants();
         for (id, message) in &self.messages {
             assert!(*id < self.next, "{id} beyond next");
             for queue in &self.queues {
@@ -956,7 +956,7 @@ impl Outbound {
             let quick = self.queues[0].contains(id) && message.counts_as_small();
             assert_eq!(self.quick.contains(id), quick, "{id} passes others");
             let queued =
-                self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
+                self.queues.iter().filter(|queue| queue.contains(id)).count() + self.unroutable.count(*id);
             assert!(queued <= 1, "{id} queued twice");
             if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
                 assert_eq!(queued, 1, "{id} has something to send and is not queued");

@@ -101,6 +101,8 @@ pub(crate) struct Path {
     pub(crate) last_heard: Instant,
     /// When the peer's HELLO came.
     pub(crate) up_since: Instant,
+    /// It came when there were as many paths as there may be, and is to have its turn until then.
+    pub(crate) stays_until: Instant,
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
     pub(crate) ping_due: bool,
@@ -200,6 +202,7 @@ impl Path {
             last_counted: now,
             last_heard: now,
             up_since: now,
+            stays_until: Instant(0),
             last_sent: now,
             ping: None,
             ping_due: false,

@@ -32,6 +32,15 @@ impl Rules {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Those that are known one by one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.known.iter()
+    }
+
     /// Whether one of them may be such a rule.
     pub(crate) fn any(&self, is_such: impl FnMut(&Rule) -> bool) -> bool {
         self.others || self.known.iter().any(is_such)

@@ -330,6 +330,11 @@ impl Session {
     }
 
     /// Whether anything at all is due.
+    /// Whether something may wait for a network that has no path.
+    pub(crate) fn wants_network(&self) -> bool {
+        self.out.waits() || self.deferrals.wants()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         let sends = || self.out.has_copies() || Urgency::ALL.iter().any(|u| self.out.has_queued(*u));
         self.has_control() || (self.may_send() && sends())

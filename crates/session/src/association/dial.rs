@@ -4,17 +4,21 @@
 //! addresses tell. The side that opened the association begins; the other waits a moment, so that pairs are rarely
 //! opened twice. Addresses that stopped answering are remembered and all of them are tried again: two hosts that
 //! lost each other always find back as long as one address holds.
+//!
+//! Where more networks reach each other than there may be paths, the most promising pairs have one, and those for which
+//! something waits; `room.rs` says which paths give way.
 
 use super::Association;
 use crate::context::Context;
-use crate::event::{Action, DownReason};
+use crate::event::Action;
 use crate::path::{Path, State};
-use alloc::collections::BTreeMap;
+use crate::rules::Rules;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::time::nanos;
-use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, PathNumber, Rule};
+use steadfast_wire::{Instant, Network, NetworkClass, NetworkId, Rule};
 
 /// The most addresses that are remembered besides those the peer announces.
 const MAX_ADDRESSES: usize = 16;
@@ -30,6 +34,9 @@ struct Attempt {
     turn: usize,
 }
 
+/// A path that goes down sooner after it came up counts as an attempt that failed.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// A pair of networks; the remote one by number once it is known, by address before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Remote {
@@ -37,8 +44,48 @@ enum Remote {
     Address(SocketAddr),
 }
 
-/// Two networks, and the addresses at which the remote one may be reached.
-type Pair = (NetworkId, Remote, Vec<SocketAddr>);
+/// Less is more promising: another subnet, metered, cost, and what makes both sides choose alike.
+type Rank = (bool, bool, u8, (u32, u32));
+
+/// Two networks that may reach each other.
+#[derive(Debug)]
+pub(super) struct Pair {
+    local: NetworkId,
+    remote: Remote,
+    /// Where the remote one may be reached.
+    addresses: Vec<SocketAddr>,
+    /// It is to have a path whatever waits. Both sides agree on that once each knows the other's networks.
+    pub(super) regular: bool,
+    /// Something of ours waits for it. The other side does not know.
+    pub(super) demanded: bool,
+}
+
+impl Pair {
+    pub(super) fn joins(&self, path: &Path) -> bool {
+        path.local == self.local
+            && match self.remote {
+                Remote::Network(id) => path.remote == Some(id),
+                Remote::Address(_) => self.addresses.contains(&path.address),
+            }
+    }
+
+    const fn key(&self) -> (NetworkId, Remote) {
+        (self.local, self.remote)
+    }
+}
+
+/// The rules under which something waits for a path.
+struct Demands<'a> {
+    waiting: BTreeSet<&'a Rule>,
+    refused: Vec<&'a Rules>,
+}
+
+impl Demands<'_> {
+    fn include(&self, local: &Network, remote: &Network) -> bool {
+        self.waiting.iter().any(|rule| rule.allows(local, remote))
+            || self.refused.iter().any(|rules| rules.any(|rule| rule.allows(local, remote)))
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Dials {
@@ -46,11 +93,13 @@ pub(crate) struct Dials {
     attempts: BTreeMap<(NetworkId, Remote), Attempt>,
     /// We wait for the other side to open paths until then; `None` never to dial.
     from: Option<Instant>,
+    /// No path can give way to what waits until then.
+    pub(super) full_until: Instant,
 }
 
 impl Dials {
     pub(super) fn new(addresses: Vec<SocketAddr>) -> Self {
-        Self { addresses, attempts: BTreeMap::new(), from: Some(Instant(0)) }
+        Self { addresses, attempts: BTreeMap::new(), from: Some(Instant(0)), full_until: Instant(0) }
     }
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
@@ -78,31 +127,21 @@ impl Dials {
     }
 
     pub(super) fn networks_changed(&mut self, now: Instant) {
+        self.full_until = now;
         for attempt in self.attempts.values_mut() {
             *attempt = Attempt { next: now, ..Attempt::default() };
         }
     }
 
-    /// A path came up: its addresses are good, and the next failure is the first again.
-    pub(super) fn came_up(&mut self, path: Option<&Path>) {
-        let Some(path) = path else { return };
-        for key in
-            [path.remote.map(Remote::Network), Some(Remote::Address(path.address))].into_iter().flatten()
-        {
-            if let Some(attempt) = self.attempts.get_mut(&(path.local, key)) {
-                attempt.failures = 0;
-            }
-        }
-    }
-
     /// A path went down or never came up: pause, twice as long each time it fails in a row.
     pub(super) fn failed(&mut self, cx: &mut Context, now: Instant, path: &Path, was_up: bool) {
+        let lasted = was_up && now.since(path.up_since) >= LASTING;
         let keys = [path.remote.map(Remote::Network), Some(Remote::Address(path.address))];
         for key in keys.into_iter().flatten() {
             let known = matches!(key, Remote::Network(_)) || self.addresses.contains(&path.address);
             if known || self.attempts.contains_key(&(path.local, key)) {
                 let attempt = self.attempts.entry((path.local, key)).or_default();
-                attempt.failures = if was_up { 0 } else { attempt.failures.saturating_add(1) };
+                attempt.failures = if lasted { 0 } else { attempt.failures.saturating_add(1) };
                 attempt.turn = attempt.turn.wrapping_add(1);
                 attempt.next = now + pause(cx, attempt.failures);
             }
@@ -124,31 +163,41 @@ impl Association {
         if from > now || self.wants_nothing() {
             return;
         }
-        let wanted = self.pairs(cx);
-        if self.dials.attempts.len() > MAX_ATTEMPTS {
-            self.dials
-                .attempts
-                .retain(|pair, _| wanted.iter().any(|(local, remote, _)| (*local, *remote) == *pair));
+        let pairs = self.pairs(cx);
+        let attempts = &mut self.dials.attempts;
+        if attempts.len() > MAX_ATTEMPTS {
+            attempts.retain(|key, _| pairs.iter().any(|pair| pair.key() == *key));
         }
-        for (local, remote, addresses) in &wanted {
-            let (local, remote) = (*local, *remote);
-            let due = self.dials.attempts.get(&(local, remote)).is_none_or(|attempt| attempt.next <= now);
-            if !due || self.has_path(local, remote, addresses) {
+        let due = |pair: &&Pair| attempts.get(&pair.key()).is_none_or(|attempt| attempt.next <= now);
+        let mut due: Vec<&Pair> = pairs.iter().filter(due).collect();
+        // What failed least comes first, so that whatever can be reached has its turn.
+        due.sort_by_key(|pair| (!pair.demanded, attempts.get(&pair.key()).map_or(0, |a| a.failures)));
+        for pair in due {
+            if !self.may_open(cx, &pairs, pair) {
                 continue;
             }
-            if !self.make_room(cx, now, &wanted) {
-                return;
+            if let Some(later) = self.waits_for_room(cx, now, &pairs, pair) {
+                if pair.demanded {
+                    self.dials.full_until = later;
+                } else {
+                    self.dials.attempts.entry(pair.key()).or_default().next = later;
+                }
+                continue;
             }
-            let attempt = self.dials.attempts.entry((local, remote)).or_default();
-            let address = addresses[attempt.turn % addresses.len()];
-            // The attempt's own end sets the next time; this guards against a driver that never answers.
-            attempt.next = now + cx.config.connect_timeout.saturating_mul(2);
-            let number = cx.next_path();
-            let mut path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
-            path.same_host = cx.is_ours(address.ip());
-            self.paths.insert(number, path);
-            cx.actions.push_back(Action::Connect { path: number, local, remote: address, peer: self.peer });
+            self.open(cx, now, pair);
         }
+    }
+
+    fn open(&mut self, cx: &mut Context, now: Instant, pair: &Pair) {
+        let attempt = self.dials.attempts.entry(pair.key()).or_default();
+        let address = pair.addresses[attempt.turn % pair.addresses.len()];
+        // The attempt's own end sets the next time; this guards against a driver that never answers.
+        attempt.next = now + cx.config.connect_timeout.saturating_mul(2);
+        let (number, local) = (cx.next_path(), pair.local);
+        let mut path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
+        path.same_host = cx.is_ours(address.ip());
+        self.paths.insert(number, path);
+        cx.actions.push_back(Action::Connect { path: number, local, remote: address, peer: self.peer });
     }
 
     /// When [`Association::dial`] has something to do.
@@ -157,81 +206,75 @@ impl Association {
         if self.wants_nothing() {
             return None;
         }
-        let wanted = self.pairs(cx);
-        if self.paths.len() >= cx.config.max_paths && self.spare(&wanted).is_none() {
-            return None;
-        }
-        let missing =
-            wanted.iter().filter(|(local, remote, addresses)| !self.has_path(*local, *remote, addresses));
-        let next = |(local, remote, _): &Pair| {
-            self.dials.attempts.get(&(*local, *remote)).map_or(Instant(0), |a| a.next)
+        let full = self.paths.len() >= cx.config.max_paths;
+        let pairs = self.pairs(cx);
+        let next = |pair: &Pair| {
+            let next = self.dials.attempts.get(&pair.key()).map_or(Instant(0), |a| a.next);
+            if full && pair.demanded { next.max(self.dials.full_until) } else { next }
         };
-        let due = missing.map(next).min()?;
+        let due = pairs.iter().filter(|pair| self.may_open(cx, &pairs, pair)).map(next).min()?;
         Some(due.max(from))
     }
 
-    /// A path between networks that are not among the most promising pairs.
-    fn spare(&self, wanted: &[Pair]) -> Option<PathNumber> {
-        let joins = |path: &Path, (local, remote, addresses): &Pair| {
-            path.local == *local
-                && match remote {
-                    Remote::Network(id) => path.remote == Some(*id),
-                    Remote::Address(_) => addresses.contains(&path.address),
-                }
-        };
-        // Never the last one that works.
-        if self.paths.values().filter(|path| path.is_good()).count() < 2 {
-            return None;
-        }
-        let spare = |path: &&Path| path.is_up() && !wanted.iter().any(|pair| joins(path, pair));
-        self.paths.values().find(spare).map(|path| path.number)
-    }
-
-    /// Makes sure that one more path may be opened.
-    fn make_room(&mut self, cx: &mut Context, now: Instant, wanted: &[Pair]) -> bool {
-        if self.paths.len() < cx.config.max_paths {
-            return true;
-        }
-        let Some(number) = self.spare(wanted) else { return false };
-        self.path_down(cx, now, number, DownReason::Replaced);
-        true
+    /// Whether a pair is to have a path and has none, and there is room for one more or may be.
+    fn may_open(&self, cx: &Context, pairs: &[Pair], pair: &Pair) -> bool {
+        let wanted = pair.regular || pair.demanded;
+        wanted && !self.has_path(pair) && self.may_exceed(cx, pairs, pair.demanded)
     }
 
     fn wants_nothing(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    fn has_path(&self, local: NetworkId, remote: Remote, addresses: &[SocketAddr]) -> bool {
+    fn has_path(&self, pair: &Pair) -> bool {
         self.paths.values().any(|path| {
-            path.local == local
-                && match remote {
+            path.local == pair.local
+                && match pair.remote {
                     Remote::Network(id) => {
                         path.remote == Some(id)
-                            || path.remote.is_none() && path.opener && addresses.contains(&path.address)
+                            || path.remote.is_none() && path.opener && pair.addresses.contains(&path.address)
                     }
                     Remote::Address(address) => path.address == address,
                 }
         })
     }
 
-    /// The pairs of networks that are to have a path: those that may reach each other, the most promising first, at
-    /// most as many as there may be paths. Both sides come to the same list once each knows the other's networks.
-    fn pairs(&self, cx: &Context) -> Vec<Pair> {
+    /// The rules under which something waits for a path.
+    fn demands(&self, cx: &Context) -> Demands<'_> {
+        let mut demands = Demands { waiting: BTreeSet::new(), refused: Vec::new() };
+        for session in self.wanting.iter().filter_map(|id| self.sessions.get(id)) {
+            demands.waiting.extend(session.out.waiting_rules());
+            demands.waiting.extend(session.deferrals.rules().filter(|rule| !self.has_path_for(cx, rule)));
+            demands.refused.push(session.deferrals.wished());
+        }
+        demands
+    }
+
+    /// The pairs of networks that may reach each other, the most promising first. As many as there may be paths are
+    /// regular, or all while there is no path; metered ones on demand are here only if something waits for them.
+    pub(super) fn pairs(&self, cx: &Context) -> Vec<Pair> {
         let is_loopback =
             |path: &Path| cx.network(path.local).is_some_and(|n| n.class == NetworkClass::Loopback);
         let same_host = self.paths.values().any(|path| path.is_up() && is_loopback(path));
-        let unmetered = |path: &Path| path.is_good() && cx.network(path.local).is_some_and(|n| !n.metered);
-        // Metered networks are for when no other works, or for a message that may use them and no other.
-        let metered = cx.config.metered_standby || !self.paths.values().any(unmetered);
-        let is_wanted = |local: &Network, remote: &Network| {
-            let allows = |rule: &Rule| rule.allows(local, remote);
-            !local.metered
-                || metered
-                || self.sessions.values().any(|s| s.out.wants(allows) || s.deferrals.wants(allows))
+        let unmetered = |path: &Path| {
+            path.is_good()
+                && cx.network(path.local).is_some_and(|n| !n.metered)
+                && self.remote_network(path.remote).is_none_or(|n| !n.metered)
         };
+        // Metered networks are for when no other works, or for a message that may use them and no other. Either side pays.
+        let metered = cx.config.metered_standby || !self.paths.values().any(unmetered);
+        let demands = self.demands(cx);
         let first = cx.identity < self.peer;
         let tie = |local: NetworkId, remote: u32| if first { (local.0, remote) } else { (remote, local.0) };
         let mut pairs = Vec::new();
+        let mut add = |rank: Rank, local: &Network, remote: &Network, (to, addresses): (Remote, Vec<_>)| {
+            let demanded = demands.include(local, remote);
+            // Not which network is metered decides, but whether the path is.
+            let regular = metered || !rank.1;
+            if regular || demanded {
+                pairs.push((rank, Pair { local: local.id, remote: to, addresses, regular, demanded }));
+            }
+        };
         for local in &cx.networks {
             if cx.config.forbids(local) {
                 continue;
@@ -245,19 +288,14 @@ impl Association {
                     || (loopback && !same_host)
                     || remote.port == 0
                     || cx.config.forbids(remote)
-                    || !is_wanted(local, remote)
                 {
                     continue;
                 }
                 let addresses = reachable(local, remote);
                 if let Some(near) = addresses.first().map(|address| near(local, address.ip())) {
-                    let rank = (
-                        !near,
-                        local.metered || remote.metered,
-                        local.cost.max(remote.cost),
-                        tie(local.id, remote.id.0),
-                    );
-                    pairs.push((rank, (local.id, Remote::Network(remote.id), addresses)));
+                    let costly = local.metered || remote.metered;
+                    let rank = (!near, costly, local.cost.max(remote.cost), tie(local.id, remote.id.0));
+                    add(rank, local, remote, (Remote::Network(remote.id), addresses));
                 }
             }
             for address in &self.dials.addresses {
@@ -272,18 +310,20 @@ impl Association {
                     && !self.is_closed_to(cx, *address)
                     && here == loopback
                     && speaks(local, address.ip())
-                    // Nothing is known of the other end.
-                    && is_wanted(local, local)
                 {
                     let rank =
                         (!near(local, address.ip()), local.metered, local.cost, tie(local.id, u32::MAX));
-                    pairs.push((rank, (local.id, Remote::Address(*address), alloc::vec![*address])));
+                    // Nothing is known of the other end.
+                    add(rank, local, local, (Remote::Address(*address), alloc::vec![*address]));
                 }
             }
         }
-        pairs.sort_by_key(|(rank, _)| *rank);
-        pairs.truncate(cx.config.max_paths);
-        pairs.into_iter().map(|(_, pair)| pair).collect()
+        pairs.sort_by_key(|(rank, pair)| (!pair.regular, *rank));
+        let mut pairs: Vec<Pair> = pairs.into_iter().map(|(_, pair)| pair).collect();
+        if self.is_up() {
+            pairs.iter_mut().skip(cx.config.max_paths).for_each(|pair| pair.regular = false);
+        }
+        pairs
     }
 
     /// Whether the peer says that it does not listen at an address, or nothing may go there.

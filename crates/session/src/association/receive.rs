@@ -47,15 +47,13 @@ impl Association {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
         self.hello = Some(hello);
-        self.dials.came_up(self.paths.get(&number));
         self.expect(cx, now, number);
         let path = &self.paths[&number];
         cx.event(Event::PathUp(self.info(cx, path)));
         if !self.resolve_twin(cx, now, number) {
             return Ok(());
         }
-        if self.paths.values().filter(|p| p.is_up()).count() > cx.config.max_paths {
-            self.path_down(cx, now, number, DownReason::Replaced);
+        if !self.make_room(cx, now, number) {
             return Ok(());
         }
         if !was_up {

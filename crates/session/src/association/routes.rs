@@ -31,7 +31,6 @@ impl Association {
             session.out.set_routable(now, message, routable);
         }
         session.deferrals.paths_changed();
-        session.out.recount_unroutable();
         // What waits for room may be better told that no network fits.
         session.out.try_again(cx);
         if suits {

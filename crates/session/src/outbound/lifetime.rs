@@ -50,17 +50,20 @@ impl Message {
 }
 
 impl Outbound {
-    /// Whether a message waits for a path that it may use, and its rule allows a certain one.
-    pub(crate) fn wants(&self, allows: impl FnMut(&Rule) -> bool) -> bool {
-        self.unroutable.iter().any(|queue| !queue.is_empty()) && self.unroutable_rules.any(allows)
+    /// Whether a message waits for a path that it may use.
+    pub(crate) fn waits(&self) -> bool {
+        !self.unroutable.is_empty()
     }
 
-    /// The rules of what no path may carry may have changed.
-    pub(crate) fn recount_unroutable(&mut self) {
-        self.unroutable_rules.clear();
-        for message in self.unroutable.iter().flatten().filter_map(|id| self.messages.get(id)) {
-            self.unroutable_rules.insert(&message.labels.rule);
-        }
+    /// The rules of all messages that wait for a path that they may use, each once.
+    pub(crate) fn waiting_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.unroutable.rules()
+    }
+
+    /// The rules of all that the peer's library has not whole, as often as they occur; without those that say nothing.
+    pub(crate) fn rules_in_use(&self) -> impl Iterator<Item = &Rule> {
+        let ruled = self.messages.values().filter(|m| !m.labels.rule.is_empty());
+        ruled.filter(|m| m.needs_network()).map(|m| &m.labels.rule)
     }
 
     /// Whoever waits for room is to look again: what it waits to say may have no network now, or no message any more.
