@@ -74,6 +74,8 @@ pub(crate) struct Path {
     pub(crate) local_ip: Option<IpAddr>,
     /// Known from HELLO.
     pub(crate) remote: Option<NetworkId>,
+    /// The network of the peer that we meant to reach, where we opened it and knew.
+    pub(crate) meant: Option<NetworkId>,
     pub(crate) address: SocketAddr,
     /// The address is one of ours: the kernel tells when the peer dies, and nothing lies between that could be cut.
     pub(crate) same_host: bool,
@@ -174,6 +176,7 @@ impl Path {
             local,
             local_ip: None,
             remote: None,
+            meant: None,
             address,
             same_host: false,
             deadline,

@@ -136,8 +136,10 @@ impl Dials {
     /// A path went down or never came up: pause, twice as long each time it fails in a row.
     pub(super) fn failed(&mut self, cx: &mut Context, now: Instant, path: &Path, was_up: bool) {
         let lasted = was_up && now.since(path.up_since) >= LASTING;
-        let keys = [path.remote.map(Remote::Network), Some(Remote::Address(path.address))];
-        for key in keys.into_iter().flatten() {
+        // An address may lead to another network than it was meant to.
+        let other = path.remote.filter(|remote| path.meant != Some(*remote));
+        let networks = [path.meant, other].into_iter().flatten().map(Remote::Network);
+        for key in networks.chain([Remote::Address(path.address)]) {
             let known = matches!(key, Remote::Network(_)) || self.addresses.contains(&path.address);
             if known || self.attempts.contains_key(&(path.local, key)) {
                 let attempt = self.attempts.entry((path.local, key)).or_default();
@@ -196,6 +198,9 @@ impl Association {
         let (number, local) = (cx.next_path(), pair.local);
         let mut path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
         path.same_host = cx.is_ours(address.ip());
+        if let Remote::Network(id) = pair.remote {
+            path.meant = Some(id);
+        }
         self.paths.insert(number, path);
         cx.actions.push_back(Action::Connect { path: number, local, remote: address, peer: self.peer });
     }
