@@ -5,6 +5,7 @@
 mod bounds;
 mod closing;
 mod credit;
+mod crowded;
 mod foreground;
 mod fuzz;
 mod lattice;
