@@ -557,9 +557,7 @@ impl Association {
         }
         assert_eq!((dues, dues), (self.dues, self.settled), "the dues of {}", self.peer);
         let up = self.paths.values().filter(|path| path.is_up()).count();
-        assert!(
-            up <= cx.config.max_paths + 1 && self.paths.len() <= 2 * cx.config.max_paths,
-            "too many paths"
-        );
+        let most = cx.config.max_paths + 1;
+        assert!(up <= most && self.paths.len() <= 2 * most, "too many paths");
     }
 }

@@ -559,9 +559,8 @@ impl Endpoint {
                 self.create(association)
             }
         };
-        let association = self.associations.get(&id)?;
-        // Twins are settled at HELLO, so a few more than the limit may be there for a moment.
-        if association.paths.len() >= 2 * self.cx.config.max_paths || !self.has_room_for_path(peer) {
+        // There is room in the association, however many paths it is opening itself: what is too much goes at HELLO.
+        if !self.has_room_for_path(peer) {
             return None;
         }
         let association = self.associations.get_mut(&id)?;
