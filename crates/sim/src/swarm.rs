@@ -106,6 +106,10 @@ impl Run {
             config.first_windows = [8 * 1024, 16 * 1024];
             config.max_growth = if rng.chance(50) { 100_000 } else { config.max_growth };
         }
+        if seed.is_multiple_of(5) {
+            // More pairs of networks than there may be paths.
+            config.max_paths = 1 + (seed / 5 % 4) as usize;
+        }
         let hosts = if rng.chance(25) { 3 } else { 2 };
         let networks = rng.range(1, 5) as usize;
         for _ in 0..hosts {
