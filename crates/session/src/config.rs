@@ -45,7 +45,7 @@ pub struct Config {
     /// How long background may queue in a path's bottleneck: an urgent message waits so much longer at most. A path needs
     /// some to be kept busy, and two packets are always allowed. 10 ms.
     pub background_queue: Duration,
-    /// The most paths of an association. 8.
+    /// The most paths of an association, and one more while it takes the place of another. 8.
     pub max_paths: usize,
     /// The most sessions of an association, and the most that one peer opened. 16,384.
     pub max_sessions: usize,

@@ -68,7 +68,7 @@ pub enum DownReason {
     LocalNetwork,
     /// The peer says that its network is gone.
     RemoteNetwork,
-    /// Another path for the same two networks took its place.
+    /// Another path took its place: for the same two networks, or for some that a message needs more.
     Replaced,
     /// The peer broke the protocol.
     Violation,
