@@ -246,3 +246,24 @@ fn a_cancelled_message_wants_no_metered_network_any_more() {
     assert_eq!(networks(&pair, A), ["net0"], "the other one that waits may not use it");
     assert_eq!(pair.outcome(A, absent), None);
 }
+
+#[test]
+fn what_a_side_tries_in_vain_keeps_nobody_out() {
+    for seed in 0..5 {
+        let mut pair = open(seed, 4, 1);
+        for network in 0..4 {
+            pair.hole(A, network, true, true);
+        }
+        // Nine pairs of networks would do.
+        let rule = Rule::default().prohibit(Selector::Name("net0".into()));
+        for host in [A, B] {
+            let labels = Labels::foreground().rule(rule.clone());
+            pair.on(host, |core, now, session| core.defer(now, session, labels, None)).expect("it waits");
+        }
+        // Both try all that they know, one or two at a time, and nearly all of it never answers.
+        pair.run(60 * SECOND);
+        assert_eq!([networks(&pair, A).len(), networks(&pair, B).len()], [0, 0]);
+        pair.hole(A, 3, false, false);
+        pair.until("there is a path", |pair| has(pair, 3));
+    }
+}
