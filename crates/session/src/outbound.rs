@@ -67,8 +67,12 @@ struct Message {
     acked: bool,
     raised: bool,
     reported: bool,
-    /// A journal record has to be confirmed first.
-    held: bool,
+    /// Journal records that have to be confirmed before anything (more) of it goes out.
+    held: u32,
+    /// It has or had other labels than those of its head.
+    relabelled: bool,
+    /// Journal records of new labels that are not confirmed.
+    unstored_labels: u32,
     /// Something of it may be with the peer: it was sent once, here or by an earlier process.
     exposed: bool,
     /// All of it was given to paths once.
@@ -308,7 +312,9 @@ impl Outbound {
             acked: false,
             raised: false,
             reported: false,
-            held,
+            held: u32::from(held),
+            relabelled: false,
+            unstored_labels: 0,
             exposed: false,
             left: false,
             limits,
@@ -444,7 +450,6 @@ impl Outbound {
             return false;
         };
         message.phase = Phase::Dropping(reason);
-        message.held = false;
         message.pending.clear();
         let untouched = message.is_untouched();
         self.unwatch(id);
@@ -473,10 +478,7 @@ impl Outbound {
     /// The journal has the message: it may be sent.
     pub(crate) fn send_confirmed(&mut self, id: MessageId) {
         if let Some(message) = self.messages.get_mut(&id.0) {
-            message.held = false;
-            if message.labels != message.head.labels {
-                self.relabels.insert(id.0);
-            }
+            message.held -= 1;
             self.enqueue(id.0);
         }
     }
@@ -541,7 +543,7 @@ impl Outbound {
 
     fn enqueue(&mut self, id: u64) {
         let Some(message) = self.messages.get(&id) else { return };
-        if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+        if message.phase == Phase::Live && message.held == 0 && !message.pending.is_empty() {
             let urgency = self.urgency(id, message).index();
             self.unroutable[urgency].remove(&id);
             self.queues[urgency].insert(id);
@@ -932,7 +934,11 @@ impl Outbound {
             let queued =
                 self.queues.iter().chain(&self.unroutable).filter(|queue| queue.contains(id)).count();
             assert!(queued <= 1, "{id} queued twice");
-            if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+            let says = queued == 1 || self.copies.contains_key(id);
+            assert!(message.held == 0 || !says, "{id} would go out before its record is confirmed");
+            let told = self.relabels.contains(id);
+            assert!(message.unstored_labels == 0 || !told, "{id} would be told labels that are not stored");
+            if message.phase == Phase::Live && message.held == 0 && !message.pending.is_empty() {
                 assert_eq!(queued, 1, "{id} has something to send and is not queued");
             }
             for range in message.pending.iter() {

@@ -223,11 +223,7 @@ impl Session {
             }
             Item::Credit(class) => self.inb.credit_due[class.index()] = true,
             Item::Reset(id, _) => self.out.reset_confirmed(*id),
-            Item::Relabel(id) => {
-                if self.out.is_open(*id) {
-                    self.out.relabels.insert(id.0);
-                }
-            }
+            Item::Relabel(id) => self.out.relabel_due(*id),
             Item::Shut => self.due.shut = !self.shut_arrived,
             // A claim made meanwhile says more.
             Item::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
@@ -286,6 +282,7 @@ impl Session {
                 self.due.confirm = self.opener || self.epoch.confirmed().is_some() || self.claiming;
             }
             Effect::Send(id) => self.out.send_confirmed(id),
+            Effect::Relabel { id, holds } => self.out.relabel_confirmed(id, holds),
             Effect::Reset(id) => self.out.reset_confirmed(id),
             Effect::Known(id) => self.out.known_confirmed(id),
             Effect::Ack(id, delivered) => self.inb.ack_confirmed(id, delivered),

@@ -77,6 +77,7 @@ fn replay(now: Instant, session: &mut Session, record: Record) {
             session.epoch.tell(token);
         }
         Record::Sent { id, head, payload } => session.out.restore(now, id, &head, payload),
+        Record::Relabelled { id, labels } => session.out.restore_relabelled(id, labels),
         Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
         Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),
