@@ -255,6 +255,15 @@ impl Session {
         }
     }
 
+    /// Takes over all settings but the order.
+    pub(crate) fn configure(&mut self, now: Instant, config: SessionConfig) {
+        self.config = SessionConfig { ordering: self.config.ordering, ..config };
+        if self.parked_at.is_some() {
+            self.limit_at = config.park_limit.map(|limit| now + limit);
+            self.notice_at = self.notice_at.filter(|_| config.park_notice.is_some());
+        }
+    }
+
     /// Stops sending: half-close, or the wish to end the conversation.
     pub(crate) fn shut(&mut self, cx: &mut Context, kind: ShutKind) {
         if self.out.shut == Some(ShutKind::Close) || self.out.shut == Some(kind) {

@@ -112,7 +112,7 @@ impl Endpoint {
             let peer = association.peer;
             let Some(session) = association.sessions.get_mut(&id) else { continue };
             session.accepted = true;
-            session.config = SessionConfig { ordering: session.config.ordering, ..config };
+            session.configure(now, config);
             association.touch(id);
             self.after(now, home);
             return Some((id, peer));
@@ -269,6 +269,17 @@ impl Endpoint {
         self.on_session(now, session, |s, cx| s.inb.refuse(cx, id))
     }
 
+    /// Sets what [`connect`](Self::connect) or [`accept`](Self::accept) were given of a session anew, except its order.
+    /// While it is parked the limit counts from now, and a notice that was given already is not given again.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        config: SessionConfig,
+    ) -> Result<(), SessionError> {
+        self.on_session(now, session, |s, _| s.configure(now, config))
+    }
+
     /// Sends no more; still receives (half-close).
     pub fn finish(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
         self.on_session(now, session, |s, cx| s.shut(cx, ShutKind::Finish))
@@ -276,7 +287,7 @@ impl Endpoint {
 
     /// Ends the conversation: what was sent is still delivered, the peer's sends fail from now on, and what it has
     /// sent and we have not taken is refused. [`Event::Ended`](crate::Event::Ended) tells when it is over, at `limit`
-    /// at the latest.
+    /// at the latest. An endpoint that is restored from a journal knows that it was to close, but not when: close again.
     pub fn close(&mut self, now: Instant, session: SessionId, limit: Duration) -> Result<(), SessionError> {
         self.on_session(now, session, |s, cx| {
             s.inb.close(cx);

@@ -269,6 +269,38 @@ fn a_stream_whose_reader_restarts_has_an_outcome() {
     pair.until_delivered(A, &[next]);
 }
 
+#[test]
+fn limits_that_a_journal_does_not_have_are_set_anew() {
+    let mut pair = open(51, &durable());
+    pair.until("the store knows the conversation", |pair| {
+        has_record(pair, A, |record| matches!(record, Record::Held(_)))
+    });
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    restart_confirmed(&mut pair, A);
+    let mut config = SessionConfig::default();
+    config.park_limit = Some(Duration::from_secs(20));
+    pair.on(A, |core, now, session| core.configure(now, session, config)).unwrap();
+    pair.run(Duration::from_secs(19));
+    assert_eq!(pair.ended(A), None);
+    pair.until("it is given up", |pair| pair.ended(A).is_some());
+    assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(EndReason::Forgotten));
+}
+
+#[test]
+fn a_conversation_that_was_closing_is_closed_again() {
+    let mut pair = open(52, &durable());
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    let limit = Duration::from_secs(20);
+    pair.on(A, |core, now, session| core.close(now, session, limit)).unwrap();
+    pair.until("the store has it", |pair| has_record(pair, A, |record| matches!(record, Record::Shut(..))));
+    restart_confirmed(&mut pair, A);
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.ended(A), None, "when it was to be over went with the process");
+    pair.on(A, |core, now, session| core.close(now, session, limit)).unwrap();
+    pair.until("it is over", |pair| pair.ended(A).is_some());
+    assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(EndReason::Aborted));
+}
+
 // ----- new labels ----------------------------------------------------------------------------------------------------
 
 /// A conversation whose bytes are watched.
