@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use steadfast_wire::frame::{Head, ShutKind};
-use steadfast_wire::{Fingerprint, Incarnation, MessageId, SessionId, Token};
+use steadfast_wire::{Fingerprint, Incarnation, Labels, MessageId, SessionId, Token};
 
 /// One fact about a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,13 @@ pub enum Record {
         head: Head,
         /// A whole message's bytes.
         payload: Option<Bytes>,
+    },
+    /// A message has other labels than before. Its order stays.
+    Relabelled {
+        /// Its id.
+        id: MessageId,
+        /// Its labels from now on.
+        labels: Labels,
     },
     /// A message is to be dropped, and why.
     Cancelled(MessageId, DropReason),
@@ -91,6 +98,13 @@ pub(crate) enum Effect {
     Accept,
     /// The message may be sent.
     Send(MessageId),
+    /// The peer may be told the message's new labels.
+    Relabel {
+        /// The message.
+        id: MessageId,
+        /// Whether they have another rule, so that nothing of it was to be sent before.
+        holds: bool,
+    },
     /// The message may be reset.
     Reset(MessageId),
     /// The outcome is known for good.

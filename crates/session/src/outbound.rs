@@ -6,6 +6,7 @@
 
 mod copies;
 mod lifetime;
+mod relabel;
 mod resume;
 mod unroutable;
 
@@ -67,8 +68,12 @@ struct Message {
     acked: bool,
     raised: bool,
     reported: bool,
-    /// A journal record has to be confirmed first.
-    held: bool,
+    /// Journal records that have to be confirmed before anything (more) of it goes out.
+    held: u32,
+    /// It has or had other labels than those of its head.
+    relabelled: bool,
+    /// Journal records of new labels that are not confirmed.
+    unstored_labels: u32,
     /// Something of it may be with the peer: it was sent once, here or by an earlier process.
     exposed: bool,
     /// All of it was given to paths once.
@@ -305,7 +310,9 @@ impl Outbound {
             acked: false,
             raised: false,
             reported: false,
-            held,
+            held: u32::from(held),
+            relabelled: false,
+            unstored_labels: 0,
             exposed: false,
             left: false,
             limits,
@@ -441,7 +448,6 @@ impl Outbound {
             return false;
         };
         message.phase = Phase::Dropping(reason);
-        message.held = false;
         message.pending.clear();
         let untouched = message.is_untouched();
         self.unwatch(id);
@@ -470,10 +476,7 @@ impl Outbound {
     /// The journal has the message: it may be sent.
     pub(crate) fn send_confirmed(&mut self, id: MessageId) {
         if let Some(message) = self.messages.get_mut(&id.0) {
-            message.held = false;
-            if message.labels != message.head.labels {
-                self.relabels.insert(id.0);
-            }
+            message.held -= 1;
             self.enqueue(id.0);
         }
     }
@@ -490,33 +493,6 @@ impl Outbound {
         for dependent in gone.into_iter().skip(1) {
             self.drop_alone(cx, dependent.0, DropReason::Dependency);
         }
-    }
-
-    /// Changes the labels of a message that has no outcome yet; the order it was sent in stays.
-    pub(crate) fn relabel(&mut self, id: MessageId, labels: Labels) -> Result<bool, SendError> {
-        if !labels.rule.fits() {
-            return Err(SendError::BadRule);
-        }
-        let Some(message) = self.messages.get_mut(&id.0).filter(|m| m.phase == Phase::Live) else {
-            return Ok(false);
-        };
-        let urgent = labels.urgency == Urgency::Foreground;
-        message.labels = labels;
-        // Nothing is said of a message that a restart might take back.
-        if !message.held {
-            self.relabels.insert(id.0);
-        }
-        self.dequeue(id.0);
-        if urgent {
-            self.raise_predecessors(id.0);
-        }
-        self.enqueue(id.0);
-        Ok(true)
-    }
-
-    /// The message's labels as the peer is to be told.
-    pub(crate) fn labels(&self, id: u64) -> Option<&Labels> {
-        self.messages.get(&id).map(|m| &m.labels)
     }
 
     /// Whatever a foreground message waits for becomes urgent too (DESIGN, Semantics 2).
@@ -563,7 +539,7 @@ impl Outbound {
 
     fn enqueue(&mut self, id: u64) {
         let Some(message) = self.messages.get(&id) else { return };
-        if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+        if message.phase == Phase::Live && message.held == 0 && !message.pending.is_empty() {
             let urgency = self.urgency(id, message).index();
             self.unroutable.remove(id);
             self.queues[urgency].insert(id);
@@ -958,7 +934,11 @@ impl Outbound {
             let queued =
                 self.queues.iter().filter(|queue| queue.contains(id)).count() + self.unroutable.count(*id);
             assert!(queued <= 1, "{id} queued twice");
-            if message.phase == Phase::Live && !message.held && !message.pending.is_empty() {
+            let says = queued == 1 || self.copies.contains_key(id);
+            assert!(message.held == 0 || !says, "{id} would go out before its record is confirmed");
+            let told = self.relabels.contains(id);
+            assert!(message.unstored_labels == 0 || !told, "{id} would be told labels that are not stored");
+            if message.phase == Phase::Live && message.held == 0 && !message.pending.is_empty() {
                 assert_eq!(queued, 1, "{id} has something to send and is not queued");
             }
             for range in message.pending.iter() {

@@ -223,11 +223,7 @@ impl Session {
             }
             Item::Credit(class) => self.inb.credit_due[class.index()] = true,
             Item::Reset(id, _) => self.out.reset_confirmed(*id),
-            Item::Relabel(id) => {
-                if self.out.is_open(*id) {
-                    self.out.relabels.insert(id.0);
-                }
-            }
+            Item::Relabel(id) => self.out.relabel_due(*id),
             Item::Shut => self.due.shut = !self.shut_arrived,
             // A claim made meanwhile says more.
             Item::Accept => self.due.accept = self.join == Join::Active && !self.claiming,
@@ -259,6 +255,15 @@ impl Session {
         }
     }
 
+    /// Takes over all settings but the order.
+    pub(crate) fn configure(&mut self, now: Instant, config: SessionConfig) {
+        self.config = SessionConfig { ordering: self.config.ordering, ..config };
+        if self.parked_at.is_some() {
+            self.limit_at = config.park_limit.map(|limit| now + limit);
+            self.notice_at = self.notice_at.filter(|_| config.park_notice.is_some());
+        }
+    }
+
     /// Stops sending: half-close, or the wish to end the conversation.
     pub(crate) fn shut(&mut self, cx: &mut Context, kind: ShutKind) {
         if self.out.shut == Some(ShutKind::Close) || self.out.shut == Some(kind) {
@@ -286,6 +291,7 @@ impl Session {
                 self.due.confirm = self.opener || self.epoch.confirmed().is_some() || self.claiming;
             }
             Effect::Send(id) => self.out.send_confirmed(id),
+            Effect::Relabel { id, holds } => self.out.relabel_confirmed(id, holds),
             Effect::Reset(id) => self.out.reset_confirmed(id),
             Effect::Known(id) => self.out.known_confirmed(id),
             Effect::Ack(id, delivered) => self.inb.ack_confirmed(id, delivered),

@@ -1,9 +1,9 @@
 //! The reference model: what was sent, what was delivered, and what must hold between the two.
 
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steadfast_session::{DropReason, JournalEntry, Outcome, Record};
-use steadfast_wire::{Instant, MessageId, Network, Rule, Selector, SessionId, Urgency};
+use steadfast_wire::{Instant, Labels, MessageId, Network, Rule, Selector, SessionId, Urgency};
 
 /// What a message waits for, in the model's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +20,31 @@ pub enum Waits {
 
 #[derive(Debug)]
 struct Sent {
+    /// All that it ever was, the last one now: what the sender's store has, where there is one.
     urgencies: Vec<Urgency>,
     waits: Waits,
     length: u64,
     finished: bool,
     outcome: Option<Outcome>,
     cancelled: bool,
+    /// What its sender's store has, where there is one.
     rule: Rule,
+    /// What its application wants since then, and the store has not confirmed.
+    wishes: VecDeque<(Urgency, Rule)>,
     limits: Limits,
+}
+
+impl Sent {
+    fn relabelled(&mut self, (urgency, rule): (Urgency, Rule)) {
+        self.urgencies.push(urgency);
+        self.rule = rule;
+    }
+
+    /// Its labels as its application last wanted them.
+    fn wish(&self) -> (Urgency, &Rule) {
+        let stored = (self.urgencies[self.urgencies.len() - 1], &self.rule);
+        self.wishes.back().map_or(stored, |(urgency, rule)| (*urgency, rule))
+    }
 }
 
 /// When a message may be given up, by its sender's clock; `None` for never.
@@ -95,6 +112,7 @@ impl Model {
             outcome: None,
             cancelled: false,
             rule,
+            wishes: VecDeque::new(),
             limits,
         };
         let before = self.direction(session, sender).sent.insert(id.0, message);
@@ -129,19 +147,49 @@ impl Model {
         }
     }
 
-    /// The sender changed the message's labels.
+    /// The sender's core took new labels for a message. With a store they are a wish until it [has](Self::stored) them:
+    /// what was before them holds as well, because a restart may bring it back.
     pub fn relabelled(
         &mut self,
         session: SessionId,
         sender: usize,
         id: MessageId,
-        urgency: Urgency,
-        rule: Rule,
+        labels: &Labels,
+        durable: bool,
     ) {
-        if let Some(sent) = self.direction(session, sender).sent.get_mut(&id.0) {
-            sent.urgencies.push(urgency);
-            sent.rule = rule;
+        let Some(sent) = self.direction(session, sender).sent.get_mut(&id.0) else { return };
+        let wish = (labels.urgency, labels.rule.clone());
+        if !durable {
+            sent.relabelled(wish);
+        } else if sent.wish() != (wish.0, &wish.1) {
+            sent.wishes.push_back(wish);
         }
+    }
+
+    /// The sender's store confirmed a record.
+    pub fn stored(&mut self, sender: usize, entry: &JournalEntry) {
+        let Record::Relabelled { id, labels } = &entry.record else { return };
+        // Where messages are forgotten, so are wishes.
+        let Some(sent) = self.direction(entry.session, sender).sent.get_mut(&id.0) else { return };
+        let wish = sent.wishes.pop_front();
+        assert_eq!(
+            wish,
+            Some((labels.urgency, labels.rule.clone())),
+            "{} {id}: stored labels",
+            entry.session
+        );
+        sent.relabelled((labels.urgency, labels.rule.clone()));
+    }
+
+    /// A message whose last labels the sender's store does not have, if there is one.
+    #[must_use]
+    pub fn unstored(&self) -> Option<(SessionId, usize, u64)> {
+        let unbroken = self.directions.iter().filter(|((session, _), _)| !self.broken.contains(session));
+        unbroken
+            .flat_map(|((session, sender), d)| {
+                d.sent.iter().filter(|(_, s)| !s.wishes.is_empty()).map(|(id, _)| (*session, *sender, *id))
+            })
+            .next()
     }
 
     /// Bytes of a message were given to a carrier between these networks. What the sender may not have heard of the far
@@ -154,17 +202,18 @@ impl Model {
         (near, far): (&Network, &Network),
     ) {
         let Some(sent) = self.direction(session, sender).sent.get(&id.0) else { return };
-        let rule = &sent.rule;
         let by_name = |list: &[Selector]| list.iter().all(|selector| matches!(selector, Selector::Name(_)));
         let hit = |list: &[Selector], network: &Network| list.iter().any(|s| s.matches(network));
-        let far_fits = (!by_name(&rule.require) || rule.require.is_empty() || hit(&rule.require, far))
-            && !rule.prohibit.iter().any(|s| matches!(s, Selector::Name(_)) && s.matches(far));
-        assert!(
-            rule.allows(near, near) && far_fits,
-            "{session} {id}: went from {} to {} under the rule {rule}",
-            near.name,
-            far.name
-        );
+        for rule in sent.wishes.iter().map(|(_, rule)| rule).chain([&sent.rule]) {
+            let far_fits = (!by_name(&rule.require) || rule.require.is_empty() || hit(&rule.require, far))
+                && !rule.prohibit.iter().any(|s| matches!(s, Selector::Name(_)) && s.matches(far));
+            assert!(
+                rule.allows(near, near) && far_fits,
+                "{session} {id}: went from {} to {} under the rule {rule}",
+                near.name,
+                far.name
+            );
+        }
     }
 
     /// The sender's core told the outcome.
@@ -252,10 +301,15 @@ impl Model {
 
     /// A process came back from the journal of its sessions: what the journal does not have did not happen.
     pub fn restarted(&mut self, host: usize, sessions: &BTreeSet<SessionId>, journal: &[JournalEntry]) {
-        let (mut sent, mut settled, mut resolved) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut sent, mut settled, mut resolved) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for entry in journal {
             match &entry.record {
-                Record::Sent { id, .. } => drop(sent.insert((entry.session, id.0))),
+                Record::Sent { id, head, .. } => {
+                    sent.insert((entry.session, id.0), vec![&head.labels]);
+                }
+                Record::Relabelled { id, labels } => {
+                    sent.entry((entry.session, id.0)).or_default().push(labels);
+                }
                 Record::Settled { id, .. } => drop(settled.insert((entry.session, id.0))),
                 Record::Resolved { id, delivered: true, .. } => drop(resolved.insert((entry.session, id.0))),
                 _ => {}
@@ -263,15 +317,27 @@ impl Model {
         }
         let broken = &self.broken;
         for ((session, sender), direction) in
-            self.directions.iter_mut().filter(|((s, _), _)| sessions.contains(s) && !broken.contains(s))
+            self.directions.iter_mut().filter(|((s, _), _)| sessions.contains(s))
         {
+            // Its application's last wishes are gone with what the store did not have, or has lost.
+            for (id, message) in direction.sent.iter_mut().filter(|_| *sender == host) {
+                message.wishes.clear();
+                let labels = sent.get(&(*session, *id)).and_then(|all| all.last());
+                message.rule = labels.map_or_else(|| message.rule.clone(), |labels| labels.rule.clone());
+            }
+            if broken.contains(session) {
+                continue;
+            }
             if *sender == host {
                 direction.sent.retain(|id, message| {
                     // Without its Settled record the outcome is told again.
                     if !settled.contains(&(*session, *id)) {
                         message.outcome = None;
                     }
-                    sent.contains(&(*session, *id))
+                    // The peer was told nothing that the store does not have.
+                    let labels = sent.get(&(*session, *id));
+                    message.urgencies = labels.into_iter().flatten().map(|labels| labels.urgency).collect();
+                    labels.is_some()
                 });
             } else {
                 direction.delivered.retain(|id, _| resolved.contains(&(*session, *id)));

@@ -39,6 +39,8 @@ struct Run {
     /// What a host reads piece by piece.
     reading: BTreeSet<(usize, SessionId, MessageId)>,
     ended: BTreeMap<(usize, SessionId), EndReason>,
+    /// How many records of each host's store the model knows to be confirmed.
+    stored: Vec<usize>,
     durable: bool,
     trace: bool,
     healed: bool,
@@ -129,6 +131,7 @@ impl Run {
             members: BTreeMap::new(),
             reading: BTreeSet::new(),
             ended: BTreeMap::new(),
+            stored: vec![0; hosts],
             durable,
             trace,
             healed: false,
@@ -204,6 +207,7 @@ impl Run {
                 }
                 Step::Ran => {}
             }
+            self.check_stored();
             self.check_said();
             let events = std::mem::take(&mut self.world.events);
             let any = !events.is_empty();
@@ -214,6 +218,17 @@ impl Run {
                 return true;
             }
             assert!(self.world.steps < 20_000_000, "the simulation does not come to rest");
+        }
+    }
+
+    /// Tells the model what the stores confirmed. One step confirms, another one takes new labels.
+    fn check_stored(&mut self) {
+        for (host, stored) in self.stored.iter_mut().enumerate() {
+            let node = &self.world.nodes[host];
+            for entry in &node.journal[*stored..node.confirmed] {
+                self.model.stored(host, entry);
+            }
+            *stored = node.confirmed;
         }
     }
 
@@ -305,6 +320,7 @@ impl Run {
         let mine =
             self.members.iter().filter(|(_, members)| members.contains(&host)).map(|(id, _)| *id).collect();
         self.model.restarted(host, &mine, &full);
+        self.stored[host] = keep;
     }
 
     fn sessions_of(&self, host: usize) -> Vec<SessionId> {
@@ -398,7 +414,7 @@ impl Run {
         let labels = Self::labels(rng);
         let clock = self.world.clock(host);
         if self.world.nodes[host].core.relabel(clock, session, id, labels.clone()).is_ok() {
-            self.model.relabelled(session, host, id, labels.urgency, labels.rule);
+            self.model.relabelled(session, host, id, &labels, self.durable);
         }
     }
 
@@ -638,6 +654,7 @@ impl Run {
                 node.core.sessions().filter(|session| !self.model.broken.contains(session)).collect();
             assert!(left.is_empty(), "host {host} did not come to rest: {left:?}\n{:#?}", self.world.nodes);
         }
+        assert_eq!(self.model.unstored(), None, "labels are wanted that no store has");
         for ((host, session), reason) in &self.ended {
             let fine = *reason == EndReason::Closed || self.model.broken.contains(session);
             assert!(fine, "{session} ended at {host} with {reason:?}");

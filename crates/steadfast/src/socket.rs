@@ -358,6 +358,9 @@ impl MultiSocket {
     }
 
     /// Changes the labels of a message that has no outcome yet. Its place in the order stays.
+    ///
+    /// What the new rule forbids is forbidden from this call on, also to bytes that are under way: their connection is
+    /// reset.
     pub fn relabel(&self, id: MessageId, labels: Labels) -> Result<(), SendError> {
         self.call(|inner, now, session| inner.core.relabel(now, session, id, labels))
     }

@@ -12,7 +12,14 @@ impl Endpoint {
     /// Puts back the sessions of a journal's confirmed prefix, in order. They are parked until a path to their peer
     /// is there. Call it on a new endpoint, before anything else.
     ///
-    /// Streamed messages do not survive their sender: those without an outcome are dropped, if the receiver agrees.
+    /// Streamed messages do not survive their sender: those without an outcome are dropped, if the receiver agrees. Of
+    /// whole messages everything comes back that their sends and [`relabel`](Self::relabel) said, except how long they
+    /// may be without a network: they wait for ever. Lifetimes count anew.
+    ///
+    /// All other wishes the application says again: [`configure`](Self::configure) for the limits of a parked session,
+    /// [`set_failure_timeout`](Self::set_failure_timeout), [`set_redundancy`](Self::set_redundancy) and
+    /// [`defer`](Self::defer), [`add_address`](Self::add_address) for addresses that were not known when the session was
+    /// opened, and [`close`](Self::close) where it was closing. Sessions that nobody had accepted count as accepted.
     pub fn restore(&mut self, now: Instant, journal: impl IntoIterator<Item = JournalEntry>) {
         let mut sessions: BTreeMap<SessionId, (Session, Record)> = BTreeMap::new();
         for JournalEntry { session: id, record, .. } in journal {
@@ -77,6 +84,7 @@ fn replay(now: Instant, session: &mut Session, record: Record) {
             session.epoch.tell(token);
         }
         Record::Sent { id, head, payload } => session.out.restore(now, id, &head, payload),
+        Record::Relabelled { id, labels } => session.out.restore_relabelled(id, labels),
         Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
         Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),

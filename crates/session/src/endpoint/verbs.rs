@@ -112,7 +112,7 @@ impl Endpoint {
             let peer = association.peer;
             let Some(session) = association.sessions.get_mut(&id) else { continue };
             session.accepted = true;
-            session.config = SessionConfig { ordering: session.config.ordering, ..config };
+            session.configure(now, config);
             association.touch(id);
             self.after(now, home);
             return Some((id, peer));
@@ -219,7 +219,14 @@ impl Endpoint {
 
     /// Changes the labels of a message that has no outcome yet. Its place in the order stays.
     ///
-    /// The journal does not know of it: an endpoint that is restored sends the message under its first labels.
+    /// What the new rule forbids is forbidden from this call on, also to bytes that are under way: their carrier is reset.
+    ///
+    /// In a durable endpoint the journal gets a [`Record::Relabelled`]. Until it is confirmed a restart may take the call
+    /// back, as it may a send: the restored endpoint goes on under the labels that the journal has. So what the rule before
+    /// forbids stays forbidden until then, too: nothing more of a message whose rule changes leaves before the record is
+    /// confirmed. A new urgency or size counts at once in this process; the peer is told when the record is confirmed.
+    /// An application that must be sure of its last wish relabels again after [`restore`](Self::restore), before
+    /// [`handle_networks`](Self::handle_networks): nothing is sent in between.
     pub fn relabel(
         &mut self,
         now: Instant,
@@ -227,9 +234,9 @@ impl Endpoint {
         id: MessageId,
         labels: Labels,
     ) -> Result<(), SendError> {
-        let relabel = |s: &mut Session, _: &mut Context| {
+        let relabel = |s: &mut Session, cx: &mut Context| {
             let same_rule = s.out.labels(id.0).is_none_or(|old| old.rule == labels.rule);
-            s.out.relabel(id, labels).map(|relabelled| (relabelled, same_rule))
+            s.out.relabel(cx, id, labels).map(|relabelled| (relabelled, same_rule))
         };
         let (relabelled, same_rule) =
             self.on_session(now, session, relabel).map_err(|_| SendError::Ended)??;
@@ -262,6 +269,17 @@ impl Endpoint {
         self.on_session(now, session, |s, cx| s.inb.refuse(cx, id))
     }
 
+    /// Sets what [`connect`](Self::connect) or [`accept`](Self::accept) were given of a session anew, except its order.
+    /// While it is parked the limit counts from now, and a notice that was given already is not given again.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        config: SessionConfig,
+    ) -> Result<(), SessionError> {
+        self.on_session(now, session, |s, _| s.configure(now, config))
+    }
+
     /// Sends no more; still receives (half-close).
     pub fn finish(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
         self.on_session(now, session, |s, cx| s.shut(cx, ShutKind::Finish))
@@ -269,7 +287,7 @@ impl Endpoint {
 
     /// Ends the conversation: what was sent is still delivered, the peer's sends fail from now on, and what it has
     /// sent and we have not taken is refused. [`Event::Ended`](crate::Event::Ended) tells when it is over, at `limit`
-    /// at the latest.
+    /// at the latest. An endpoint that is restored from a journal knows that it was to close, but not when: close again.
     pub fn close(&mut self, now: Instant, session: SessionId, limit: Duration) -> Result<(), SessionError> {
         self.on_session(now, session, |s, cx| {
             s.inb.close(cx);

@@ -33,6 +33,9 @@ impl Endpoint {
     /// the peer's library has it is dropped after that time with
     /// [`DropReason::NoNetwork`](crate::DropReason::NoNetwork): surely, if nothing of it left; else the receiver has the
     /// last word.
+    ///
+    /// The journal has neither the timeout nor which messages it holds for: those that [`restore`](Self::restore) brings
+    /// back wait for ever.
     pub fn set_failure_timeout(
         &mut self,
         session: SessionId,

@@ -45,6 +45,7 @@ impl Outbound {
         self.release_payload(id.0);
         self.dequeue(id.0);
         self.resets.remove(&id.0);
+        self.relabels.remove(&id.0);
         if delivered {
             self.forget(id.0);
         } else if let Some(message) = self.messages.get_mut(&id.0) {
@@ -184,9 +185,7 @@ impl Outbound {
             if whole {
                 self.acked(cx, id);
             }
-            if self.messages.get(&id).is_some_and(|m| m.labels != m.head.labels) {
-                self.relabels.insert(id);
-            }
+            self.relabel_due(MessageId(id));
             self.enqueue(id);
         }
     }

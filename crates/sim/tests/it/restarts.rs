@@ -5,7 +5,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use steadfast_session::{Config, DropReason, Event, OrderRequest, Ordering, Outcome, Record, SessionConfig};
 use steadfast_wire::frame::EndReason;
-use steadfast_wire::{Labels, MessageId};
+use steadfast_wire::{Labels, MessageId, Rule, Selector};
 
 fn durable() -> Config {
     let mut config = Config::default();
@@ -24,11 +24,15 @@ fn restart_confirmed(pair: &mut Pair, host: usize) {
     pair.restart(host, keep);
 }
 
+/// Whether a host's store has such a record.
+fn has_record(pair: &Pair, host: usize, is_such: impl Fn(&Record) -> bool) -> bool {
+    let confirmed = pair.world.nodes[host].confirmed;
+    pair.world.nodes[host].journal[..confirmed].iter().any(|entry| is_such(&entry.record))
+}
+
 /// Whether a host's store says that a message of this host was sent.
 fn stored(pair: &Pair, host: usize, id: MessageId) -> bool {
-    let confirmed = pair.world.nodes[host].confirmed;
-    let sent = |record: &Record| matches!(record, Record::Sent { id: of, .. } if *of == id);
-    pair.world.nodes[host].journal[..confirmed].iter().any(|entry| sent(&entry.record))
+    has_record(pair, host, |record| matches!(record, Record::Sent { id: of, .. } if *of == id))
 }
 
 #[test]
@@ -263,4 +267,182 @@ fn a_stream_whose_reader_restarts_has_an_outcome() {
     assert_eq!(pair.outcome(A, stream), Some(Outcome::Dropped(DropReason::Restarted)));
     let next = pair.say(A, "after it");
     pair.until_delivered(A, &[next]);
+}
+
+#[test]
+fn limits_that_a_journal_does_not_have_are_set_anew() {
+    let mut pair = open(51, &durable());
+    pair.until("the store knows the conversation", |pair| {
+        has_record(pair, A, |record| matches!(record, Record::Held(_)))
+    });
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    restart_confirmed(&mut pair, A);
+    let mut config = SessionConfig::default();
+    config.park_limit = Some(Duration::from_secs(20));
+    pair.on(A, |core, now, session| core.configure(now, session, config)).unwrap();
+    pair.run(Duration::from_secs(19));
+    assert_eq!(pair.ended(A), None);
+    pair.until("it is given up", |pair| pair.ended(A).is_some());
+    assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(EndReason::Forgotten));
+}
+
+#[test]
+fn a_conversation_that_was_closing_is_closed_again() {
+    let mut pair = open(52, &durable());
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    let limit = Duration::from_secs(20);
+    pair.on(A, |core, now, session| core.close(now, session, limit)).unwrap();
+    pair.until("the store has it", |pair| has_record(pair, A, |record| matches!(record, Record::Shut(..))));
+    restart_confirmed(&mut pair, A);
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.ended(A), None, "when it was to be over went with the process");
+    pair.on(A, |core, now, session| core.close(now, session, limit)).unwrap();
+    pair.until("it is over", |pair| pair.ended(A).is_some());
+    assert_eq!(pair.ended(A).map(|(reason, _)| reason), Some(EndReason::Aborted));
+}
+
+// ----- new labels ----------------------------------------------------------------------------------------------------
+
+/// A conversation whose bytes are watched.
+fn watched(seed: u64) -> Pair {
+    let mut pair = open(seed, &durable());
+    pair.world.said = Some(Vec::new());
+    pair
+}
+
+fn only(network: &str) -> Rule {
+    Rule::default().require(Selector::Name(network.into()))
+}
+
+/// How often something of a message of A went over a network.
+fn said(pair: &Pair, network: usize, id: MessageId) -> usize {
+    let all = pair.world.said.as_ref().unwrap().iter();
+    all.filter(|said| said.id == id && said.from == (A, network)).count()
+}
+
+#[track_caller]
+fn relabel(pair: &mut Pair, id: MessageId, labels: &Labels) {
+    pair.on(A, |core, now, session| core.relabel(now, session, id, labels.clone())).unwrap();
+}
+
+fn until_labels_stored(pair: &mut Pair, id: MessageId, labels: &Labels) {
+    pair.until("the store has the new labels", |pair| {
+        has_record(
+            pair,
+            A,
+            |record| matches!(record, Record::Relabelled { id: of, labels: new } if (*of, new) == (id, labels)),
+        )
+    });
+}
+
+#[test]
+fn new_labels_survive_the_restart_of_their_sender() {
+    let mut pair = watched(60);
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    let id = pair.send(A, Labels::foreground().rule(only("net0")), OrderRequest::Default, pattern(1, 5000));
+    let between = Labels::foreground();
+    let last = Labels::background().large().rule(only("net1"));
+    relabel(&mut pair, id, &between);
+    relabel(&mut pair, id, &last);
+    until_labels_stored(&mut pair, id, &last);
+    restart_confirmed(&mut pair, A);
+    // The network that only the first labels want is there alone, and then the other one.
+    pair.set_up(A, 0, true);
+    pair.until("it is found again", |pair| pair.resumed(B) > 0);
+    pair.run(Duration::from_secs(30));
+    assert_eq!(said(&pair, 0, id), 0);
+    pair.set_up(A, 1, true);
+    pair.until_delivered(A, &[id]);
+    assert_eq!(said(&pair, 0, id), 0);
+    assert_eq!(pair.taken[B][0].labels, last, "the peer is told");
+}
+
+#[test]
+fn a_peer_that_was_told_other_labels_is_told_the_last_ones_after_a_restart() {
+    let mut pair = watched(61);
+    pair.reads[B] = false;
+    let first = Labels::background();
+    let id = pair.send(A, first.clone(), OrderRequest::Default, pattern(1, 100));
+    relabel(&mut pair, id, &Labels::foreground());
+    until_labels_stored(&mut pair, id, &Labels::foreground());
+    // The peer has it and knows of the change.
+    pair.run(Duration::from_secs(1));
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    relabel(&mut pair, id, &first);
+    until_labels_stored(&mut pair, id, &first);
+    restart_confirmed(&mut pair, A);
+    (0..2).for_each(|network| pair.set_up(A, network, true));
+    pair.until("it is found again", |pair| pair.resumed(B) > 0);
+    pair.run(Duration::from_secs(1));
+    pair.take(B);
+    assert_eq!(pair.taken[B][0].labels, first);
+}
+
+#[test]
+fn under_a_new_rule_nothing_leaves_before_the_store_has_it() {
+    let mut pair = watched(62);
+    let before = Labels::background().rule(only("net0"));
+    let id = pair.send(A, before, OrderRequest::Default, pattern(1, 900_000));
+    pair.run(Duration::from_millis(200));
+    assert!(said(&pair, 0, id) > 0, "it is under way");
+    pair.world.nodes[A].store_delay = Duration::from_secs(30);
+    pair.world.said = Some(Vec::new());
+    let after = Labels::foreground().rule(only("net1"));
+    relabel(&mut pair, id, &after);
+    pair.run(Duration::from_secs(29));
+    // The old rule forbids one network and the new one the other.
+    assert_eq!((said(&pair, 0, id), said(&pair, 1, id)), (0, 0));
+    pair.until_delivered(A, &[id]);
+    assert_eq!(said(&pair, 0, id), 0);
+    assert!(said(&pair, 1, id) > 0);
+    assert_eq!(pair.taken[B][0].labels, after);
+}
+
+#[test]
+fn new_labels_that_the_store_lost_were_never_in_force() {
+    let mut pair = watched(63);
+    let before = Labels::background().rule(only("net0"));
+    pair.set_up(A, 0, false);
+    let id = pair.send(A, before.clone(), OrderRequest::Default, pattern(1, 5000));
+    pair.until("the store has it", |pair| stored(pair, A, id));
+    pair.world.nodes[A].store_delay = Duration::from_secs(30);
+    relabel(&mut pair, id, &Labels::foreground().rule(only("net1")));
+    pair.run(Duration::from_secs(20));
+    assert_eq!(said(&pair, 1, id), 0, "the store may still lose it");
+    restart_confirmed(&mut pair, A);
+    pair.world.nodes[A].store_delay = Duration::from_millis(1);
+    pair.run(Duration::from_secs(20));
+    assert_eq!(said(&pair, 1, id), 0);
+    pair.set_up(A, 0, true);
+    pair.until_delivered(A, &[id]);
+    assert_eq!(said(&pair, 1, id), 0);
+    assert_eq!(pair.taken[B][0].labels, before, "the peer never heard of them");
+}
+
+#[test]
+fn an_application_that_says_its_wish_again_before_the_networks_are_there_loses_nothing() {
+    let mut pair = watched(64);
+    (0..2).for_each(|network| pair.set_up(A, network, false));
+    let id = pair.send(A, Labels::foreground().rule(only("net0")), OrderRequest::Default, pattern(1, 5000));
+    pair.until("the store has it", |pair| stored(pair, A, id));
+    let wish = Labels::foreground().rule(only("net1"));
+    relabel(&mut pair, id, &wish);
+    restart_confirmed(&mut pair, A);
+    relabel(&mut pair, id, &wish);
+    (0..2).for_each(|network| pair.set_up(A, network, true));
+    pair.until_delivered(A, &[id]);
+    assert_eq!(said(&pair, 0, id), 0);
+}
+
+#[test]
+fn a_new_urgency_does_not_wait_for_the_store_but_the_peer_does() {
+    let mut pair = watched(65);
+    pair.send(A, Labels::background(), OrderRequest::Unordered, pattern(1, 900_000));
+    let id = pair.send(A, Labels::background(), OrderRequest::Unordered, pattern(2, 30_000));
+    pair.until("the store has it", |pair| stored(pair, A, id));
+    pair.world.nodes[A].store_delay = Duration::from_secs(300);
+    relabel(&mut pair, id, &Labels::foreground());
+    pair.until("it is there", |pair| pair.ids(B).contains(&id.0));
+    assert_eq!(pair.ids(B), [id.0], "it overtook what was before it");
+    assert_eq!(pair.taken[B][0].labels, Labels::background(), "a restart might take it back");
 }
