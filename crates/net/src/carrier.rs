@@ -12,14 +12,14 @@ pub use handshake::{DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Side, handshake};
 pub use listener::{BindError, Listener};
 pub use tcp_info::TcpInfo;
 
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Outgoing, Records, TlsError};
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
-use rustls::Connection;
 use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::io;
+use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +35,24 @@ pub const DEFAULT_RECORD_SIZE: usize = 16 * 1024;
 pub const DEFAULT_UNSENT_LIMIT: u32 = 128 * 1024;
 /// What is read from the socket at once; TLS records of 16 KiB one by one would cost a system call each.
 const INPUT: usize = 128 * 1024;
+/// Plaintext that is encrypted before the kernel gets it: what stays in a processor's nearer caches.
+const SLICE: usize = 64 * 1024;
 thread_local! {
-    /// What a read takes from the kernel, until it is with TLS: within one call, so that all carriers share it.
-    static SHARED_INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// What one call needs and the next need not know, so that all carriers of a thread share it.
+    static SHARED: RefCell<Shared> = RefCell::default();
 }
 /// Plaintext written in one call before the caller gets its turn, whatever the peer can take.
 const WRITE_TURN: usize = 1024 * 1024;
+
+#[derive(Default)]
+struct Shared {
+    /// What the kernel gave; decrypted in place.
+    input: Vec<u8>,
+    /// What there is to say.
+    plain: Vec<u8>,
+    /// The same, encrypted.
+    records: Outgoing,
+}
 
 /// A byte stream to one peer whose key is proved, over one TCP connection.
 ///
@@ -54,7 +66,7 @@ const WRITE_TURN: usize = 1024 * 1024;
 pub struct Carrier {
     socket: Arc<TcpStream>,
     /// Boxed, since it is a kilobyte and carriers travel through channels and futures.
-    tls: Box<Connection>,
+    tls: Box<Records>,
     own: Fingerprint,
     peer: Fingerprint,
     local: SocketAddr,
@@ -63,9 +75,12 @@ pub struct Carrier {
     unsent_limit: usize,
     /// What was written since the kernel last said that it wants more.
     unasked: usize,
-    /// Empty between calls; small while there is little to say.
-    plain: Vec<u8>,
+    /// What came with the end of the handshake and was not read yet.
+    plain: BytesMut,
     input_ended: bool,
+    /// Encrypted bytes that the socket did not take, and how many of them it took since.
+    unwritten: Vec<u8>,
+    written: usize,
     output: Output,
 }
 
@@ -103,7 +118,13 @@ pub enum ReadState {
 }
 
 impl Carrier {
-    fn new(socket: TcpStream, tls: Box<Connection>, own: Fingerprint, peer: Fingerprint) -> io::Result<Self> {
+    fn new(
+        socket: TcpStream,
+        tls: Box<Records>,
+        plain: BytesMut,
+        own: Fingerprint,
+        peer: Fingerprint,
+    ) -> io::Result<Self> {
         Ok(Self {
             local: socket.local_addr()?,
             remote: socket.peer_addr()?,
@@ -115,8 +136,10 @@ impl Carrier {
             unsent_limit: DEFAULT_UNSENT_LIMIT as usize,
             // Unknown at first.
             unasked: usize::MAX,
-            plain: Vec::new(),
+            plain,
             input_ended: false,
+            unwritten: Vec::new(),
+            written: 0,
             output: Output::Open,
         })
     }
@@ -180,6 +203,18 @@ impl Carrier {
     /// Errors are final: the connection was reset or timed out. After [`try_close`](Self::try_close) nothing is
     /// asked for.
     pub fn try_write(&mut self, fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool) -> io::Result<WriteState> {
+        // Taken out, so that a `fill` that writes to another carrier would not meet it.
+        let mut shared = SHARED.take();
+        let state = self.write_through(&mut shared, fill);
+        SHARED.set(shared);
+        state
+    }
+
+    fn write_through(
+        &mut self,
+        Shared { plain, records, .. }: &mut Shared,
+        fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool,
+    ) -> io::Result<WriteState> {
         let mut written = 0;
         loop {
             if !self.flush()? {
@@ -194,18 +229,19 @@ impl Carrier {
             if !self.kernel_wants_more()? {
                 return Ok(WriteState::Blocked);
             }
-            let more = fill(&mut self.plain, self.record_size);
-            if self.plain.is_empty() {
+            plain.clear();
+            let more = fill(plain, self.record_size);
+            if plain.is_empty() {
                 return Ok(WriteState::Idle);
             }
-            written += self.plain.len();
-            self.unasked = self.unasked.saturating_add(self.plain.len());
-            self.tls.writer().write_all(&self.plain)?;
-            self.plain.clear();
+            written += plain.len();
+            self.unasked = self.unasked.saturating_add(plain.len());
+            for slice in plain.chunks(SLICE) {
+                records.clear();
+                self.tls.encrypt(slice, records).map_err(|error| self.explain(error))?;
+                self.send(records)?;
+            }
             if !more {
-                if self.plain.capacity() > DEFAULT_RECORD_SIZE {
-                    self.plain = Vec::new();
-                }
                 return Ok(if self.flush()? { WriteState::Idle } else { WriteState::Blocked });
             }
         }
@@ -218,20 +254,23 @@ impl Carrier {
     /// of kind `PermissionDenied` if the peer does not trust our key, which it can say only after our side of the
     /// handshake is done, else `InvalidData`.
     pub fn try_read(&mut self, out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
-        SHARED_INPUT.with_borrow_mut(|input| {
-            input.resize(INPUT, 0);
-            self.read_through(input, out, max)
-        })
+        with_shared(|shared| self.read_through(shared, out, max))
     }
 
-    fn read_through(&mut self, input: &mut [u8], out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
+    fn read_through(&mut self, shared: &mut Shared, out: &mut BytesMut, max: usize) -> io::Result<ReadState> {
         let end = out.len().saturating_add(max);
+        if !self.plain.is_empty() {
+            out.unsplit(mem::take(&mut self.plain));
+        }
         // Bounds the work for a peer that sends nothing but empty records.
         let mut reads = 4 + max / (INPUT / 2);
         let mut drained = false;
         let state = loop {
-            if let Some(state) = self.take_plaintext(out)? {
-                break state;
+            if self.tls.is_closed() {
+                break ReadState::Closed;
+            }
+            if self.input_ended {
+                break ReadState::Truncated;
             }
             if drained {
                 break ReadState::Blocked;
@@ -240,26 +279,23 @@ impl Carrier {
                 break ReadState::More;
             }
             reads -= 1;
-            match self.receive(input) {
+            let held = self.tls.hold(&mut shared.input);
+            match self.receive(&mut shared.input[held..]) {
                 Ok((length, last)) => {
                     drained = last;
-                    self.decrypt(&input[..length], out)?;
+                    self.decrypt(shared, held + length, out)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ReadState::Blocked,
                 Err(error) if is_reset(&error) => break ReadState::Reset,
                 Err(error) => return Err(error),
             }
         };
-        // An answer that TLS owes, such as to a change of keys, must not wait for the caller's next message.
-        if self.tls.wants_write() && self.output == Output::Open {
-            let _ = self.flush();
-        }
         Ok(state)
     }
 
     /// Whether encrypted bytes wait for the socket.
     pub fn wants_write(&self) -> bool {
-        self.tls.wants_write() || self.output == Output::ExpectFlush
+        !self.unwritten.is_empty() || self.output == Output::ExpectFlush
     }
 
     /// Says `close_notify` and ends the sending direction; receiving goes on.
@@ -269,8 +305,10 @@ impl Carrier {
     /// lose the last bytes.
     pub fn try_close(&mut self) -> io::Result<WriteState> {
         if self.output == Output::Open {
-            self.tls.send_close_notify();
+            let mut farewell = Outgoing::default();
+            self.tls.close(&mut farewell).map_err(|error| self.explain(error))?;
             self.output = Output::ExpectFlush;
+            self.send(&farewell)?;
         }
         if !self.flush()? {
             return Ok(WriteState::Blocked);
@@ -322,17 +360,25 @@ impl Carrier {
         tcp_info::query(&self.socket, self.local, self.remote)
     }
 
-    /// Pushes what is encrypted into the socket; `false` if the socket is full.
+    /// Gives records to the socket, after what waits for it; keeps what it does not take.
+    fn send(&mut self, records: &Outgoing) -> io::Result<()> {
+        let bytes = records.bytes();
+        let written = if self.unwritten.is_empty() { push(&self.socket, bytes)? } else { 0 };
+        self.unwritten.extend_from_slice(&bytes[written..]);
+        Ok(())
+    }
+
+    /// Gives what waits to the socket; `false` if the socket is full.
     fn flush(&mut self) -> io::Result<bool> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(&self.socket)) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if self.unwritten.is_empty() {
+            return Ok(true);
         }
+        self.written += push(&self.socket, &self.unwritten[self.written..])?;
+        if self.written < self.unwritten.len() {
+            return Ok(false);
+        }
+        self.written = 0;
+        self.unwritten = Vec::new();
         Ok(true)
     }
 
@@ -369,55 +415,26 @@ impl Carrier {
         }
     }
 
-    /// Moves decrypted bytes to `out`; the state, if the stream is over.
-    fn take_plaintext(&mut self, out: &mut BytesMut) -> io::Result<Option<ReadState>> {
-        let mut reader = self.tls.reader();
-        loop {
-            match reader.fill_buf() {
-                Ok([]) => return Ok(Some(ReadState::Closed)),
-                Ok(chunk) => {
-                    let taken = chunk.len();
-                    out.extend_from_slice(chunk);
-                    reader.consume(taken);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(self.input_ended.then_some(ReadState::Truncated));
-                }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Ok(Some(ReadState::Truncated));
-                }
-                Err(error) => return Err(error),
-            }
+    /// Gives `length` bytes of input to TLS, and what comes of it to `out`.
+    fn decrypt(&mut self, shared: &mut Shared, length: usize, out: &mut BytesMut) -> io::Result<()> {
+        let Shared { input, records, .. } = shared;
+        records.clear();
+        let result = self.tls.decrypt(&mut input[..length], out, records);
+        if !records.is_empty() && self.output == Output::Open {
+            // An answer that TLS owes, such as to a change of keys, must not wait for the caller's next message. An
+            // alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
+            let _ = self.send(records);
         }
+        result.map_err(|error| self.explain(error))
     }
 
-    /// Gives all of `input` to TLS, and what comes of it to `out`.
-    fn decrypt(&mut self, mut input: &[u8], out: &mut BytesMut) -> io::Result<()> {
-        out.reserve(input.len());
-        loop {
-            // Also without input: the end of the stream is for TLS to know.
-            self.tls.read_tls(&mut input)?;
-            self.process()?;
-            if input.is_empty() {
-                return Ok(());
-            }
-            // TLS takes no more while it holds plaintext.
-            if self.take_plaintext(out)?.is_some() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn process(&mut self) -> io::Result<()> {
-        let Err(error) = self.tls.process_new_packets() else { return Ok(()) };
-        // The alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
-        let _ = self.flush();
+    fn explain(&self, error: rustls::Error) -> io::Error {
         let error = tls::explain(self.own, error);
         let kind = match error {
             TlsError::RefusedByPeer(_) => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::InvalidData,
         };
-        Err(io::Error::new(kind, error))
+        io::Error::new(kind, error)
     }
 
     /// Reads once; returns also whether that was all there was.
@@ -451,25 +468,24 @@ impl fmt::Debug for Carrier {
     }
 }
 
-/// The socket as rustls wants to see it.
-struct Socket<'a>(&'a TcpStream);
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn with_shared<T>(run: impl FnOnce(&mut Shared) -> T) -> T {
+    SHARED.with_borrow_mut(|shared| {
+        shared.input.resize(INPUT, 0);
+        run(shared)
+    })
 }
 
-impl Read for Socket<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(bytes)
+/// Gives bytes to the socket until it is full: how many it took.
+fn push(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match socket.try_write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => written += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(written)
 }

@@ -1,23 +1,23 @@
 //! TLS 1.3 in which both sides prove an Ed25519 key and show nothing else (RFC 7250).
 
+mod records;
 mod verify;
 
 use crate::identity::Identity;
-use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, ServerConfig,
-    ServerConnection,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
 use steadfast_wire::Fingerprint;
 use verify::{Refused, Verifier, key_of};
+
+pub(crate) use records::{Outgoing, Records};
 
 /// What both sides say they speak (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"steadfast/1";
@@ -122,7 +122,7 @@ impl Tls {
         (self.trust)(fingerprint)
     }
 
-    pub(crate) fn connecting(&self, expect: Expect) -> Result<Connection, TlsError> {
+    pub(crate) fn connecting(&self, expect: Expect) -> Result<Records, TlsError> {
         let mut config = Arc::clone(&self.client);
         if let Expect::Key(expected) = expect {
             let config = Arc::make_mut(&mut config);
@@ -130,17 +130,17 @@ impl Tls {
         }
         // Never sent (no SNI) and never compared: a raw key has no name.
         let name = ServerName::IpAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST).into());
-        let connection = ClientConnection::new(config, name);
-        Ok(connection.map_err(|error| self.explain(error))?.into())
+        let connection = UnbufferedClientConnection::new(config, name);
+        connection.map(Records::from).map_err(|error| self.explain(error))
     }
 
-    pub(crate) fn accepting(&self) -> Result<Connection, TlsError> {
-        let connection = ServerConnection::new(Arc::clone(&self.server));
-        Ok(connection.map_err(|error| self.explain(error))?.into())
+    pub(crate) fn accepting(&self) -> Result<Records, TlsError> {
+        let connection = UnbufferedServerConnection::new(Arc::clone(&self.server));
+        connection.map(Records::from).map_err(|error| self.explain(error))
     }
 
     /// The key that the peer of a finished handshake proved.
-    pub(crate) fn peer_of(connection: &Connection) -> Result<Fingerprint, TlsError> {
+    pub(crate) fn peer_of(connection: &Records) -> Result<Fingerprint, TlsError> {
         // Rustls itself agrees to "no protocol" if the other side names none: then it is not one of us.
         if connection.alpn_protocol() != Some(ALPN) {
             return Err(TlsError::Protocol(rustls::Error::NoApplicationProtocol));

@@ -1,8 +1,8 @@
 //! From a TCP connection to a carrier.
 
-use super::{Carrier, Socket};
-use crate::tls::{Expect, Tls, TlsError};
-use rustls::Connection;
+use super::{Carrier, Shared, with_shared};
+use crate::tls::{Expect, Outgoing, Records, Tls, TlsError};
+use bytes::BytesMut;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
@@ -112,57 +112,64 @@ impl From<TlsError> for Failure {
 }
 
 async fn shake(stream: TcpStream, tls: &Tls, side: Side) -> Result<Carrier, Failure> {
-    let mut connection = Box::new(match side {
+    let mut records = Box::new(match side {
         Side::Connecting(expect) => tls.connecting(expect)?,
         Side::Accepting => tls.accepting()?,
     });
+    let mut out = Outgoing::default();
+    let mut plain = BytesMut::new();
+    records.begin(&mut out).map_err(|error| tls.explain(error))?;
     loop {
-        push(&stream, &mut connection).await?;
-        if !connection.is_handshaking() {
+        push(&stream, &mut out).await?;
+        if !records.is_handshaking() {
             break;
         }
-        if let Err(error) = pull(&stream, tls, &mut connection).await {
-            if matches!(error, Failure::Tls(_)) {
-                // Cut short by the time limit as a whole, the error would be lost: the farewell has its own.
-                let _ = tokio::time::timeout(FAREWELL, farewell(&stream, &mut connection)).await;
-            }
-            return Err(error);
+        stream.readable().await?;
+        let pulled = with_shared(|shared| pull(&stream, &mut records, shared, &mut plain, &mut out));
+        if let Err(error) = pulled? {
+            // Cut short by the time limit as a whole, the error would be lost: the farewell has its own.
+            let _ = tokio::time::timeout(FAREWELL, farewell(&stream, &mut out)).await;
+            return Err(tls.explain(error).into());
         }
     }
-    let peer = Tls::peer_of(&connection)?;
-    // The caller's record size bounds what is buffered; a second bound would only cut records in two.
-    connection.set_buffer_limit(None);
-    Ok(Carrier::new(stream, connection, tls.fingerprint(), peer)?)
+    let peer = Tls::peer_of(&records)?;
+    Ok(Carrier::new(stream, records, plain, tls.fingerprint(), peer)?)
 }
 
-async fn push(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
-    while connection.wants_write() {
-        match connection.write_tls(&mut Socket(stream)) {
-            Ok(_) => {}
+async fn push(stream: &TcpStream, out: &mut Outgoing) -> io::Result<()> {
+    let mut rest = out.bytes();
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
             Err(error) => return Err(error),
         }
     }
+    out.clear();
     Ok(())
 }
 
-async fn pull(stream: &TcpStream, tls: &Tls, connection: &mut Connection) -> Result<(), Failure> {
-    loop {
-        match connection.read_tls(&mut Socket(stream)) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
-            Err(error) => return Err(error.into()),
-        }
+/// Reads what has come, if anything has.
+fn pull(
+    stream: &TcpStream,
+    records: &mut Records,
+    Shared { input, .. }: &mut Shared,
+    plain: &mut BytesMut,
+    out: &mut Outgoing,
+) -> io::Result<Result<(), rustls::Error>> {
+    let held = records.hold(input);
+    match stream.try_read(&mut input[held..]) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(length) => Ok(records.decrypt(&mut input[..held + length], plain, out)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Ok(())),
+        Err(error) => Err(error),
     }
-    connection.process_new_packets().map_err(|error| tls.explain(error))?;
-    Ok(())
 }
 
 /// Sends the alert and reads on until the peer closes: closing with unread bytes would reset the connection, and the
 /// peer might never learn why it was refused.
-async fn farewell(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
-    push(stream, connection).await?;
+async fn farewell(stream: &TcpStream, out: &mut Outgoing) -> io::Result<()> {
+    push(stream, out).await?;
     socket2::SockRef::from(stream).shutdown(Shutdown::Write)?;
     // Not on the stack: this future is one of hundreds.
     let mut ignored = vec![0; 4096];
