@@ -68,6 +68,8 @@ pub(crate) struct Association {
     pub(crate) sessions: BTreeMap<SessionId, Box<Session>>,
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
+    /// Room for going through them in turns; empty between two calls.
+    turns: Vec<SessionId>,
     /// Sessions in which something may wait for a network that has no path.
     wanting: BTreeSet<SessionId>,
     /// Where background goes on, so that sessions share it.
@@ -116,6 +118,7 @@ impl Association {
             closed_paths: VecDeque::new(),
             sessions: BTreeMap::new(),
             work: BTreeSet::new(),
+            turns: Vec::new(),
             wanting: BTreeSet::new(),
             turn: SessionId(0),
             notices: VecDeque::new(),

@@ -11,6 +11,7 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
+use std::cell::Cell as Slot;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +57,13 @@ pub(crate) struct Inner {
     pub(crate) probes: BTreeMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
+}
+
+/// The most effects that room is kept for.
+const MAX_SPARE: usize = 64;
+thread_local! {
+    /// Room for effects, which nearly every call has, between two calls.
+    static SPARE: Slot<Effects> = Slot::default();
 }
 
 /// What is to be done after a call into the core, once its lock is free.
@@ -106,15 +114,17 @@ impl Shared {
     /// Calls into the core, then does whatever follows from it: carriers opened and closed, bytes given to sockets
     /// that take them at once, waiting futures woken.
     pub(crate) fn call<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
-        let mut effects = Effects::default();
-        let result = {
-            let mut inner = lock(&self.inner);
-            let result = f(&mut inner, self.clock.now());
-            self.collect(&mut inner, &mut effects);
-            result
-        };
+        let (result, effects) = self.call_and_collect(f);
         self.carry_out(effects);
         result
+    }
+
+    fn call_and_collect<R>(&self, f: impl FnOnce(&mut Inner, Instant) -> R) -> (R, Effects) {
+        let mut effects = Effects::spare();
+        let mut inner = lock(&self.inner);
+        let result = f(&mut inner, self.clock.now());
+        self.collect(&mut inner, &mut effects);
+        (result, effects)
     }
 
     /// Calls into the core as [`Shared::call`] does, but writes nothing yet: returns also the paths that have something
@@ -125,13 +135,7 @@ impl Shared {
         from: Option<&Arc<Link>>,
         f: impl FnOnce(&mut Inner, Instant) -> R,
     ) -> (R, Vec<PathNumber>) {
-        let mut effects = Effects::default();
-        let result = {
-            let mut inner = lock(&self.inner);
-            let result = f(&mut inner, self.clock.now());
-            self.collect(&mut inner, &mut effects);
-            result
-        };
+        let (result, mut effects) = self.call_and_collect(f);
         // A program may end as soon as it hears that its conversation did: our last word has to be out by then.
         let urgent = effects.wakes.iter().any(|wake| matches!(wake, Wake::All(_)));
         let ready = if urgent { Vec::new() } else { std::mem::take(&mut effects.ready) };
@@ -157,7 +161,7 @@ impl Shared {
     /// Writes what these paths have to say.
     pub(crate) fn flush_paths(self: &Arc<Self>, ready: Vec<PathNumber>) {
         if !ready.is_empty() {
-            self.carry_out(Effects { ready, ..Effects::default() });
+            self.carry_out(Effects { ready, ..Effects::spare() });
         }
     }
 
@@ -235,6 +239,7 @@ impl Shared {
         if std::mem::take(&mut effects.rearm) {
             self.timers.notify_one();
         }
+        effects.keep();
     }
 
     fn act(self: &Arc<Self>, action: &Action) {
@@ -270,6 +275,17 @@ impl Shared {
 }
 
 impl Effects {
+    fn spare() -> Self {
+        SPARE.try_with(Slot::take).unwrap_or_default()
+    }
+
+    /// Keeps the room for the next call, unless a burst made it large or the thread ends.
+    fn keep(self) {
+        if self.wakes.capacity() + self.receipts.capacity() + self.actions.capacity() <= MAX_SPARE {
+            let _kept = SPARE.try_with(|spare| spare.set(self));
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.actions.is_empty()
             && self.ready.is_empty()

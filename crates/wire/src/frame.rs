@@ -39,8 +39,6 @@ pub const MAX_PARTIAL_RANGES: usize = 1024;
 pub const MAX_PENDING_TOKENS: usize = 64;
 /// The most bytes of the text of a BYE.
 pub const MAX_REASON: usize = 256;
-/// What is set aside for the fields of a frame: nearly all of them take less.
-const USUAL_FIELDS: usize = 64;
 
 /// Why a frame could not be read. Private to the two ends: a peer is told only that the path was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -399,11 +397,11 @@ impl Frame {
         if let Self::Data(data) = self {
             return data.encode(out);
         }
-        let mut body = Vec::with_capacity(USUAL_FIELDS);
-        let kind = codec::encode_body(self, &mut body);
-        debug_assert!(body.len() <= MAX_BODY, "a frame of type {kind} is too long: {}", body.len());
-        varint::put(out, kind);
-        varint::put_bytes(out, &body);
+        let start = out.len();
+        let kind = codec::encode_body(self, out);
+        let length = out.len() - start;
+        debug_assert!(length <= MAX_BODY, "a frame of type {kind} is too long: {length}");
+        put_header(out, start, kind, length);
     }
 
     /// Takes the next whole frame off the front of `input`.
@@ -436,13 +434,21 @@ impl Frame {
 impl Data {
     /// Appends the frame to `out`, the payload copied once.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut fields = Vec::with_capacity(USUAL_FIELDS);
-        codec::encode_data_fields(self, &mut fields);
-        varint::put(out, codec::DATA);
-        varint::put(out, (fields.len() + self.payload.len()) as u64);
-        out.put_slice(&fields);
+        let start = out.len();
+        codec::encode_data_fields(self, out);
+        let length = out.len() - start + self.payload.len();
+        put_header(out, start, codec::DATA, length);
         out.put_slice(&self.payload);
     }
+}
+
+/// Puts type and length in front of what was written from `start` on: they are known only after it, and it is short.
+fn put_header(out: &mut Vec<u8>, start: usize, kind: u64, length: usize) {
+    let end = out.len();
+    varint::put(out, kind);
+    varint::put(out, length as u64);
+    let header = out.len() - end;
+    out[start..].rotate_right(header);
 }
 
 pub(crate) fn decode_networks(reader: &mut Reader) -> Result<Vec<Network>, DecodeError> {

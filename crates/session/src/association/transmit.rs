@@ -184,7 +184,9 @@ impl Association {
             let frame = Frame::End { session, reason, common };
             self.fly(now, number, &frame, Cargo::End((session, reason, common)), sheet);
         }
-        for id in self.work.iter().copied().collect::<Vec<_>>() {
+        let mut ids = core::mem::take(&mut self.turns);
+        ids.extend(&self.work);
+        for id in ids.drain(..) {
             // Most have only messages to send.
             let silent = |s: &Session| !s.has_control() && s.join != Join::Opening;
             if self.sessions.get(&id).is_some_and(|session| silent(session)) {
@@ -205,6 +207,7 @@ impl Association {
             }
             self.touch(id);
         }
+        self.turns = ids;
     }
 
     /// Says OPEN on a path before anything else of a session that the peer may not know.
@@ -247,11 +250,11 @@ impl Association {
     ) {
         // Background shares a path in turns; foreground goes by session, each message as soon as it can.
         let after = if urgency == Urgency::Background { self.turn.0 + 1 } else { 0 };
-        let ids: Vec<SessionId> =
-            self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))).copied().collect();
-        for id in ids {
+        let mut ids = core::mem::take(&mut self.turns);
+        ids.extend(self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))));
+        for id in ids.drain(..) {
             if sheet.data_room() == 0 {
-                return;
+                break;
             }
             let Some(session) = self.sessions.get(&id).filter(|s| s.may_send()) else { continue };
             for candidate in session.out.candidates(urgency, LOOK) {
@@ -261,6 +264,7 @@ impl Association {
             }
             self.touch(id);
         }
+        self.turns = ids;
     }
 
     /// Sends what the path may take of one message. `false` when this path should take no more of the session.
