@@ -5,6 +5,8 @@
 mod bounds;
 mod closing;
 mod credit;
+mod crowd;
+
 mod foreground;
 mod fuzz;
 mod lattice;
