@@ -1,6 +1,8 @@
 //! Network rules with real sockets: while the allowed network is silent, down, and back, the forbidden one carries what
 //! keeps a path alive and not one byte of a message.
 
+mod failures;
+
 use crate::common::{Directory, next, soon};
 use crate::world::{block_on, close_after_peer, endpoint};
 use std::path::Path;
