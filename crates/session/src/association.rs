@@ -66,8 +66,8 @@ pub(crate) struct Association {
     pub(crate) sessions: BTreeMap<SessionId, Box<Session>>,
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
-    /// Where background goes on, so that sessions share it.
-    turn: SessionId,
+    /// The session that was served last, by urgency: the others come next.
+    turn: [SessionId; 2],
     notices: VecDeque<Frame>,
     ends: VecDeque<Ending>,
     networks_due: bool,
@@ -112,7 +112,7 @@ impl Association {
             closed_paths: VecDeque::new(),
             sessions: BTreeMap::new(),
             work: BTreeSet::new(),
-            turn: SessionId(0),
+            turn: [SessionId(0); 2],
             notices: VecDeque::new(),
             ends: VecDeque::new(),
             networks_due: false,

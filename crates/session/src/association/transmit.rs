@@ -245,8 +245,8 @@ impl Association {
         urgency: Urgency,
         sheet: &mut Sheet<'_>,
     ) {
-        // Background shares a path in turns; foreground goes by session, each message as soon as it can.
-        let after = if urgency == Urgency::Background { self.turn.0 + 1 } else { 0 };
+        // Sessions take turns, so that none has to wait for all large messages of another.
+        let after = self.turn[urgency.index()].0 + 1;
         let ids: Vec<SessionId> =
             self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))).copied().collect();
         for id in ids {
@@ -314,9 +314,8 @@ impl Association {
             let bytes = sheet.out.len() - before;
             path.fly(now, cargo, bytes, bulk);
             path.carries(&rule);
-            if background {
-                self.turn = id;
-            } else {
+            self.turn[urgency.index()] = id;
+            if !background {
                 path.foreground_run += bytes as u64;
                 if left {
                     self.consider_copy(cx, now, number, id, candidate.id);

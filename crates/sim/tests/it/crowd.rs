@@ -9,6 +9,8 @@ use steadfast_wire::{Instant, Labels, MessageId, SessionId};
 
 const MS: Duration = Duration::from_millis(1);
 const PIECE: usize = 64 * 1024;
+/// More than the path holds, and less than fills a send buffer.
+const AHEAD: usize = 16 * PIECE;
 /// The host that sends to all others.
 const SOURCE: usize = 0;
 const SETTLE: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ struct Talk {
     bulk: Option<MessageId>,
     /// The same, as far as the peer has heard of it.
     reading: Option<MessageId>,
+    /// Bytes of bulk that were written and not read.
+    ahead: usize,
     asked: Option<Instant>,
     trips: Vec<Duration>,
     /// Bytes of bulk that the peer read.
@@ -32,6 +36,8 @@ struct Crowd {
     talks: Vec<Talk>,
     payload: Bytes,
     megabits: u64,
+    /// What bulk is sent with.
+    labels: Labels,
 }
 
 impl Crowd {
@@ -44,7 +50,13 @@ impl Crowd {
         for _ in 0..peers {
             world.add_host(Config::default(), vec![Attachment::new(125_000_000, delay)]);
         }
-        let mut crowd = Self { world, talks: Vec::new(), payload: pattern(7, PIECE), megabits };
+        let mut crowd = Self {
+            world,
+            talks: Vec::new(),
+            payload: pattern(7, PIECE),
+            megabits,
+            labels: Labels::background(),
+        };
         for peer in (1..=peers).flat_map(|peer| vec![peer; conversations]) {
             crowd.talk_to(peer);
         }
@@ -60,6 +72,7 @@ impl Crowd {
             session,
             bulk: None,
             reading: None,
+            ahead: 0,
             asked: None,
             trips: Vec::new(),
             moved: 0,
@@ -82,11 +95,15 @@ impl Crowd {
             for (number, talk) in self.talks.iter_mut().enumerate() {
                 if bulk(number) {
                     let mut begin =
-                        || core.begin(now, talk.session, Labels::background(), OrderRequest::Default, None);
+                        || core.begin(now, talk.session, self.labels.clone(), OrderRequest::Default, None);
                     let id = *talk.bulk.get_or_insert_with(|| begin().expect("it begins"));
-                    while core.write(now, talk.session, id, self.payload.clone()).is_ok() {}
+                    while talk.ahead < AHEAD {
+                        core.write(now, talk.session, id, self.payload.clone()).expect("there is room");
+                        talk.ahead += PIECE;
+                    }
                 } else if let Some(id) = talk.bulk.take() {
                     core.cancel(now, talk.session, id).expect("the conversation goes on");
+                    talk.ahead = 0;
                 }
                 if asks && talk.asked.is_none() {
                     talk.asked = Some(self.world.now);
@@ -151,6 +168,7 @@ impl Crowd {
         if let Some(id) = talk.reading.filter(|_| host == talk.peer) {
             while let Ok(Read::Chunk(bytes)) = core.read(now, session, id) {
                 talk.moved += bytes.len();
+                talk.ahead = talk.ahead.saturating_sub(bytes.len());
             }
         }
         self.world.pump(host);
@@ -229,5 +247,25 @@ fn who_comes_later_and_who_was_first_both_have_a_share() {
             assert!(worst <= limit * MS, "{what}: {worst:?}");
             assert!(shares[left] >= 0.95, "{what}: {shares:?}");
         }
+    }
+}
+
+#[test]
+fn large_urgent_messages_of_all_conversations_share_and_let_small_ones_pass() {
+    for (megabits, rtt, conversations, limit) in
+        [(20, 40, 2, 60), (20, 40, 4, 60), (5, 40, 4, 80), (100, 20, 4, 40)]
+    {
+        let what = format!("{megabits} Mbit/s, {rtt} ms, {conversations} conversations");
+        let mut crowd = Crowd::new(1, megabits, rtt, 1, conversations + 1);
+        crowd.labels = Labels::foreground();
+        // The last one has small messages only, and any may have the lowest id.
+        let bulk = |number| number < conversations;
+        crowd.run(SETTLE, bulk);
+        crowd.run(LOOK, bulk);
+        let (worst, shares) = (crowd.worst(), crowd.shares(LOOK));
+        eprintln!("{what}: {worst:?} {shares:?}");
+        assert!(worst <= limit * MS, "{what}: {worst:?}");
+        let fair = 0.95 / conversations as f64;
+        assert!(shares[..conversations].iter().all(|share| *share >= fair * 0.9), "{what}: {shares:?}");
     }
 }
