@@ -122,7 +122,7 @@ const FAILURES: &[Failure] = &[
     Failure {
         what: "loss in bursts",
         strike: |stage| {
-            stage.wifi.set(|settings| settings.loss = Loss::Bursty { share: 0.05, mean_burst: 5.0 })
+            stage.wifi.set(|settings| settings.loss = Loss::Bursty { share: 0.05, mean_burst: 5.0 });
         },
         felt: Felt::Loss,
         mend: |stage| stage.wifi.set(|settings| settings.loss = Loss::NONE),
