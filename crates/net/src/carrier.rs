@@ -6,7 +6,7 @@ mod handshake;
 mod listener;
 mod tcp_info;
 
-pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, AcceptorGauge, Incoming};
+pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, AcceptorGauge, Gate, Incoming};
 pub use connect::{ConnectError, ConnectOptions, congestion, connect};
 pub use handshake::{DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Side, handshake};
 pub use listener::{BindError, Listener};

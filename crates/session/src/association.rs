@@ -69,11 +69,11 @@ pub(crate) struct Association {
     /// Sessions that have something to send.
     work: BTreeSet<SessionId>,
     /// Room for going through them in turns; empty between two calls.
-    turns: Vec<SessionId>,
+    round: Vec<SessionId>,
     /// Sessions in which something may wait for a network that has no path.
     wanting: BTreeSet<SessionId>,
-    /// Where background goes on, so that sessions share it.
-    turn: SessionId,
+    /// The session that was served last, by urgency: the others come next.
+    turn: [SessionId; 2],
     notices: VecDeque<Frame>,
     ends: VecDeque<Ending>,
     networks_due: bool,
@@ -118,9 +118,9 @@ impl Association {
             closed_paths: VecDeque::new(),
             sessions: BTreeMap::new(),
             work: BTreeSet::new(),
-            turns: Vec::new(),
+            round: Vec::new(),
             wanting: BTreeSet::new(),
-            turn: SessionId(0),
+            turn: [SessionId(0); 2],
             notices: VecDeque::new(),
             ends: VecDeque::new(),
             networks_due: false,

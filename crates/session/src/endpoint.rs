@@ -129,6 +129,12 @@ impl Endpoint {
         self.cx.config.forbids(network)
     }
 
+    /// Whether there is anything that [`forbids`](Self::forbids) may say of a network.
+    #[must_use]
+    pub const fn forbids_any(&self) -> bool {
+        !self.cx.config.never_connect.is_empty()
+    }
+
     fn create(&mut self, association: Association) -> AssociationId {
         let id = AssociationId(self.next_association);
         self.next_association += 1;

@@ -47,7 +47,8 @@ pub struct Stats {
     pub refused_greetings: u64,
     /// Paths closed because bytes of a message were under way on them that may no longer use their networks.
     pub rules_enforced: u64,
-    /// Carriers refused or closed because of [`Config::never_connect`](crate::Config::never_connect).
+    /// Carriers refused or closed because of [`Config::never_connect`](crate::Config::never_connect). What a driver does
+    /// not even authenticate is not among them.
     pub refused_networks: u64,
     /// Processes of a peer refused because it had too many.
     pub refused_processes: u64,

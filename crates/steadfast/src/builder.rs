@@ -115,7 +115,8 @@ impl Builder {
         self
     }
 
-    /// Networks over which nothing is to go, not even what keeps a path alive: on either side, no path has an end there.
+    /// Networks over which nothing is to go, not even what keeps a path alive: on either side, no path has an end there. The
+    /// system still answers who connects to the port there, and the connection is reset before anything is said on it.
     /// Adds to [`Config::never_connect`]. To leave out interfaces of this host, see also
     /// [`Override::ignore`](crate::Override::ignore).
     pub fn never_connect(mut self, networks: impl IntoIterator<Item = Selector>) -> Self {

@@ -1,6 +1,8 @@
 //! Opening carriers when the core asks for them, each in a task of its own.
 
+use crate::driver::MOMENT;
 use crate::lock;
+use crate::receipt::wait_until;
 use crate::shared::Shared;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -65,16 +67,34 @@ impl Shared {
 
     /// The network that a carrier came in on, and the address that the core knows it by.
     pub(crate) fn network_of(&self, carrier: &Carrier) -> Option<(NetworkId, IpAddr)> {
-        let networks = self.networks();
         let (local, remote) = (carrier.local_addr().ip().to_canonical(), carrier.remote_addr().ip());
-        let holds = |network: &&Network, ip: IpAddr| network.addresses.iter().any(|address| address.ip == ip);
-        let same_host = local.is_loopback() || networks.iter().any(|network| holds(&network, remote));
-        let found = if same_host {
-            networks.iter().find(|network| network.class == NetworkClass::Loopback)
-        } else {
-            networks.iter().find(|network| holds(network, local))
-        };
-        found.map(|network| (network.id, known_as(network, local)))
+        let networks = self.networks();
+        between(&networks, local, remote).map(|network| (network.id, known_as(network, local)))
+    }
+
+    /// Whether a connection that came in may be, by the network between its ends; waits a moment for the network to be
+    /// known.
+    pub(crate) async fn lets_in(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
+        let decided = wait_until(&self.networks_told, || {
+            self.peek(|inner, _| {
+                let network = between(inner.core.networks(), local, remote);
+                let permitted = network.map(|network| !inner.core.forbids(network));
+                // Where all are permitted the handshake need not wait.
+                if inner.core.forbids_any() { permitted } else { Some(true) }
+            })
+        });
+        tokio::time::timeout(MOMENT, decided).await.unwrap_or(false)
+    }
+}
+
+/// The network of this host between two addresses, of which the first is local.
+fn between(networks: &[Network], local: IpAddr, remote: IpAddr) -> Option<&Network> {
+    let holds = |network: &&Network, ip: IpAddr| network.addresses.iter().any(|address| address.ip == ip);
+    if local.is_loopback() || networks.iter().any(|network| holds(&network, remote)) {
+        networks.iter().find(|network| network.class == NetworkClass::Loopback)
+    } else {
+        networks.iter().find(|network| holds(network, local))
     }
 }
 

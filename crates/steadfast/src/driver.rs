@@ -15,8 +15,8 @@ use steadfast_session::SessionConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Wall, sleep_until};
 
-/// How long a carrier may wait for the scout to know the network that it came in on.
-const MOMENT: Duration = Duration::from_secs(1);
+/// How long what came in may wait for the scout to know the network that it came in on.
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 /// How long saying goodbye may take when the endpoint closes.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// When to look again at what is not watched.

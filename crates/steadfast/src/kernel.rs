@@ -6,7 +6,7 @@ use crate::shared::Shared;
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use steadfast_net::carrier::{AcceptorConfig, Incoming};
+use steadfast_net::carrier::{AcceptorConfig, Gate, Incoming};
 use steadfast_net::{Acceptor, Listener, Scout, ScoutConfig, TrustWatcher};
 use steadfast_wire::Network;
 use tokio::sync::watch;
@@ -50,7 +50,14 @@ impl Kernel {
         let listener = listener.map_err(BindError::Listen)?;
         plan.port = listener.port();
         plan.scout.port = plan.port;
-        let acceptor = Acceptor::start(listener, shared.tls.clone(), AcceptorConfig::default());
+        let acceptor = {
+            let (tls, shared) = (shared.tls.clone(), Arc::clone(shared));
+            let gate: Gate = Arc::new(move |local, remote| {
+                let shared = Arc::clone(&shared);
+                Box::pin(async move { shared.lets_in(local, remote).await })
+            });
+            Acceptor::start_gated(listener, tls, gate, AcceptorConfig::default())
+        };
         *lock(&shared.reception) = Some(acceptor.gauge());
         let mut kernel = Self { acceptor, networks: None, trust: None };
         kernel.open_scout(shared, plan).await?;
@@ -156,4 +163,5 @@ pub(crate) fn tell_networks(shared: &Arc<Shared>, plan: &Plan, networks: &[Netwo
         }
     }
     shared.call(|inner, now| inner.core.handle_networks(now, networks));
+    shared.networks_told.notify_waiters();
 }

@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// The driver has to look at the clock again.
     pub(crate) timers: Notify,
     pub(crate) strangers: Strangers,
+    /// The core knows other networks than before.
+    pub(crate) networks_told: Notify,
     /// A peer opened a conversation, or the endpoint was closed.
     pub(crate) incoming: Notify,
     pub(crate) session_config: SessionConfig,
@@ -103,6 +105,7 @@ impl Shared {
             reception: Mutex::new(None),
             timers: Notify::new(),
             strangers: Strangers::default(),
+            networks_told: Notify::new(),
             incoming: Notify::new(),
             session_config,
             closed: AtomicBool::new(false),

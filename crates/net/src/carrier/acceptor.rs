@@ -2,9 +2,11 @@
 
 use super::{Carrier, DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Listener, Side, handshake};
 use crate::tls::{Tls, TlsError};
+use socket2::SockRef;
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +16,11 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinHandle, JoinSet};
 
 /// What came of a connection: a carrier, or why not.
 pub type Incoming = Result<Carrier, HandshakeError>;
+
+/// Decides by its local and its remote address whether a connection may be, before anything is read from it or said on
+/// it. What takes its time holds a place among the handshakes, and needs a limit of its own.
+pub type Gate =
+    Arc<dyn Fn(SocketAddr, SocketAddr) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// Bounds of an [`Acceptor`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct AcceptorCounters {
     pub accepted: u64,
     /// Handshakes that gave a carrier.
     pub completed: u64,
+    /// Connections that the gate refused: the kernel reset them.
+    pub gated: u64,
     /// Peers refused because their key is not trusted.
     pub strangers: u64,
     /// Handshakes that took too long.
@@ -64,6 +73,7 @@ impl AcceptorGauge {
         AcceptorCounters {
             accepted: read(&self.0.accepted),
             completed: read(&self.0.completed),
+            gated: read(&self.0.gated),
             strangers: read(&self.0.strangers),
             timed_out: read(&self.0.timed_out),
             failed: read(&self.0.failed),
@@ -77,6 +87,7 @@ impl AcceptorGauge {
 struct Counters {
     accepted: AtomicU64,
     completed: AtomicU64,
+    gated: AtomicU64,
     strangers: AtomicU64,
     timed_out: AtomicU64,
     failed: AtomicU64,
@@ -101,13 +112,19 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Starts accepting. Must be called within a tokio runtime.
+    /// Starts accepting from everybody. Must be called within a tokio runtime.
     pub fn start(listener: Listener, tls: Tls, config: AcceptorConfig) -> Self {
+        Self::start_gated(listener, tls, Arc::new(|_, _| Box::pin(async { true })), config)
+    }
+
+    /// Starts accepting what passes the gate. Must be called within a tokio runtime.
+    pub fn start_gated(listener: Listener, tls: Tls, gate: Gate, config: AcceptorConfig) -> Self {
         let (sender, results) = mpsc::channel(config.queue.max(1));
         let counters = Arc::new(Counters::default());
         let addresses = listener.local_addrs();
         let reception = Reception {
             tls,
+            gate,
             config,
             counters: Arc::clone(&counters),
             handshakes: JoinSet::new(),
@@ -156,6 +173,7 @@ impl Drop for Acceptor {
 
 struct Reception {
     tls: Tls,
+    gate: Gate,
     config: AcceptorConfig,
     counters: Arc<Counters>,
     handshakes: JoinSet<Incoming>,
@@ -183,15 +201,15 @@ impl Reception {
                         return;
                     }
                 }
-                (stream, peer, _) = listener.accept() => {
+                (stream, peer, local) = listener.accept() => {
                     self.counters.accept_errors.store(listener.accept_errors(), Ordering::Relaxed);
-                    self.begin(stream, peer);
+                    self.begin(stream, peer, local);
                 }
             }
         }
     }
 
-    fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn begin(&mut self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let source = source_of(peer.ip());
         if self.half_open.len() >= self.config.half_open.max(1) {
@@ -201,9 +219,15 @@ impl Reception {
                 self.counters.displaced.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let (tls, limit) = (self.tls.clone(), self.config.limit);
-        let handle =
-            self.handshakes.spawn(async move { handshake(stream, &tls, Side::Accepting, limit).await });
+        let (tls, limit, decision) = (self.tls.clone(), self.config.limit, (self.gate)(local, peer));
+        let handle = self.handshakes.spawn(async move {
+            if decision.await {
+                return handshake(stream, &tls, Side::Accepting, limit).await;
+            }
+            // A reset is one packet and the last one: an orderly end would wait for an answer, and be said again.
+            let _ends_anyway = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            Err(HandshakeError::Gated { remote: peer, local })
+        });
         self.half_open.push_back(HalfOpen { source, handle });
     }
 
@@ -218,6 +242,7 @@ impl Reception {
         let counter = match &result {
             Ok(_) => &self.counters.completed,
             Err(HandshakeError::Tls { source: TlsError::Stranger(_), .. }) => &self.counters.strangers,
+            Err(HandshakeError::Gated { .. }) => &self.counters.gated,
             Err(HandshakeError::TimedOut { .. }) => &self.counters.timed_out,
             Err(_) => &self.counters.failed,
         };

@@ -44,6 +44,17 @@ pub enum HandshakeError {
         /// What the system said.
         source: io::Error,
     },
+    /// It came in where no connection may be.
+    #[error(
+        "the connection of {remote} to {local} was reset: nothing may be connected over that network; \
+         connect to another address of this host, or permit the network here"
+    )]
+    Gated {
+        /// The other end.
+        remote: SocketAddr,
+        /// This end.
+        local: SocketAddr,
+    },
     /// It took too long.
     #[error("no secure connection with {remote} within {limit:?}: the other side is silent or overloaded")]
     TimedOut {
@@ -58,7 +69,10 @@ impl HandshakeError {
     /// The other end.
     pub fn remote(&self) -> SocketAddr {
         match self {
-            Self::Tls { remote, .. } | Self::Io { remote, .. } | Self::TimedOut { remote, .. } => *remote,
+            Self::Tls { remote, .. }
+            | Self::Io { remote, .. }
+            | Self::Gated { remote, .. }
+            | Self::TimedOut { remote, .. } => *remote,
         }
     }
 

@@ -1,12 +1,15 @@
 //! Strangers must not keep out friends.
 
 use crate::common::{GUARD, friends, guarded, loopback, tls_trusting};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use steadfast_net::carrier::{AcceptorConfig, Side};
+use std::sync::Arc;
+use steadfast_net::carrier::{AcceptorConfig, Gate, HandshakeError, Side};
 use steadfast_net::{
     Acceptor, Carrier, ConnectOptions, Expect, Identity, Listener, Tls, TlsError, connect, handshake,
 };
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 fn config(half_open: usize) -> AcceptorConfig {
     let mut config = AcceptorConfig::default();
@@ -76,4 +79,39 @@ async fn closing_frees_the_port_and_ends_handshakes() {
     drop(stalled);
     drop(guarded(TcpStream::connect(address)).await.unwrap());
     assert!(guarded(acceptor.next()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn who_does_not_pass_the_gate_is_told_nothing() {
+    let (us, friend) = friends();
+    let places = Arc::new(Semaphore::new(0));
+    let gate: Gate = {
+        let places = Arc::clone(&places);
+        Arc::new(move |local, remote| {
+            assert!(local.ip().is_loopback() && local != remote);
+            let places = Arc::clone(&places);
+            // One is let in for each place there is, and nobody once it is closed.
+            Box::pin(async move { places.acquire().await.map(tokio::sync::SemaphorePermit::forget).is_ok() })
+        })
+    };
+    let listener = Listener::bind(&[loopback()]).unwrap();
+    let mut acceptor = Acceptor::start_gated(listener, us.clone(), gate, config(4));
+    let address = acceptor.local_addrs()[0];
+    // It waits at the gate, and is let in.
+    places.add_permits(1);
+    let (_carrier, incoming) =
+        guarded(async { tokio::join!(arrive(&friend, &us, address), acceptor.next()) }).await;
+    assert_eq!(incoming.unwrap().unwrap().peer(), friend.fingerprint());
+    let stream = guarded(TcpStream::connect(address)).await.unwrap();
+    // Long enough that whoever listens would be told why it is no greeting.
+    stream.writable().await.unwrap();
+    stream.try_write(&[b'x'; 100]).unwrap();
+    places.close();
+    let error = guarded(acceptor.next()).await.unwrap().unwrap_err();
+    let gated = HandshakeError::Gated { remote: stream.local_addr().unwrap(), local: address };
+    assert_eq!(error.to_string(), gated.to_string());
+    guarded(stream.readable()).await.unwrap();
+    assert_eq!(stream.try_read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    let counters = acceptor.counters();
+    assert_eq!((counters.accepted, counters.completed, counters.gated, counters.failed), (2, 1, 1, 0));
 }

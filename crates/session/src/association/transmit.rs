@@ -184,7 +184,7 @@ impl Association {
             let frame = Frame::End { session, reason, common };
             self.fly(now, number, &frame, Cargo::End((session, reason, common)), sheet);
         }
-        let mut ids = core::mem::take(&mut self.turns);
+        let mut ids = core::mem::take(&mut self.round);
         ids.extend(&self.work);
         for id in ids.drain(..) {
             // Most have only messages to send.
@@ -207,7 +207,7 @@ impl Association {
             }
             self.touch(id);
         }
-        self.turns = ids;
+        self.round = ids;
     }
 
     /// Says OPEN on a path before anything else of a session that the peer may not know.
@@ -248,9 +248,9 @@ impl Association {
         urgency: Urgency,
         sheet: &mut Sheet<'_>,
     ) {
-        // Background shares a path in turns; foreground goes by session, each message as soon as it can.
-        let after = if urgency == Urgency::Background { self.turn.0 + 1 } else { 0 };
-        let mut ids = core::mem::take(&mut self.turns);
+        // Sessions take turns, so that none has to wait for all large messages of another.
+        let after = self.turn[urgency.index()].0 + 1;
+        let mut ids = core::mem::take(&mut self.round);
         ids.extend(self.work.range(SessionId(after)..).chain(self.work.range(..SessionId(after))));
         for id in ids.drain(..) {
             if sheet.data_room() == 0 {
@@ -264,7 +264,7 @@ impl Association {
             }
             self.touch(id);
         }
-        self.turns = ids;
+        self.round = ids;
     }
 
     /// Sends what the path may take of one message. `false` when this path should take no more of the session.
@@ -318,9 +318,8 @@ impl Association {
             let bytes = sheet.out.len() - before;
             path.fly(now, cargo, bytes, bulk);
             path.carries(&rule);
-            if background {
-                self.turn = id;
-            } else {
+            self.turn[urgency.index()] = id;
+            if !background {
                 path.foreground_run += bytes as u64;
                 if left {
                     self.consider_copy(cx, now, number, id, candidate.id);

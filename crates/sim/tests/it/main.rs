@@ -5,6 +5,7 @@
 mod bounds;
 mod closing;
 mod credit;
+mod crowd;
 mod crowded;
 mod foreground;
 mod fuzz;

@@ -12,6 +12,7 @@ mod endpoint;
 mod faults;
 mod hostile;
 mod middle;
+mod neighbours;
 mod networks;
 mod originals;
 mod rules;

@@ -1,6 +1,8 @@
 //! Network rules with real sockets: while the allowed network is silent, down, and back, the forbidden one carries what
 //! keeps a path alive and not one byte of a message.
 
+mod failures;
+
 use crate::common::{Directory, next, soon};
 use crate::world::{block_on, close_after_peer, endpoint};
 use std::path::Path;
@@ -191,6 +193,9 @@ fn a_network_becomes_metered_in_the_middle_of_a_message() {
                 for _ in 0..100 {
                     receipts.push(socket.send(vec![1; LENGTH], labels.clone()).await.unwrap());
                 }
+                // What is under way stays so: on a busy machine all of it may have been acknowledged just when the news come,
+                // and then there is nothing to reset.
+                lte.blackhole(Direction::BToA);
                 std::fs::write(&answer, &metered).unwrap();
                 // The scout asks again when an address changes.
                 let [a, b] = lte.hosts().map(Host::clone);
@@ -200,6 +205,7 @@ fn a_network_becomes_metered_in_the_middle_of_a_message() {
                     down.iter().any(|(info, why)| info.local_name == "lte" && *why == DownReason::Prohibited)
                 };
                 paths.until("the carrier is reset", reset).await;
+                lte.heal();
                 let before = paths.data_sent("lte").await;
                 let sent = lte.counters();
                 delivered(receipts).await;
@@ -210,5 +216,95 @@ fn a_network_becomes_metered_in_the_middle_of_a_message() {
                 assert_eq!(endpoint.stats().rules_enforced, 1);
             });
         }
+    });
+}
+
+/// TCP segments that this thread's host has sent, and how many of them were resets.
+fn segments_sent() -> [u64; 2] {
+    let table = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let [names, values] = [0, 1].map(|line| {
+        let mut lines = table.lines().filter(|text| text.starts_with("Tcp:"));
+        lines.nth(line).unwrap().split_whitespace().collect::<Vec<_>>()
+    });
+    ["OutSegs", "OutRsts"].map(|wanted| {
+        let column = names.iter().position(|name| *name == wanted).unwrap();
+        values[column].parse().unwrap()
+    })
+}
+
+#[test]
+fn a_network_over_which_nothing_may_be_connected_hears_nothing() {
+    isolated("rules::a_network_over_which_nothing_may_be_connected_hears_nothing", || {
+        const CALLS: u64 = 20;
+        let lab = Lab::new().unwrap();
+        let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+        let wifi = lab.link("wifi", &a, &b).connect().unwrap();
+        let lte = lab.link("lte", &a, &b).connect().unwrap();
+        let (a_key, b_key) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let (a_print, b_print) = (a_key.fingerprint(), b_key.fingerprint());
+        let (port_out, port_in) = tokio::sync::oneshot::channel();
+        let (met_out, met_in) = tokio::sync::oneshot::channel();
+        let (by_wifi, by_lte) = (wifi.address_of(&b), lte.address_of(&b));
+        let strict = b.thread("strict", move || {
+            block_on(async move {
+                let strict = endpoint().identity(b_key).trust(a_print).never_connect([name("lte")]);
+                let strict = strict.bind().await.unwrap();
+                port_out.send((strict.port(), strict.clone())).unwrap();
+                let socket = strict.accept().await.unwrap();
+                assert!(next(&socket).await.is_some());
+                met_out.send(strict.paths()).unwrap();
+                assert!(next(&socket).await.is_none());
+                close_after_peer(&socket).await;
+                strict.close("the test is over").await;
+            });
+        });
+        let host = b.clone();
+        let open = a.thread("open", move || {
+            block_on(async move {
+                let (port, strict) = port_in.await.unwrap();
+                let before = host.run(segments_sent);
+                for call in 0..CALLS {
+                    // It may be over before the system says that it had begun.
+                    let end = match tokio::net::TcpStream::connect((by_lte, port)).await {
+                        Ok(stream) => {
+                            soon("the end", stream.readable()).await.unwrap();
+                            stream.try_read(&mut [0; 100])
+                        }
+                        Err(error) => Err(error),
+                    };
+                    let end = end.map_err(|error| error.kind());
+                    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "call {call}");
+                }
+                let counted = async {
+                    while strict.reception().gated < CALLS {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                soon("the last is counted", counted).await;
+                let after = host.run(segments_sent);
+                // What the kernel says to let one in, before it asks us, and the reset.
+                assert_eq!([0, 1].map(|of| after[of] - before[of]), [2 * CALLS, CALLS]);
+
+                // One of ours tries both networks as long as it is told of both, and gets in by the other.
+                let before = lte.counters().b_to_a;
+                let endpoint = endpoint().identity(a_key).bind().await.unwrap();
+                let contact = format!("{b_print}@{by_lte}:{port},{by_wifi}:{port}");
+                let socket = endpoint.connect(contact).await.unwrap();
+                delivered(vec![socket.send(vec![1; LENGTH], Labels::foreground()).await.unwrap()]).await;
+                let names: Vec<_> = met_in.await.unwrap().into_iter().map(|path| path.local_name).collect();
+                assert_eq!(names, ["wifi"]);
+                let after = lte.counters().b_to_a;
+                let [frames, bytes] = [after.frames - before.frames, after.bytes - before.bytes];
+                assert!(strict.reception().gated > CALLS, "it was tried");
+                assert!(
+                    bytes <= frames * 110,
+                    "{bytes} bytes in {frames} frames: there is more than headers"
+                );
+                soon("closing", socket.close()).await.unwrap();
+                endpoint.close("the test is over").await;
+            });
+        });
+        open.join().unwrap();
+        strict.join().unwrap();
     });
 }
