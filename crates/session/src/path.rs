@@ -85,6 +85,8 @@ pub(crate) struct Path {
     /// Our networks are said once on every path: the peer may know us only by it.
     pub(crate) networks_due: bool,
     pub(crate) suspect: Option<Instant>,
+    /// When the next of what is in flight on a suspect path is late, too.
+    pub(crate) rescue_at: Option<Instant>,
     /// The socket takes nothing since then.
     pub(crate) blocked: Option<Instant>,
     pub(crate) flights: VecDeque<Flight>,
@@ -183,6 +185,7 @@ impl Path {
             hello_due: true,
             networks_due: true,
             suspect: None,
+            rescue_at: None,
             blocked: None,
             flights: VecDeque::new(),
             sent: 0,
@@ -334,12 +337,17 @@ impl Path {
         }
     }
 
+    /// How long an answer may take.
+    pub(crate) fn patience(&self, config: &Config) -> Duration {
+        self.estimate.patience(config.suspicion_margin) + REPORT_DELAY
+    }
+
     /// When the silence becomes suspicious.
     pub(crate) fn suspicion_at(&self, config: &Config) -> Option<Instant> {
         if self.suspect.is_some() || !self.is_up() {
             return None;
         }
-        let patience = self.estimate.patience(config.suspicion_margin) + REPORT_DELAY;
+        let patience = self.patience(config);
         let data = self.flights.front().map(|flight| flight.at.max(self.last_progress) + patience);
         let ping = self.ping.map(|(_, at)| at.max(self.last_heard) + patience);
         data.into_iter().chain(ping).min()
@@ -375,6 +383,7 @@ impl Path {
             self.ping_at(config),
             self.report_at,
             self.paced,
+            self.rescue_at,
         ];
         times.into_iter().flatten().min()
     }

@@ -59,7 +59,7 @@ impl Association {
         if !was_up {
             self.claim_parked(cx);
         }
-        self.rescue_all();
+        self.rescue_all(cx, now);
         self.routes_changed();
         self.review_all(cx, now);
         Ok(())
@@ -267,7 +267,7 @@ impl Association {
         path.last_progress = now;
         if on == progress.path {
             path.reported(now, &progress, bytes, newest, cx.config.background_queue);
-            self.recovered(cx, progress.path);
+            self.recovered(cx, now, progress.path);
         }
         for (cargo, at) in landed {
             self.cargo_arrived(cx, cargo, at);
@@ -356,7 +356,7 @@ impl Association {
             if core::mem::take(&mut path.probed) {
                 cx.event(Event::Probed { path: number, rtt });
             }
-            self.recovered(cx, number);
+            self.recovered(cx, now, number);
             // After a stall the round trip is believed to be long; one sample a second would take long to mend that.
             if let Some(path) = self.paths.get_mut(&number) {
                 path.ping_due |= path.estimate.is_above(rtt);

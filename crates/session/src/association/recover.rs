@@ -1,16 +1,21 @@
 //! Suspicion, loss, and the clock.
 //!
-//! A path that makes no progress is suspect: cheap, and revoked by the first answer. What is in flight on it is said
-//! again on the best other path: foreground and control at once, background as soon as the peer has told what it has.
+//! A path that makes no progress is suspect: cheap, and revoked by the first answer. What is late on it is said again on
+//! the best other path: foreground and control each as soon as it is late, since most alarms are false and end before
+//! the next is; background as soon as the peer has told what it has.
 
 use super::{Association, MAX_NOTICES};
 use crate::context::Context;
 use crate::event::{DownReason, Event};
-use crate::path::{Cargo, Path};
+use crate::path::{Cargo, Path, REPORT_DELAY};
 use crate::session::Item;
 use alloc::vec::Vec;
+use core::time::Duration;
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Frame, Instant, PathNumber, SessionId};
+
+/// What is late within this time is said again together.
+const RESCUE_STEP: Duration = Duration::from_millis(2);
 
 impl Association {
     /// A path is in doubt. `ask` the peer what it got, unless it was the peer that told us.
@@ -28,36 +33,74 @@ impl Association {
         if let Some(path) = self.paths.get(&number) {
             cx.event(Event::PathSuspect(self.info(cx, path)));
         }
-        self.rescue(number, ask);
+        if ask {
+            self.ask_about(number);
+        }
+        self.rescue(cx, now, number);
         self.routes_changed();
     }
 
-    /// Says again what is urgent and in flight on a suspect path, where that can go another way.
-    fn rescue(&mut self, number: PathNumber, ask: bool) {
-        if !self.paths.values().any(Path::is_good) {
-            return;
-        }
-        let Some(path) = self.paths.get(&number) else { return };
-        if ask && self.notices.len() < MAX_NOTICES {
+    /// Asks the peer, by another path, what it got.
+    fn ask_about(&mut self, number: PathNumber) {
+        if let Some(path) = self.paths.get(&number)
+            && self.paths.values().any(Path::is_good)
+            && self.notices.len() < MAX_NOTICES
+        {
             self.notices.push_back(Frame::Check { path: path.remote_number });
         }
-        let urgent: Vec<bool> = path.flights.iter().map(|flight| self.is_urgent(&flight.cargo)).collect();
-        self.move_flights(number, |index| urgent[index]);
+    }
+
+    /// Says again what is urgent and late on a suspect path, where that can go another way.
+    fn rescue(&mut self, cx: &Context, now: Instant, number: PathNumber) {
+        let has_other = self.paths.values().any(Path::is_good);
+        let Some(path) = self.paths.get_mut(&number) else { return };
+        path.rescue_at = None;
+        if !has_other {
+            return;
+        }
+        // No margin: that of the first has passed already.
+        let patience = path.estimate.rtt_or_guess() + REPORT_DELAY;
+        let Some(path) = self.paths.get(&number) else { return };
+        let mut chosen = Vec::new();
+        let mut next = None;
+        for flight in &path.flights {
+            let urgent = self.is_urgent(cx, &flight.cargo);
+            let due = flight.at + patience;
+            if urgent && due > now + RESCUE_STEP {
+                next = Some(due);
+                break;
+            }
+            chosen.push(urgent);
+        }
+        self.move_flights(number, |index| chosen.get(index).is_some_and(|urgent| *urgent));
+        if let Some(path) = self.paths.get_mut(&number) {
+            path.rescue_at = next;
+        }
     }
 
     /// A path became good, perhaps the first while others are suspect.
-    pub(super) fn rescue_all(&mut self) {
+    pub(super) fn rescue_all(&mut self, cx: &Context, now: Instant) {
         let suspect = |path: &&Path| path.is_up() && path.suspect.is_some();
         for number in self.paths.values().filter(suspect).map(|path| path.number).collect::<Vec<_>>() {
-            self.rescue(number, true);
+            self.ask_about(number);
+            self.rescue(cx, now, number);
         }
     }
 
-    fn is_urgent(&self, cargo: &Cargo) -> bool {
+    /// Whether something is urgent and may go by a good path.
+    fn is_urgent(&self, cx: &Context, cargo: &Cargo) -> bool {
         match cargo {
             Cargo::Session(id, Item::Data(message, _)) => {
-                self.sessions.get(id).is_some_and(|session| session.out.is_urgent(*message))
+                let out = self.sessions.get(id).map(|session| &session.out);
+                out.is_some_and(|out| {
+                    let rule = out.labels(message.0).map(|labels| &labels.rule);
+                    let carries = |path: &Path| {
+                        path.is_good() && rule.is_none_or(|rule| self.may_carry(cx, rule, path))
+                    };
+                    out.is_urgent(*message) && self.paths.values().any(carries)
+                })
             }
+            Cargo::Nothing | Cargo::Moved(..) => false,
             _ => true,
         }
     }
@@ -93,13 +136,14 @@ impl Association {
     }
 
     /// A suspect path answered.
-    pub(super) fn recovered(&mut self, cx: &mut Context, number: PathNumber) {
+    pub(super) fn recovered(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
         let Some(path) = self.paths.get_mut(&number) else { return };
         if path.suspect.take().is_some() {
+            path.rescue_at = None;
             cx.stats.recoveries += 1;
             let path = &self.paths[&number];
             cx.event(Event::PathRecovered(self.info(cx, path)));
-            self.rescue_all();
+            self.rescue_all(cx, now);
             self.routes_changed();
         }
     }
@@ -164,11 +208,14 @@ impl Association {
         if path.paced.is_some_and(|at| at <= now) {
             path.paced = None;
         }
+        let rescues = path.rescue_at.is_some_and(|at| at <= now);
         if path.ping_at(&cx.config).is_some_and(|at| at <= now) {
             path.ping_due = true;
         }
         if path.suspicion_at(&cx.config).is_some_and(|at| at <= now) {
             self.suspect(cx, now, number, true);
+        } else if rescues {
+            self.rescue(cx, now, number);
         }
     }
 
