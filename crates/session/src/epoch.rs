@@ -20,7 +20,12 @@ pub(crate) struct Epoch {
     /// What was confirmed or offered before `confirmed`, until the peer's claim has come: that claim may have been
     /// overtaken by the peer's own confirmation, which went another way. The latest, a few more than may be pending.
     previous: Vec<Token>,
+    /// Tokens of the peer before the one that we hold, the latest few.
+    superseded: Vec<Token>,
 }
+
+/// How many claims back a claim that comes late is told from one of an older state.
+const MAX_SUPERSEDED: usize = 16;
 
 impl Epoch {
     /// The peer never said that it knows the conversation.
@@ -32,6 +37,7 @@ impl Epoch {
     pub(crate) fn release_room(&mut self) {
         self.offered.shrink_to_fit();
         self.previous.shrink_to_fit();
+        self.superseded.shrink_to_fit();
     }
 
     pub(crate) const fn confirmed(&self) -> Option<Token> {
@@ -126,6 +132,14 @@ impl Epoch {
         self.holds.as_ref() == last && view.offered.len() < MAX_PENDING_TOKENS
     }
 
+    /// Whether this claim came late, after a newer one. An older state that goes on draws a token of its own, which
+    /// nobody has seen.
+    pub(crate) fn is_superseded(&self, view: &Resume) -> bool {
+        let last = view.offered.last().or(view.confirmed.as_ref());
+        // See `knows`.
+        last.is_some_and(|last| self.superseded.contains(last)) && view.offered.len() < MAX_PENDING_TOKENS
+    }
+
     /// Takes over the tokens of a claim that passed [`Epoch::check`]. What may be done at once because of it.
     pub(crate) fn take_over(
         &mut self,
@@ -140,6 +154,13 @@ impl Epoch {
         }
         self.previous.clear();
         let theirs = view.offered.last().copied().or(view.confirmed)?;
+        for token in self.holds.iter().chain(&view.confirmed).chain(&view.offered) {
+            if *token != theirs && !self.superseded.contains(token) {
+                self.superseded.push(*token);
+            }
+        }
+        let excess = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+        self.superseded.drain(..excess);
         self.holds = Some(theirs);
         cx.record(session, Record::Held(theirs), Effect::Hold(theirs))
     }

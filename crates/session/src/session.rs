@@ -85,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) told_opened: bool,
     /// Our claim may not have arrived: anything else could overtake it on another path.
     claiming: bool,
+    /// It was said at least once.
+    claim_said: bool,
     pub(crate) parked_at: Option<Instant>,
     /// When a claim of the peer was last taken over.
     resumed_at: Option<Instant>,
@@ -113,6 +115,7 @@ impl Session {
             shut_arrived: false,
             told_opened: !opener,
             claiming: false,
+            claim_said: false,
             parked_at: None,
             resumed_at: None,
             notice_at: None,
@@ -171,6 +174,7 @@ impl Session {
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         self.join = Join::ExpectResume;
         self.claiming = true;
+        self.claim_said = false;
         self.due.accept = false;
         self.due.resume = false;
         let token = self.epoch.offer(cx);
@@ -289,6 +293,9 @@ impl Session {
                 self.epoch.tell(token);
                 // ACCEPT says the same of the first one.
                 self.due.confirm = self.opener || self.epoch.confirmed().is_some() || self.claiming;
+                // What we hold was another token when it was said. The confirmation may overtake it, and then it would
+                // look like that of an older state.
+                self.due.resume |= self.claiming && self.claim_said;
             }
             Effect::Send(id) => self.out.send_confirmed(id),
             Effect::Relabel { id, holds } => self.out.relabel_confirmed(id, holds),
@@ -349,6 +356,7 @@ impl Session {
     /// The next control frame that is due.
     pub(crate) fn next_control(&mut self, cx: &Context) -> Option<(Frame, Item)> {
         if core::mem::take(&mut self.due.resume) {
+            self.claim_said = true;
             return Some((Frame::Resume(self.describe(cx)), Item::Resume));
         }
         if core::mem::take(&mut self.due.accept)
@@ -478,9 +486,13 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a claim comes late: over a path that is older than the last claim, and with a token that is older or
-    /// the same. It was overtaken by a newer path, perhaps of a newer process, and says nothing.
+    /// Whether a claim comes late: before one that was taken over, or over a path that is older than the last claim and
+    /// with a token that is older or the same. It was overtaken by a newer path, perhaps of a newer process, and says
+    /// nothing.
     pub(crate) fn is_late(&self, view: &Resume, path_up: Instant) -> bool {
+        if self.epoch.is_superseded(view) {
+            return true;
+        }
         let overtaken = self.resumed_at.is_some_and(|at| path_up < at);
         overtaken
             && (self.epoch.check(view, self.join == Join::ExpectResume).is_err() || self.epoch.knows(view))

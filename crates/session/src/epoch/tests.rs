@@ -137,3 +137,26 @@ fn offers_are_bounded_and_the_last_one_is_repeated() {
     assert!(!epoch.confirm(offers[0]) && epoch.confirm(offers[1]));
     assert!(!epoch.is_fresh());
 }
+
+#[test]
+fn a_claim_that_a_newer_one_overtook_is_late_and_one_of_an_older_state_is_not() {
+    let mut cx = context(9);
+    let (mut a, mut b) = pair(&mut cx);
+    let before = (a.confirmed().expect("confirmed"), a.holds.expect("held"));
+    a.offer(&mut cx);
+    let late = view(&a);
+    a.offer(&mut cx);
+    let newer = view(&a);
+    assert!(!b.is_superseded(&late), "nothing overtook it yet");
+    let _told = b.take_over(&mut cx, SESSION, &newer);
+    assert!(b.is_superseded(&late) && !b.is_superseded(&newer));
+    // The same process from an image of before: its token is a new one.
+    let mut restored = Epoch::default();
+    restored.restore_offered(before.0);
+    restored.confirm(before.0);
+    restored.hold(before.1);
+    restored.offer(&mut context(10));
+    let older = view(&restored);
+    assert!(!b.is_superseded(&older));
+    assert_eq!(b.check(&older, false), Err(()));
+}

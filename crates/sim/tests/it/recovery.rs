@@ -313,3 +313,30 @@ fn a_network_that_is_gone_still_has_its_name() {
     let named = |event: &Event| matches!(event, Event::PathDown(info, _) if info.local_name == "net0");
     assert!(pair.saw(A, named));
 }
+
+#[test]
+fn an_alarm_that_was_false_costs_what_was_late_and_not_all_that_was_under_way() {
+    let mut pair = pair(40);
+    let text = "x".repeat(100);
+    let say = |pair: &mut Pair| {
+        pair.run(Duration::from_millis(2));
+        pair.say(A, &text)
+    };
+    for _ in 0..50 {
+        say(&mut pair);
+    }
+    assert_eq!(pair.world.nodes[A].core.stats().bytes_resent, 0);
+    // A little more than what is waited for.
+    pair.world.nodes[A].attachments[BEST].delay += Duration::from_millis(40);
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        if suspected(&pair, A, BEST).is_none() {
+            held.push(say(&mut pair));
+        }
+    }
+    pair.until_delivered(A, &held);
+    let again = pair.world.nodes[A].core.stats().bytes_resent / 100;
+    assert!(suspected(&pair, A, BEST).is_some() && again >= 1, "what was late was said again");
+    assert!(again < held.len() as u64, "{again} of {}", held.len());
+    assert_eq!(suspected(&pair, A, OTHER), None);
+}
