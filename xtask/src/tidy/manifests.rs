@@ -19,10 +19,16 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 10] = [
+const FLOORS: [Floor; 11] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
+        may_use: &["steadfast-wire"],
+        may_test_with: &[],
+        attributes: CORE,
+    },
+    Floor {
+        package: "steadfast-homa",
         may_use: &["steadfast-wire"],
         may_test_with: &[],
         attributes: CORE,
