@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn each_level_gets_the_same_number_of_unscheduled_bytes() {
-        // Half of all bytes are unscheduled, in four equal parts.
-        let levels = divided(&[(100, 4000), (1000, 400), (10_000, 40), (40_000, 10), (400_000, 4)]);
+        // Four in nine bytes are unscheduled, in four equal parts.
+        let levels = divided(&[(100, 6000), (1000, 600), (10_000, 60), (40_000, 12), (1_000_000, 3)]);
         let level = |length| Levels::level_of(&levels.cutoffs, length);
         assert_eq!(levels.scheduled, 3, "{levels:?}");
         assert!(level(100) > level(1000) && level(1000) > level(10_000) && level(10_000) > level(40_000));

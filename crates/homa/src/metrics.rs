@@ -104,7 +104,7 @@ counters! {
     fifo_grants_no_incoming,
     /// ACK packets sent because too many acknowledgements waited for DATA.
     ack_overflows,
-    /// NEED_ACK packets not answered because the response has not arrived.
+    /// `NEED_ACK` packets not answered because the response has not arrived.
     ignored_need_acks,
     /// Payload bytes dropped because too much was held.
     dropped_data_no_bufs,

@@ -72,8 +72,8 @@ impl Sender {
     /// Bytes go out, headers included.
     pub(crate) fn charge(&mut self, now: Instant, bytes: u64, config: &Config) {
         let usable = u128::from(self.rate) * u128::from(config.link_usage) / 100;
-        if usable > 0 {
-            let nanos = u128::from(bytes) * 8 * 1_000_000_000 / usable;
+        let bits = u128::from(bytes) * 8 * 1_000_000_000;
+        if let Some(nanos) = bits.checked_div(usable) {
             self.idle_at = Instant(self.idle_at.max(now).0.saturating_add(nanos as u64));
         }
     }

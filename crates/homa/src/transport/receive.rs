@@ -434,7 +434,7 @@ impl Transport {
         let needs_more = incoming.granted < incoming.length;
         match (incoming.managed, needs_more) {
             (true, true) => {
-                self.metrics.grant_priority_bumps += u64::from(grants.update(rpc.peer.index, old, new))
+                self.metrics.grant_priority_bumps += u64::from(grants.update(rpc.peer.index, old, new));
             }
             (true, false) => grants.remove(rpc.peer.index, old),
             (false, true) => grants.insert(rpc.peer.index, new),

@@ -1,1 +1,1 @@
-
+//! Tests of the Homa core over a network that lives in memory.
