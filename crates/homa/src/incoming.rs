@@ -48,8 +48,8 @@ impl Incoming {
         if self.received.contains_range(range.clone()) {
             return Added::Duplicate;
         }
-        // The last range grows in place, so that a long message's usual packet takes no search.
-        if self.received.ranges() >= max_gaps {
+        // The beginning may always be a range of its own, so that a message whose sender repeats it in order gets on.
+        if self.received.ranges() >= max_gaps && offset > 0 {
             let touches = self.received.iter().any(|held| held.start <= range.end && range.start <= held.end);
             if !touches {
                 return Added::TooManyGaps;
@@ -89,7 +89,7 @@ impl Incoming {
     pub(crate) fn check_invariants(&self, max_gaps: usize) {
         assert_eq!(u64::from(self.got), self.received.count(), "bytes are counted once");
         assert!(self.granted <= self.length && self.got <= self.length, "within the message");
-        assert!(self.received.ranges() <= max_gaps, "ranges are bounded");
+        assert!(self.received.ranges() <= max_gaps + 1, "ranges are bounded");
         assert_eq!(self.counted, if self.stalled { 0 } else { self.expected() }, "what is on its way");
     }
 }
@@ -120,11 +120,13 @@ mod tests {
     #[test]
     fn a_range_too_many_is_refused_and_one_that_closes_a_gap_is_not() {
         let mut message = Incoming::new(10_000, 10_000);
-        for offset in [0, 1000, 2000] {
+        for offset in [1000, 2000, 3000] {
             assert_eq!(message.add(offset, 10, 3), Added::New);
         }
-        assert_eq!(message.add(3000, 10, 3), Added::TooManyGaps);
-        assert_eq!(message.add(10, 990, 3), Added::New);
-        assert_eq!(message.add(3000, 10, 3), Added::New);
+        assert_eq!(message.add(4000, 10, 3), Added::TooManyGaps);
+        assert_eq!(message.add(1010, 990, 3), Added::New);
+        assert_eq!(message.add(4000, 10, 3), Added::New);
+        assert_eq!(message.add(0, 10, 3), Added::New, "the beginning");
+        assert_eq!(message.add(5000, 10, 3), Added::TooManyGaps);
     }
 }

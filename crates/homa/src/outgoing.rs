@@ -89,6 +89,9 @@ impl Outgoing {
         let end = if length == RESEND_ALL {
             self.sent
         } else {
+            if offset >= self.length() {
+                return true;
+            }
             // Who asks for bytes has granted them: so a lost grant is repaired.
             let end = offset.saturating_add(length).min(self.length());
             self.granted = self.granted.max(end);
@@ -213,6 +216,8 @@ mod tests {
         assert_eq!(message.granted, 4500);
         assert_eq!(message.next_piece(1000, u32::MAX).map(|piece| piece.range), Some(2500..4500));
         assert!(message.resend(u32::MAX, 5, 7, 1000));
+        assert!(message.resend(10_000, 1, 7, 1000));
+        assert_eq!(message.granted, 4500, "there are no such bytes");
         assert!(message.resend(10_000, RESEND_ALL, 7, 1000));
         message.check_invariants();
     }

@@ -1,1 +1,12 @@
-//! Tests of the Homa core over a network that lives in memory.
+//! Tests of the Homa core: what it answers to a peer that is played by hand, and what becomes of requests in a network
+//! that loses, delays and repeats.
+
+mod acks;
+mod bounds;
+mod grants;
+mod hand;
+mod lifecycle;
+mod network;
+mod resends;
+mod restarts;
+mod swarm;
