@@ -148,7 +148,10 @@ impl Transport {
         };
         let payload = outgoing.payload(piece.range);
         let waits = outgoing.is_sent() && !outgoing.is_ready();
-        rpc.quiet_since = now;
+        // What is sent again is no new beginning, or a server that forgets all it gets would be asked for ever.
+        if !piece.retransmit {
+            rpc.quiet_since = now;
+        }
         let run = Run {
             peer: rpc.peer,
             priority: piece.priority,

@@ -188,6 +188,19 @@ fn an_unknown_rpc_is_sent_again_from_the_beginning() {
 }
 
 #[test]
+fn a_server_that_forgets_all_it_gets_is_not_asked_for_ever() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(2500);
+    let id = hand.id_of_call();
+    for _ in 0..30 {
+        hand.pass(ms(5));
+        hand.answers(id, Body::Unknown);
+        hand.leaving();
+    }
+    assert!(matches!(hand.events()[..], [Event::Done { outcome: Outcome::Unknown(Reason::Timeout), .. }]));
+}
+
+#[test]
 fn what_a_server_had_and_forgot_is_not_sent_again() {
     let mut hand = Hand::new(Config::default());
     let rpc = hand.call(2500);
