@@ -35,7 +35,7 @@ const FLOORS: [Floor; 11] = [
     },
     Floor {
         package: "steadfast-sim",
-        may_use: &["steadfast-wire", "steadfast-session"],
+        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa"],
         may_test_with: &[],
         attributes: &[],
     },
