@@ -197,7 +197,11 @@ pub fn plausible(rng: &mut Rng) -> Vec<u8> {
         }
         let mut bytes = Vec::new();
         let body = body(rng);
-        let sender_id = if rng.chance(90) { rng.range(1, 16) } else { rng.next() };
+        let sender_id = match rng.range(0, 10) {
+            0..=4 => rng.range(1, 7),
+            5..=8 => rng.range(1, 60),
+            _ => rng.next(),
+        };
         let destination = if rng.chance(90) { SERVER } else { rng.next() as u16 };
         Packet { source: 7, destination, sender_id, body }.encode(&mut bytes);
         if matches!(body, Body::Data(_)) {
