@@ -92,10 +92,10 @@ impl Victim {
     fn new(dialect: Dialect) -> Self {
         let now = Instant(1_000_000_000);
         let mut config = Config::default();
-        config.max_server_rpcs = 12;
-        config.max_peer_rpcs = 8;
+        config.max_server_rpcs = 5;
+        config.max_peer_rpcs = 3;
         config.max_client_rpcs = 8;
-        config.max_held = 3_000_000;
+        config.max_held = 1_000_000;
         config.max_kept = 500_000;
         config.max_gaps = 4;
         config.max_control = 16;
