@@ -68,7 +68,7 @@ counters! {
     reply_calls,
     /// Requests cancelled by their application.
     abort_calls,
-    /// Times that a message had to wait for the pacer.
+    /// Times that the next message was asked for and had to wait, because the link had enough.
     throttle_list_adds,
     /// DATA packets sent again.
     resent_packets,

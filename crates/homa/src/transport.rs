@@ -201,8 +201,8 @@ impl Transport {
     }
 
     /// Ends all that is under way with a peer and forgets it.
-    pub fn remove_peer(&mut self, now: Instant, peer: PeerId) {
-        self.end_all(now, peer, Reason::Closed);
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.end_all(peer, Reason::Closed);
         if self.peers.index_of(peer.index, peer.generation).is_some() {
             self.peers.remove(peer.index);
         }
@@ -210,8 +210,8 @@ impl Transport {
 
     /// The carrier knows that a peer is another process now: whatever was under way has ended, and what the former process
     /// sent does not arrive any more. Without this a peer's restart is noticed by its answers.
-    pub fn handle_restart(&mut self, now: Instant, peer: PeerId) {
-        self.end_all(now, peer, Reason::Restarted);
+    pub fn handle_restart(&mut self, peer: PeerId) {
+        self.end_all(peer, Reason::Restarted);
         let priorities = self.config.priorities;
         if let Some(peer) = self.peer_mut(peer) {
             // Its ids begin anew at random.
@@ -224,10 +224,10 @@ impl Transport {
     }
 
     /// The network says that a peer, or a port there, cannot be reached: our requests to it end.
-    pub fn handle_unreachable(&mut self, now: Instant, peer: PeerId, port: Option<u16>) {
+    pub fn handle_unreachable(&mut self, peer: PeerId, port: Option<u16>) {
         for index in self.clients_of(peer) {
             if port.is_none_or(|port| self.rpcs.get(index).is_some_and(|rpc| rpc.remote_port == port)) {
-                self.fail(now, index, Reason::Unreachable);
+                self.fail(index, Reason::Unreachable);
             }
         }
     }
@@ -271,12 +271,12 @@ impl Transport {
     }
 
     /// Closes a port and ends all that is under way there. Takes time with the number of RPCs.
-    pub fn close_port(&mut self, now: Instant, port: u16) {
+    pub fn close_port(&mut self, port: u16) {
         self.ports.remove(&port);
         let there: Vec<u32> =
             self.rpcs.iter().filter(|(_, rpc)| rpc.local_port == port).map(|(index, _)| index).collect();
         for index in there {
-            self.end(now, index, Reason::Closed);
+            self.end(index, Reason::Closed);
         }
     }
 
@@ -312,12 +312,12 @@ impl Transport {
     }
 
     /// Ends all that is under way with a peer.
-    fn end_all(&mut self, now: Instant, peer: PeerId, reason: Reason) {
+    fn end_all(&mut self, peer: PeerId, reason: Reason) {
         let index = self.peers.index_of(peer.index, peer.generation);
         let Some(known) = index.and_then(|index| self.peers.get(index)) else { return };
         let all: Vec<u32> = known.clients.values().chain(known.servers.values()).copied().collect();
         for index in all {
-            self.end(now, index, reason);
+            self.end(index, reason);
         }
     }
 

@@ -93,7 +93,7 @@ impl Transport {
     }
 
     /// Gives up on a request that was announced, without an answer. Its client learns that it may have been executed.
-    pub fn abandon(&mut self, now: Instant, rpc: RpcId) {
+    pub fn abandon(&mut self, rpc: RpcId) {
         let Some(index) = self.rpcs.index_of(rpc.index, rpc.generation) else { return };
         let Some(known) = self.rpcs.get(index) else { return };
         if known.role == Role::Server && known.state == State::InService {
@@ -103,16 +103,16 @@ impl Transport {
                 self.push_control(peer, packet);
             }
             self.metrics.server_rpc_discards += 1;
-            self.unlink(now, index);
+            self.unlink(index);
         }
     }
 
     /// Gives up on one of our requests. Its outcome comes as [`Event::Done`]; the server is told to stop.
-    pub fn cancel(&mut self, now: Instant, rpc: RpcId) {
+    pub fn cancel(&mut self, rpc: RpcId) {
         let Some(index) = self.rpcs.index_of(rpc.index, rpc.generation) else { return };
         if self.rpcs.get(index).is_some_and(|rpc| rpc.role == Role::Client) {
             self.metrics.abort_calls += 1;
-            self.fail(now, index, Reason::Cancelled);
+            self.fail(index, Reason::Cancelled);
         }
     }
 
@@ -200,7 +200,7 @@ impl Transport {
     }
 
     /// Takes an RPC out of every table.
-    pub(super) fn unlink(&mut self, _now: Instant, index: u32) -> Option<Rpc> {
+    pub(super) fn unlink(&mut self, index: u32) -> Option<Rpc> {
         self.drop_outgoing(index);
         self.unmanage(index);
         let rpc = self.rpcs.remove(index)?;
@@ -220,17 +220,17 @@ impl Transport {
     }
 
     /// Ends an RPC at either side, undelivered.
-    pub(super) fn end(&mut self, now: Instant, index: u32, reason: Reason) {
+    pub(super) fn end(&mut self, index: u32, reason: Reason) {
         match self.rpcs.get(index).map(|rpc| rpc.role) {
-            Some(Role::Client) => self.fail(now, index, reason),
-            Some(Role::Server) => self.end_server(now, index, false),
+            Some(Role::Client) => self.fail(index, reason),
+            Some(Role::Server) => self.end_server(index, false),
             None => {}
         }
     }
 
     /// Ends one of our requests, undelivered.
-    pub(super) fn fail(&mut self, now: Instant, index: u32, reason: Reason) {
-        let Some(rpc) = self.unlink_client(now, index) else { return };
+    pub(super) fn fail(&mut self, index: u32, reason: Reason) {
+        let Some(rpc) = self.unlink_client(index) else { return };
         let (rpc, whole, begun) = rpc;
         // A server executes whole requests only. Whatever else was asked of it, it has not got this one.
         let unexecuted = !whole || matches!(reason, Reason::Refused(refusal) if refusal.is_unexecuted());
@@ -246,18 +246,18 @@ impl Transport {
     }
 
     /// Takes out one of our requests; with it whether all of it was sent, and whether anything was.
-    fn unlink_client(&mut self, now: Instant, index: u32) -> Option<(Rpc, bool, bool)> {
+    fn unlink_client(&mut self, index: u32) -> Option<(Rpc, bool, bool)> {
         // Once a response arrives the request is dropped: it was whole.
         let outgoing = self.rpcs.get(index)?.outgoing.as_ref();
         let (whole, begun) =
             outgoing.map_or((true, true), |outgoing| (outgoing.is_sent(), outgoing.sent > 0));
-        Some((self.unlink(now, index)?, whole, begun))
+        Some((self.unlink(index)?, whole, begun))
     }
 
     /// Ends a peer's request; `acknowledged` if its client said that the response is there.
-    pub(super) fn end_server(&mut self, now: Instant, index: u32, acknowledged: bool) {
+    pub(super) fn end_server(&mut self, index: u32, acknowledged: bool) {
         let whole = self.rpcs.get(index).and_then(|rpc| rpc.outgoing.as_ref()).is_some_and(Outgoing::is_sent);
-        let Some(rpc) = self.unlink(now, index) else { return };
+        let Some(rpc) = self.unlink(index) else { return };
         let name = rpc.name;
         self.events.push_back(match rpc.state {
             State::Incoming => Event::Discarded { rpc: name },

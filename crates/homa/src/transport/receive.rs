@@ -47,7 +47,7 @@ impl Transport {
             Body::Resend { offset, length, priority } => {
                 self.handle_resend(now, peer, packet, index, (offset, length, priority));
             }
-            Body::Unknown => self.handle_unknown(now, index),
+            Body::Unknown => self.handle_unknown(index),
             Body::Busy => {
                 if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) {
                     rpc.quiet_since = now;
@@ -65,12 +65,11 @@ impl Transport {
             Body::Ack(acks) => {
                 if packet.sender_id & 1 == 0 {
                     self.handle_ack(
-                        now,
                         peer,
                         Ack { client_id: packet.sender_id, server_port: packet.destination },
                     );
                     for ack in acks.as_slice() {
-                        self.handle_ack(now, peer, *ack);
+                        self.handle_ack(peer, *ack);
                     }
                 }
             }
@@ -78,7 +77,7 @@ impl Transport {
                 if let Some(index) = index
                     && packet.sender_id & 1 == 1
                 {
-                    self.fail(now, index, Reason::Refused(refusal));
+                    self.fail(index, Reason::Refused(refusal));
                 }
             }
         }
@@ -159,20 +158,20 @@ impl Transport {
         self.requeue(index);
     }
 
-    fn handle_unknown(&mut self, now: Instant, index: Option<u32>) {
+    fn handle_unknown(&mut self, index: Option<u32>) {
         let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
         let index = rpc.name.index;
         let Some(peer) = self.peers.get(rpc.peer.index) else { return };
         match rpc.role {
             Role::Server => {
                 self.metrics.server_rpcs_unknown += 1;
-                self.end_server(now, index, false);
+                self.end_server(index, false);
             }
             // It had it, and has forgotten it or is another process: to ask again might execute it again. In our own
             // dialect a server that had it says that it is gone, and the carrier tells of another process.
             Role::Client if rpc.confirmed && peer.dialect == Dialect::Linux => {
                 if rpc.state == State::Outgoing {
-                    self.fail(now, index, Reason::Forgotten);
+                    self.fail(index, Reason::Forgotten);
                 }
             }
             Role::Client => {
@@ -200,7 +199,7 @@ impl Transport {
     }
 
     /// A client has its response, or wants none.
-    fn handle_ack(&mut self, now: Instant, peer: PeerId, ack: Ack) {
+    fn handle_ack(&mut self, peer: PeerId, ack: Ack) {
         let most = self.remembered();
         let Some(known) = self.peers.get_mut(peer.index) else { return };
         if ack.client_id & 1 == 1 || ack.client_id == 0 {
@@ -210,7 +209,7 @@ impl Transport {
         known.taken.insert(ack.client_id, most);
         let Some(index) = known.servers.get(&ack.client_id).copied() else { return };
         if self.rpcs.get(index).is_some_and(|rpc| rpc.local_port == ack.server_port) {
-            self.end_server(now, index, true);
+            self.end_server(index, true);
         }
     }
 
@@ -237,7 +236,7 @@ impl Transport {
             _ => self.handle_request(now, peer, packet, data, payload),
         };
         if let Some(ack) = data.ack {
-            self.handle_ack(now, peer, ack);
+            self.handle_ack(peer, ack);
         }
         if data.cutoff_version != self.cutoff_version {
             self.tell_cutoffs(now, peer, packet);
@@ -275,7 +274,7 @@ impl Transport {
             return None;
         }
         if data.length > rpc.max_response {
-            self.fail(now, index, Reason::TooLong);
+            self.fail(index, Reason::TooLong);
             return None;
         }
         if !self.may_hold(data.length, payload) {
@@ -399,7 +398,7 @@ impl Transport {
         let placement =
             Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
         if incoming.is_complete() {
-            self.complete(now, index, key);
+            self.complete(index, key);
         } else {
             self.recount(index);
             self.manage(index, key);
@@ -454,7 +453,7 @@ impl Transport {
     }
 
     /// The last bytes of a message are here; `old` is its place before they were.
-    fn complete(&mut self, now: Instant, index: u32, old: Option<(u32, Instant, u32)>) {
+    fn complete(&mut self, index: u32, old: Option<(u32, Instant, u32)>) {
         self.recount(index);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let (name, peer, client_id) = (rpc.name, rpc.peer, rpc.client_id);
@@ -469,7 +468,7 @@ impl Transport {
         if rpc.role == Role::Client {
             let cookie = rpc.cookie;
             self.metrics.responses_received += 1;
-            self.unlink(now, index);
+            self.unlink(index);
             self.queue_ack(peer, local_port, Ack { client_id, server_port: remote_port });
             let outcome = Outcome::Delivered;
             self.events.push_back(Event::Done { rpc: name, cookie, outcome, length });

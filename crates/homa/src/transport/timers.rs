@@ -44,7 +44,7 @@ impl Transport {
         let rpc = self.rpcs.get(index)?;
         let deadline = rpc.deadline;
         if deadline.is_some_and(|deadline| deadline <= now) {
-            self.fail(now, index, Reason::Deadline);
+            self.fail(index, Reason::Deadline);
             return None;
         }
         let next = match (rpc.role, rpc.state) {
@@ -67,7 +67,7 @@ impl Transport {
         if silent >= self.config.timeout {
             let peer = rpc.peer;
             self.metrics.rpc_timeouts += 1;
-            self.end(now, index, Reason::Timeout);
+            self.end(index, Reason::Timeout);
             self.judge(now, peer);
             return None;
         }
@@ -94,7 +94,7 @@ impl Transport {
             // The client gave up long ago: its timeout is shorter. What it sends late finds that the request was taken.
             let peer = rpc.peer;
             self.metrics.unacknowledged += 1;
-            self.end_server(now, index, false);
+            self.end_server(index, false);
             self.judge(now, peer);
             return None;
         }
@@ -168,7 +168,7 @@ impl Transport {
             .collect();
         self.metrics.silent_peers += 1;
         for index in waiting {
-            self.end(now, index, Reason::Timeout);
+            self.end(index, Reason::Timeout);
         }
         self.events.push_back(Event::PeerSilent { peer });
     }

@@ -240,17 +240,22 @@ impl Transport {
 
     /// Each time that the link's share for the oldest message is one increment, it gets it, however much it has left.
     fn grant_oldest(&mut self, now: Instant, index: u16) {
-        let interval = self.fifo_interval(index);
         let link = &mut self.links[usize::from(index)];
-        let (Some(interval), Some(oldest)) = (interval, link.grants.oldest()) else {
+        let Some(oldest) = link.grants.oldest() else {
             link.next_fifo = None;
             return;
         };
-        let next = *link.next_fifo.get_or_insert(now + interval);
-        if now < next || link.sender.control.len() >= self.config.max_control {
+        if link.next_fifo.is_some_and(|next| now < next)
+            || link.sender.control.len() >= self.config.max_control
+        {
             return;
         }
-        link.next_fifo = Some(now + interval);
+        let Some(interval) = self.fifo_interval(index) else { return };
+        let link = &mut self.links[usize::from(index)];
+        if link.next_fifo.replace(now + interval).is_none() {
+            // The first message of all begins the first interval.
+            return;
+        }
         let window = u64::from(self.window(self.links[usize::from(index)].grants.active()));
         let increment = self.config.grant_fifo_increment;
         let Some(incoming) = self.rpcs.get(oldest).and_then(|rpc| rpc.incoming.as_ref()) else { return };

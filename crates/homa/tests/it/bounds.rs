@@ -74,7 +74,7 @@ fn what_is_kept_to_be_sent_is_bounded_and_room_is_told_of() {
     assert_eq!(hand.core.request(hand.now, again), Err(CallError::Full(10_000)));
     let body = vec![0; 6000].into();
     assert_eq!(hand.core.respond(hand.now, served, body), Err(RespondError::Full(10_000)));
-    hand.core.cancel(hand.now, first);
+    hand.core.cancel(first);
     assert!(hand.events().contains(&Event::Room));
     hand.respond(served, 6000);
 }
@@ -102,7 +102,7 @@ fn an_idle_peer_makes_room_for_another_only_when_nothing_of_it_is_left_in_the_ne
     let config = PeerConfig { link: hand.link, dialect: Dialect::Linux, segment: 1000, overhead: 0 };
     let second = hand.another_peer();
     assert_eq!(hand.core.add_peer(hand.now, config), Err(PeerError::TooMany(2)));
-    hand.now = hand.now + Duration::from_secs(31);
+    hand.now += Duration::from_secs(31);
     hand.request(10, 5000, 0, 1000);
     let third = hand.core.add_peer(hand.now, config).unwrap();
     assert_eq!(hand.events(), [Event::PeerForgotten { peer: second }]);

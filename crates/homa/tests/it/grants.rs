@@ -161,21 +161,21 @@ fn the_oldest_message_gets_a_share_of_the_link_whatever_its_length() {
     core.bind(crate::hand::SERVER).unwrap();
     std::mem::swap(&mut hand.core, &mut core);
     begins(&mut hand, old, 10, 1_000_000);
-    hand.now = hand.now + Duration::from_micros(1);
+    hand.now += Duration::from_micros(1);
     begins(&mut hand, young, 12, 500_000);
     grants(&mut hand);
     // 50,000 bytes at 25 Gbit/s take 16 µs, a twentieth of 320 µs.
-    hand.now = hand.now + Duration::from_micros(318);
+    hand.now += Duration::from_micros(318);
     assert!(grants(&mut hand).is_empty());
     assert!(hand.core.poll_timeout().is_some_and(|at| at <= hand.now + Duration::from_micros(2)));
-    hand.now = hand.now + Duration::from_micros(2);
+    hand.now += Duration::from_micros(2);
     let given = grants(&mut hand);
     assert_eq!(given.len(), 1);
     assert_eq!((given[0].0, given[0].2), (10, 6), "at a high level");
     assert_eq!(hand.core.metrics().fifo_grants, 1);
     // One that does not use what it has gets no more.
     for _ in 0..20 {
-        hand.now = hand.now + Duration::from_micros(320);
+        hand.now += Duration::from_micros(320);
         grants(&mut hand);
         hand.request_of(young, 12, 500_000, 1000, 1000, 1000);
     }

@@ -51,15 +51,15 @@ impl Hand {
         let mut core = Transport::new(config, [5; 32]);
         let link = core.add_link(LinkConfig { rate: 0 });
         let peer = PeerConfig { link, dialect, segment: SEGMENT, overhead: 62 };
-        let peer = core.add_peer(now, peer).unwrap();
-        core.bind(SERVER).unwrap();
-        let from = core.open_port().unwrap();
+        let peer = core.add_peer(now, peer).expect("room for a peer");
+        core.bind(SERVER).expect("a free port");
+        let from = core.open_port().expect("a free port");
         Self { core, now, link, peer, from }
     }
 
     pub(crate) fn another_peer(&mut self) -> PeerId {
         let peer = PeerConfig { link: self.link, dialect: Dialect::Linux, segment: SEGMENT, overhead: 62 };
-        self.core.add_peer(self.now, peer).unwrap()
+        self.core.add_peer(self.now, peer).expect("room for a peer")
     }
 
     pub(crate) fn call(&mut self, length: usize) -> RpcId {
@@ -72,7 +72,7 @@ impl Hand {
             deadline: None,
             max_response: u32::MAX,
         };
-        self.core.request(self.now, call).unwrap()
+        self.core.request(self.now, call).expect("room for a request")
     }
 
     /// A packet of the peer that is about one of its requests.
@@ -178,15 +178,15 @@ impl Hand {
 
     /// The request that was announced last.
     pub(crate) fn announced(&mut self) -> RpcId {
-        let requests = self.events().into_iter().filter_map(|event| match event {
+        let mut requests = self.events().into_iter().filter_map(|event| match event {
             Event::Request { rpc, .. } => Some(rpc),
             _ => None,
         });
-        requests.last().expect("a request was announced")
+        requests.next_back().expect("a request was announced")
     }
 
     pub(crate) fn respond(&mut self, rpc: RpcId, length: usize) {
-        self.core.respond(self.now, rpc, vec![2; length].into()).unwrap();
+        self.core.respond(self.now, rpc, vec![2; length].into()).expect("a request in service");
     }
 
     /// Lets time pass, timers included; returns what was said meanwhile, but DATA and CUTOFFS.

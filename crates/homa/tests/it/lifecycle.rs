@@ -157,11 +157,11 @@ fn a_cancelled_request_ends_at_once_and_the_server_is_told_to_stop() {
     let mut hand = Hand::new(Config::default());
     let rpc = hand.call(100);
     hand.leaving();
-    hand.core.cancel(hand.now, rpc);
+    hand.core.cancel(rpc);
     let done = |outcome| Event::Done { rpc, cookie: 42, outcome, length: 0 };
     assert_eq!(hand.events(), [done(Outcome::Unknown(Reason::Cancelled))]);
     assert_eq!(hand.replies(), [ack()]);
-    hand.core.cancel(hand.now, rpc);
+    hand.core.cancel(rpc);
     assert!(hand.events().is_empty(), "one outcome");
 }
 
@@ -170,10 +170,10 @@ fn what_was_not_sent_whole_was_not_executed() {
     let config = config!(unscheduled: 2500);
     let mut hand = Hand::new(config);
     let unsent = hand.call(100);
-    hand.core.cancel(hand.now, unsent);
+    hand.core.cancel(unsent);
     let half = hand.call(10_000);
     hand.leaving();
-    hand.core.cancel(hand.now, half);
+    hand.core.cancel(half);
     let outcome = Outcome::Dropped(Reason::Cancelled);
     let done = |rpc| Event::Done { rpc, cookie: 42, outcome, length: 0 };
     assert_eq!(hand.events(), [done(unsent), done(half)]);
@@ -255,14 +255,14 @@ fn an_unreachable_port_ends_the_requests_to_it_and_an_unreachable_host_all() {
     let mut hand = Hand::new(Config::default());
     let rpc = hand.call(100);
     hand.leaving();
-    hand.core.handle_unreachable(hand.now, hand.peer, Some(8));
+    hand.core.handle_unreachable(hand.peer, Some(8));
     assert!(hand.events().is_empty());
-    hand.core.handle_unreachable(hand.now, hand.peer, Some(7));
+    hand.core.handle_unreachable(hand.peer, Some(7));
     // It may have been executed before the port was closed.
     let outcome = Outcome::Unknown(Reason::Unreachable);
     assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
     let rpc = hand.call(100);
-    hand.core.handle_unreachable(hand.now, hand.peer, None);
+    hand.core.handle_unreachable(hand.peer, None);
     let outcome = Outcome::Dropped(Reason::Unreachable);
     assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
 }
@@ -274,9 +274,9 @@ fn closing_a_port_ends_what_is_under_way_there() {
     let served = hand.announced();
     let asked = hand.call(100);
     hand.leaving();
-    hand.core.close_port(hand.now, SERVER);
+    hand.core.close_port(SERVER);
     assert_eq!(hand.events(), [Event::Cancelled { rpc: served }]);
-    hand.core.close_port(hand.now, hand.from);
+    hand.core.close_port(hand.from);
     let outcome = Outcome::Unknown(Reason::Closed);
     assert_eq!(hand.events(), [Event::Done { rpc: asked, cookie: 42, outcome, length: 0 }]);
     assert_eq!(hand.request(12, 100, 0, 100), None);
@@ -321,7 +321,7 @@ fn misuse_is_refused_and_says_what_to_do() {
     hand.respond(rpc, 1);
     assert_eq!(hand.core.respond(hand.now, rpc, "x".into()), Err(RespondError::NotAsked));
     let orphan = call(&hand, 1, hand.from);
-    hand.core.remove_peer(hand.now, hand.peer);
+    hand.core.remove_peer(hand.peer);
     assert_eq!(hand.core.request(hand.now, orphan), Err(CallError::NoPeer));
     assert_eq!(hand.core.rpcs(), (0, 0));
 }
@@ -331,7 +331,7 @@ fn an_abandoned_request_is_told_of_where_there_is_a_word_for_it() {
     let mut hand = Hand::speaking(Dialect::Steadfast, Config::default());
     hand.request(10, 100, 0, 100);
     let rpc = hand.announced();
-    hand.core.abandon(hand.now, rpc);
+    hand.core.abandon(rpc);
     assert_eq!(hand.replies(), [Body::Refused(Refusal::Abandoned)]);
     assert_eq!(hand.request(10, 100, 0, 100), None, "it was taken once");
     hand.asks(10, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });

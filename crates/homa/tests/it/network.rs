@@ -32,7 +32,9 @@ impl Rng {
 
     fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
-        seed.iter_mut().for_each(|byte| *byte = self.next() as u8);
+        for chunk in seed.chunks_exact_mut(8) {
+            chunk.copy_from_slice(&self.next().to_be_bytes());
+        }
         seed
     }
 }
@@ -101,7 +103,7 @@ const PORT: u16 = 80;
 
 /// The byte of a body at a place: every call and each direction have their own.
 fn pattern(call: usize, response: bool, at: usize) -> u8 {
-    (call.wrapping_mul(31) ^ at ^ at >> 8 ^ usize::from(response) * 85) as u8
+    (call.wrapping_mul(31) ^ at ^ (at >> 8) ^ (usize::from(response) * 85)) as u8
 }
 
 fn body(call: usize, response: bool, length: usize) -> Vec<u8> {
@@ -112,7 +114,7 @@ fn body(call: usize, response: bool, length: usize) -> Vec<u8> {
 
 /// The call that a body belongs to, which must be whole and unchanged.
 fn call_of(bytes: &[u8], response: bool) -> usize {
-    let call = u64::from_be_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let call = u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     assert!(bytes == body(call, response, bytes.len()), "a body of call {call} arrived changed");
     call
 }
@@ -143,9 +145,9 @@ impl World {
         let mut core = Transport::new(self.config.clone(), self.rng.seed());
         let link = core.add_link(LinkConfig { rate: self.rate });
         let peer = PeerConfig { link, dialect: self.dialect, segment: self.segment, overhead: 62 };
-        let peers = (0..hosts).map(|_| core.add_peer(self.now, peer).unwrap()).collect();
-        core.bind(PORT).unwrap();
-        let from = core.open_port().unwrap();
+        let peers = (0..hosts).map(|_| core.add_peer(self.now, peer).expect("room for a peer")).collect();
+        core.bind(PORT).expect("a free port");
+        let from = core.open_port().expect("a free port");
         let (bodies, work, calls) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Host { core, link, peers, incarnation, from, bodies, work, calls }
     }
@@ -180,7 +182,7 @@ impl World {
         let client = self.calls[call].client;
         if let Some(rpc) = self.hosts[client].calls.get(&call) {
             let rpc = *rpc;
-            self.hosts[client].core.cancel(self.now, rpc);
+            self.hosts[client].core.cancel(rpc);
             self.drain(client);
         }
     }
@@ -196,7 +198,7 @@ impl World {
         if self.dialect == Dialect::Steadfast {
             for other in (0..self.hosts.len()).filter(|other| *other != index) {
                 let host = &mut self.hosts[other];
-                host.core.handle_restart(self.now, host.peers[index]);
+                host.core.handle_restart(host.peers[index]);
                 self.drain(other);
             }
         }
@@ -259,12 +261,12 @@ impl World {
             }
             let host = &mut self.hosts[index];
             if self.rng.chance(2) {
-                host.core.abandon(self.now, rpc);
+                host.core.abandon(rpc);
             } else {
                 let body = body(call, true, self.calls[call].response);
                 // It may be cancelled by now, or nothing may be kept any more.
                 if host.core.respond(self.now, rpc, body.into()).is_err() {
-                    host.core.abandon(self.now, rpc);
+                    host.core.abandon(rpc);
                 }
             }
         }

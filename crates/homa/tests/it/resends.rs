@@ -117,7 +117,7 @@ fn nothing_is_asked_for_while_what_may_be_sent_has_not_left() {
     hand.call(1000);
     // The driver takes nothing.
     for _ in 0..100 {
-        hand.now = hand.now + ms(5);
+        hand.now += ms(5);
         hand.core.handle_timeout(hand.now);
     }
     assert_eq!(hand.core.rpcs(), (1, 0));

@@ -14,7 +14,7 @@ fn a_restart_that_the_carrier_tells_of_ends_all_that_was_under_way() {
     hand.request(10, 100, 0, 100);
     let served = hand.announced();
     hand.request(12, 2000, 0, 1000);
-    hand.core.handle_restart(hand.now, hand.peer);
+    hand.core.handle_restart(hand.peer);
     hand.core.check_invariants();
     let done = |rpc, outcome| Event::Done { rpc, cookie: 42, outcome, length: 0 };
     let events = hand.events();

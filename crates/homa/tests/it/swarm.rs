@@ -92,10 +92,7 @@ fn swarm(dialect: Dialect, restarts: bool, salt: u64) {
     for seed in 0..seeds() {
         let seed = seed * 8 + salt;
         let result = std::panic::catch_unwind(|| play(seed, dialect, restarts));
-        if let Err(panic) = result {
-            println!("failed: play({seed}, {dialect:?}, {restarts})");
-            std::panic::resume_unwind(panic);
-        }
+        assert!(result.is_ok(), "the reason stands above; again with play({seed}, {dialect:?}, {restarts})");
     }
 }
 

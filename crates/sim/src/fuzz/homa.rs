@@ -62,14 +62,14 @@ pub fn hostile(data: &[u8]) {
             232..=243 => victim.respond(usize::from(*step - 231)),
             244..=247 => {
                 if let Some(rpc) = victim.rpcs.pop() {
-                    victim.core.cancel(victim.now, rpc);
+                    victim.core.cancel(rpc);
                 }
             }
-            248 => victim.core.handle_restart(victim.now, victim.peers[0]),
-            249 => victim.core.handle_unreachable(victim.now, victim.peers[1], Some(7)),
+            248 => victim.core.handle_restart(victim.peers[0]),
+            249 => victim.core.handle_unreachable(victim.peers[1], Some(7)),
             250 => {
                 if let Some(rpc) = victim.requests.pop() {
-                    victim.core.abandon(victim.now, rpc);
+                    victim.core.abandon(rpc);
                 }
             }
             _ => victim.pass(Duration::from_millis(150)),
@@ -77,11 +77,11 @@ pub fn hostile(data: &[u8]) {
         victim.drain();
     }
     // All that is under way ends by silence, whatever was said before.
-    victim.requests.drain(..).for_each(|rpc| victim.core.abandon(victim.now, rpc));
+    victim.requests.drain(..).for_each(|rpc| victim.core.abandon(rpc));
     for _ in 0..40 {
         victim.pass(Duration::from_millis(50));
         victim.drain();
-        victim.requests.drain(..).for_each(|rpc| victim.core.abandon(victim.now, rpc));
+        victim.requests.drain(..).for_each(|rpc| victim.core.abandon(rpc));
     }
     assert_eq!(victim.open, 0, "every request has its outcome");
     let (clients, servers) = victim.core.rpcs();
