@@ -1,7 +1,7 @@
 //! What leaves: grants for what arrived, control packets, then runs of DATA.
 
 use super::Transport;
-use crate::id::{LinkId, PeerId};
+use crate::id::{LinkId, PeerId, RpcId};
 use crate::packet::{Body, DATA_HEADER, Data, Kind, Packet};
 use bytes::{BufMut, Bytes};
 use core::time::Duration;
@@ -15,6 +15,8 @@ const ASSUMED_RATE: u64 = 10_000_000_000;
 pub struct Run {
     /// Whom it is for.
     pub peer: PeerId,
+    /// Of which request, or of the response to which.
+    pub rpc: RpcId,
     /// The level of all its packets.
     pub priority: u8,
     /// The first packet; the others differ in their offset and acknowledge nothing.
@@ -154,6 +156,7 @@ impl Transport {
         }
         let run = Run {
             peer: rpc.peer,
+            rpc: rpc.name,
             priority: piece.priority,
             packet: rpc.packet(Body::Data(data)),
             payload,
