@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p steadfast-fabric --example paper -- W3 0.8 200000`
 
+#![expect(clippy::print_stdout, reason = "a program that prints")]
+
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use std::time::Instant;

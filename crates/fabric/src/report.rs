@@ -87,8 +87,8 @@ impl Report {
         self.bytes += u64::from(length);
     }
 
-    /// Payload that completed after the warm-up, as a part of what the hosts' links could carry. The end, when no
-    /// messages come any more, is in it.
+    /// Payload that completed between the warm-up and the last message's arrival, as a part of what the hosts' links
+    /// could carry.
     #[must_use]
     pub fn goodput(&self) -> f64 {
         let seconds = self.ended.saturating_sub(self.began) as f64 / 1e12;

@@ -347,7 +347,9 @@ impl World {
                 self.report.samples.push(Sample { length: message.length, slowdown });
             }
             self.open -= 1;
-            self.report.end(self.now, message.length);
+            if self.messages.len() < self.settings.messages as usize {
+                self.report.end(self.now, message.length);
+            }
             self.stations[from].acknowledged(completed.message);
         }
         self.send(u32::from(to));

@@ -28,7 +28,15 @@ pub(crate) struct Frame {
     pub(crate) payload: u32,
     /// The message whose payload it carries.
     message: u32,
-    packet: Option<Packet>,
+    what: What,
+}
+
+/// What a frame says.
+#[derive(Debug, Clone)]
+enum What {
+    Homa(Packet),
+    /// Some of a message of this length.
+    Plain(u32),
 }
 
 /// What a frame did at its destination.
@@ -149,7 +157,7 @@ impl Homa {
     }
 
     fn receive(&mut self, now: u64, frame: &Frame) -> Option<Completed> {
-        let packet = frame.packet.as_ref()?;
+        let What::Homa(packet) = &frame.what else { return None };
         let from = self.peers[usize::from(frame.from)];
         self.core.handle(moment(now), from, packet, frame.payload);
         let mut completed = None;
@@ -173,7 +181,7 @@ impl Homa {
                 Transmit::Data(run) => {
                     let payload = run.payload.len() as u32;
                     let message = self.messages.get(run.rpc.index()).copied().unwrap_or(NONE);
-                    let packet = Some(run.packet);
+                    let what = What::Homa(run.packet);
                     return Some(Frame {
                         from,
                         to,
@@ -181,23 +189,15 @@ impl Homa {
                         bytes: topology.wire(payload),
                         payload,
                         message,
-                        packet,
+                        what,
                     });
                 }
                 // These say what both sides know here already.
                 Transmit::Control { packet, .. }
                     if matches!(packet.body, Body::Ack(_) | Body::Refused(_)) => {}
                 Transmit::Control { packet, .. } => {
-                    let packet = Some(packet);
-                    return Some(Frame {
-                        from,
-                        to,
-                        level,
-                        bytes: control,
-                        payload: 0,
-                        message: NONE,
-                        packet,
-                    });
+                    let what = What::Homa(packet);
+                    return Some(Frame { from, to, level, bytes: control, payload: 0, message: NONE, what });
                 }
             }
         }
@@ -228,8 +228,7 @@ impl Queue {
     }
 
     fn receive(&mut self, frame: &Frame) -> Option<Completed> {
-        // The level of a plain frame is its message's whole length: there is no header to say it.
-        let length = frame.packet.as_ref().map_or(0, |packet| packet.sender_id as u32);
+        let What::Plain(length) = frame.what else { return None };
         let missing = self.missing.entry(frame.message).or_insert(length);
         *missing -= frame.payload;
         if *missing > 0 {
@@ -243,8 +242,6 @@ impl Queue {
         let first = self.waiting.front_mut()?;
         let payload = first.left.min(topology.segment);
         first.left -= payload;
-        let header =
-            Packet { source: 0, destination: 0, sender_id: u64::from(first.length), body: Body::Busy };
         let frame = Frame {
             from: self.me,
             to: first.to,
@@ -252,7 +249,7 @@ impl Queue {
             bytes: topology.wire(payload),
             payload,
             message: first.message,
-            packet: Some(header),
+            what: What::Plain(first.length),
         };
         if first.left == 0 {
             self.waiting.pop_front();

@@ -69,25 +69,34 @@ impl Topology {
     }
 
     /// From sending to the application at the other end in an empty network: all packets back to back, stored and
-    /// forwarded at each switch.
+    /// forwarded at each switch. Between racks a short last packet may overtake the one before it by another spine.
     #[must_use]
     pub fn ideal(&self, from: usize, to: usize, length: u32) -> u64 {
         let (slow, fast) = (8_000_000_000_000 / self.host_rate, 8_000_000_000_000 / self.spine_rate);
-        let paces: &[u64] =
-            if self.rack(from) == self.rack(to) { &[slow, slow] } else { &[slow, fast, fast, slow] };
         let full = u64::from(self.wire(self.segment));
         let packets = u64::from(length.div_ceil(self.segment));
         let last = u64::from(self.wire(length - (packets as u32 - 1) * self.segment));
-        // When the packet before the last, and the last, have passed each link. No later link is slower than the first,
-        // so the full ones never queue.
-        let mut before = (packets - 1) * full * slow;
-        let mut end = before + last * slow;
-        for pace in &paces[1..] {
-            if packets > 1 {
-                before += self.switch_delay + full * pace;
+        // From the end of a packet on the first link to its place before the last one.
+        let across = |bytes: u64| {
+            if self.rack(from) == self.rack(to) {
+                self.switch_delay
+            } else {
+                3 * self.switch_delay + 2 * bytes * fast
             }
-            end = (end + self.switch_delay).max(before) + last * pace;
-        }
+        };
+        // No later link is slower than the first, so full packets never wait for each other.
+        let before_sent = (packets - 1) * full * slow;
+        let last_there = before_sent + last * slow + across(last);
+        let end = if packets == 1 {
+            last_there + last * slow
+        } else {
+            let before_there = before_sent + across(full);
+            if last_there < before_there {
+                before_there.max(last_there + last * slow) + full * slow
+            } else {
+                last_there.max(before_there + full * slow) + last * slow
+            }
+        };
         end + self.send_delay + self.receive_delay
     }
 }
