@@ -27,12 +27,7 @@ const FLOORS: [Floor; 12] = [
         may_test_with: &[],
         attributes: CORE,
     },
-    Floor {
-        package: "steadfast-homa",
-        may_use: &["steadfast-wire"],
-        may_test_with: &[],
-        attributes: CORE,
-    },
+    Floor { package: "steadfast-homa", may_use: &["steadfast-wire"], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-sim",
         may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa"],
