@@ -88,7 +88,8 @@ pub enum Event {
         /// Whether the client acknowledged it.
         acknowledged: bool,
     },
-    /// One of our requests has its outcome. If that is [`Outcome::Delivered`], its response is here whole.
+    /// One of our requests has its outcome. If that is [`Outcome::Delivered`], its response is here whole; otherwise what
+    /// was kept of a response may go.
     Done {
         /// The request.
         rpc: RpcId,

@@ -1,6 +1,7 @@
 //! The network as a whole: nothing is faster than an empty network, one message alone is as fast, and the core that ships
 //! keeps short messages short where a plain queue does not.
 
+use core::time::Duration;
 use steadfast_fabric::{Report, Settings, Transport, Workload, simulate};
 
 fn run(settings: &Settings) -> Report {
@@ -64,4 +65,18 @@ fn queues_are_bounded_by_overcommitment() {
     let report = run(&Settings::paper(Workload::W5, 0.8, 400));
     // The paper has 126 KB at most from rack to host for W5; a plain queue has a hundred times that.
     assert!(report.queues[2].most < 200_000, "{}", report.queues[2].most);
+}
+
+#[test]
+fn cutoffs_from_the_traffic_do_as_well_as_those_computed_from_the_workload() {
+    let settings = Settings::paper(Workload::W3, 0.8, 60_000);
+    let fixed = run(&settings);
+    let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+    config.adapt_cutoffs = true;
+    config.cutoff_messages = 50;
+    config.cutoff_interval = Duration::from_micros(200);
+    config.cutoffs = steadfast_homa::Config::default().cutoffs;
+    let learned = run(&Settings { transport: Transport::Homa(config), ..settings });
+    let short = |report: &Report| report.up_to(300).expect("short messages").p99;
+    assert!(short(&learned) < 1.2 * short(&fixed), "{} {}", short(&learned), short(&fixed));
 }

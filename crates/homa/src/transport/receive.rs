@@ -193,7 +193,12 @@ impl Transport {
             None => self.reply(peer, packet, Body::Ack(Acks::new())),
             Some(index) => {
                 self.metrics.ignored_need_acks += 1;
-                self.ask_for_missing(now, index);
+                let interval = self.config.resend_interval;
+                let asked = self.rpcs.get(index).and_then(|rpc| rpc.asked);
+                // The module asks every millisecond: what was asked for needs time to come.
+                if asked.is_none_or(|asked| now >= asked + interval) {
+                    self.ask_for_missing(now, index);
+                }
             }
         }
     }
