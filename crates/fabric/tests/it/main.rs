@@ -2,7 +2,9 @@
 //! keeps short messages short where a plain queue does not.
 
 use core::time::Duration;
+use steadfast_fabric::topology::Topology;
 use steadfast_fabric::{Report, Settings, Transport, Workload, simulate};
+use steadfast_homa::ANY_LENGTH;
 
 fn run(settings: &Settings) -> Report {
     simulate(settings).expect("room for all hosts")
@@ -69,14 +71,21 @@ fn queues_are_bounded_by_overcommitment() {
 
 #[test]
 fn cutoffs_from_the_traffic_do_as_well_as_those_computed_from_the_workload() {
-    let settings = Settings::paper(Workload::W3, 0.8, 60_000);
+    // Few hosts, so that some milliseconds take few messages: that is how often a sender is told.
+    let topology = Topology { racks: 2, hosts_per_rack: 4, ..Topology::paper() };
+    let settings = Settings { topology, warm_up: 0.6, ..Settings::paper(Workload::W2, 0.9, 120_000) };
     let fixed = run(&settings);
     let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
     config.adapt_cutoffs = true;
-    config.cutoff_messages = 50;
-    config.cutoff_interval = Duration::from_micros(200);
-    config.cutoffs = steadfast_homa::Config::default().cutoffs;
+    config.cutoff_messages = 500;
+    config.cutoff_interval = Duration::from_millis(1);
+    // All at one level to begin with.
+    config.cutoffs = [ANY_LENGTH, 0, 0, 0, 0, 0, 0, ANY_LENGTH];
+    let mut stubborn = config.clone();
+    stubborn.adapt_cutoffs = false;
+    let stubborn = run(&Settings { transport: Transport::Homa(stubborn), ..settings.clone() });
     let learned = run(&Settings { transport: Transport::Homa(config), ..settings });
     let short = |report: &Report| report.up_to(300).expect("short messages").p99;
     assert!(short(&learned) < 1.2 * short(&fixed), "{} {}", short(&learned), short(&fixed));
+    assert!(short(&stubborn) > 1.3 * short(&learned), "{} {}", short(&stubborn), short(&learned));
 }
