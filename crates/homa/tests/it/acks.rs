@@ -160,6 +160,19 @@ fn a_client_that_does_not_know_the_rpc_acknowledges_it() {
 }
 
 #[test]
+fn a_client_that_cancelled_acknowledges_when_asked() {
+    let mut hand = Hand::new(Config::default());
+    let rpc = hand.call(100);
+    let id = hand.id_of_call();
+    hand.core.cancel(rpc);
+    assert_eq!(hand.replies(), [ack()]);
+    hand.response(id, 1000, 1000, 0, 1000);
+    assert!(hand.replies().is_empty(), "a late response is dropped silently");
+    hand.answers(id, Body::NeedAck);
+    assert_eq!(hand.replies(), [ack()]);
+}
+
+#[test]
 fn a_client_that_misses_something_asks_for_it_instead() {
     let mut hand = Hand::new(Config::default());
     hand.call(100);

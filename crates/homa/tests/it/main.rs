@@ -7,6 +7,7 @@ mod grants;
 mod hand;
 mod lifecycle;
 mod network;
+mod pacing;
 mod resends;
 mod restarts;
 mod swarm;

@@ -344,6 +344,18 @@ fn a_sender_uses_the_cutoffs_that_it_was_told_and_says_which() {
 }
 
 #[test]
+fn each_packet_says_which_cutoffs_its_sender_knows_by_then() {
+    let mut hand = Hand::new(config!(unscheduled: 1000));
+    hand.call(5000);
+    let id = hand.id_of_call();
+    hand.answers(id, Body::Cutoffs { cutoffs: [i32::MAX as u32; 8], version: 77 });
+    hand.answers(id, Body::Grant { offset: 2000, priority: 1 });
+    let (packet, _, level) = hand.leaving()[0];
+    assert!(matches!(packet.body, Body::Data(data) if data.cutoff_version == 77 && data.offset == 1000));
+    assert_eq!(level, 1);
+}
+
+#[test]
 fn cutoffs_follow_the_traffic_that_arrives() {
     let config = config!(cutoff_messages: 100);
     let mut hand = Hand::new(config);
