@@ -79,8 +79,10 @@ pub struct Config {
     /// The most requests of one peer that are here. 16,384.
     pub max_peer_rpcs: usize,
     /// Bytes of messages that arrive, counted whole from their first packet; a request until it is answered. What goes
-    /// over it is dropped and asked for again. 512 MiB.
+    /// over it is dropped and sent again when there is room. At least one message. 512 MiB.
     pub max_held: u64,
+    /// The same of one peer's requests. 128 MiB.
+    pub max_peer_held: u64,
     /// Bytes of messages that are sent, until they are acknowledged. 256 MiB (`wmem_max`).
     pub max_kept: u64,
     /// Ranges of a message that may have arrived out of order; a packet that would begin one more is dropped. 256.
@@ -124,6 +126,7 @@ impl Default for Config {
             max_server_rpcs: 65_536,
             max_peer_rpcs: 16_384,
             max_held: 512 << 20,
+            max_peer_held: 128 << 20,
             max_kept: 256 << 20,
             max_gaps: 256,
             max_remembered: 1 << 20,
@@ -150,6 +153,8 @@ impl Config {
         self.timeout = self.timeout.max(self.resend_after);
         // A server forgets a client only when that has given up.
         self.retain = self.retain.max(self.timeout * 2);
+        self.max_held = self.max_held.max(u64::from(self.max_message));
+        self.max_peer_held = self.max_peer_held.max(u64::from(self.max_message));
         self.max_gaps = self.max_gaps.max(2);
         self.max_control = self.max_control.max(16);
         self

@@ -7,6 +7,8 @@ pub(crate) struct Incoming {
     pub(crate) length: u32,
     /// Up to where the sender may send: what it sends unasked, then what it was granted.
     pub(crate) granted: u32,
+    /// Whether anything was granted beyond what the sender itself said.
+    pub(crate) asked_for: bool,
     /// Bytes that are here.
     pub(crate) got: u32,
     received: RangeSet,
@@ -34,6 +36,7 @@ impl Incoming {
         Self {
             length,
             granted: unscheduled.min(length),
+            asked_for: false,
             got: 0,
             received: RangeSet::new(),
             counted: 0,
@@ -75,6 +78,17 @@ impl Incoming {
         self.granted.saturating_sub(self.got)
     }
 
+    /// What it adds to the bytes on their way: what a sender says of itself counts no more than `unscheduled`, or a
+    /// single one could take all room by its word.
+    pub(crate) const fn counts(&self, unscheduled: u32) -> u32 {
+        let expected = self.expected();
+        match (self.stalled, self.asked_for) {
+            (true, _) => 0,
+            (false, false) if expected > unscheduled => unscheduled,
+            _ => expected,
+        }
+    }
+
     /// Whether all that may be sent has arrived: silence is our own doing.
     pub(crate) const fn has_all_granted(&self) -> bool {
         self.expected() == 0
@@ -86,11 +100,11 @@ impl Incoming {
         self.received.missing(wanted).map(|gap| (gap.start as u32, (gap.end - gap.start) as u32))
     }
 
-    pub(crate) fn check_invariants(&self, max_gaps: usize) {
+    pub(crate) fn check_invariants(&self, max_gaps: usize, unscheduled: u32) {
         assert_eq!(u64::from(self.got), self.received.count(), "bytes are counted once");
         assert!(self.granted <= self.length && self.got <= self.length, "within the message");
         assert!(self.received.ranges() <= max_gaps + 1, "ranges are bounded");
-        assert_eq!(self.counted, if self.stalled { 0 } else { self.expected() }, "what is on its way");
+        assert_eq!(self.counted, self.counts(unscheduled), "what is on its way");
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Peer {
     /// Of the next request to it. Counted for each peer, so that what it remembers of us is short.
     pub(crate) next_id: u64,
     pub(crate) taken: Taken,
+    /// Bytes of its requests that are held.
+    pub(crate) held: u64,
     /// Responses from it that are here and that it has not been told of.
     pub(crate) acks: Acks,
     /// How it divides levels, and which state of that we know.
@@ -50,6 +52,7 @@ impl Peer {
             // A quarter of all numbers, so that counting never comes to their end.
             next_id: ((first_id >> 2) & !1).max(2),
             taken: Taken::default(),
+            held: 0,
             acks: Acks::new(),
             cutoffs: Levels::unheard(priorities).cutoffs,
             cutoff_version: 0,

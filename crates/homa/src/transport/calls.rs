@@ -85,7 +85,11 @@ impl Transport {
         if let Some(rpc) = self.rpcs.get_mut(index) {
             rpc.state = State::Outgoing;
             rpc.quiet_since = now;
-            self.held -= u64::from(core::mem::take(&mut rpc.held));
+            let held = u64::from(core::mem::take(&mut rpc.held));
+            self.held -= held;
+            if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+                peer.held -= held;
+            }
         }
         self.set_outgoing(index, body);
         self.arm(index, now + self.config.retain);
@@ -212,6 +216,9 @@ impl Transport {
         }
         self.held -= u64::from(rpc.held);
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            if rpc.role == Role::Server {
+                peer.held -= u64::from(rpc.held);
+            }
             let table = if rpc.role == Role::Client { &mut peer.clients } else { &mut peer.servers };
             table.remove(&rpc.client_id);
         }

@@ -22,7 +22,7 @@ impl Transport {
                 ready[link] += usize::from(place.is_some());
             }
             if let Some(message) = &rpc.incoming {
-                message.check_invariants(self.config.max_gaps);
+                message.check_invariants(self.config.max_gaps, self.config.unscheduled);
                 incoming[link] += u64::from(message.counted);
                 managed[link] += usize::from(message.managed);
                 let waits = message.granted < message.length && !message.stalled;
@@ -55,6 +55,12 @@ impl Transport {
             assert_eq!(link.grants.len(), managed[index], "what waits for grants is known");
             link.grants.check_invariants();
             link.sender.check_invariants(&self.config);
+        }
+        for (peer, known) in self.peers.iter() {
+            let requests = known.servers.values().filter_map(|index| self.rpcs.get(*index));
+            let held: u64 = requests.map(|rpc| u64::from(rpc.held)).sum();
+            assert_eq!(held, known.held, "what requests of peer {peer} hold is counted once");
+            assert!(held <= self.config.max_peer_held, "and bounded");
         }
         let all: usize = self.peers.iter().map(|(_, peer)| peer.clients.len() + peer.servers.len()).sum();
         assert_eq!(all, self.rpcs.len(), "no peer has an RPC that there is not");

@@ -125,12 +125,9 @@ impl Transport {
         (offset, length, priority): (u32, u32, u8),
     ) {
         let Some(index) = index else {
-            let known = self.peers.get(peer.index);
-            let taken =
-                packet.sender_id & 1 == 0 && known.is_some_and(|peer| peer.taken.contains(packet.sender_id));
             self.metrics.unknown_rpcs += 1;
-            let gone = taken && self.dialect(peer) == Dialect::Steadfast;
-            self.reply(peer, packet, if gone { Body::Refused(Refusal::Gone) } else { Body::Unknown });
+            let answer = self.answer_to_unknown(peer, packet.sender_id);
+            self.reply(peer, packet, answer);
             return;
         };
         let segment = self.peers.get(peer.index).map_or(1, |peer| peer.segment);
@@ -156,6 +153,23 @@ impl Transport {
             self.push_control(peer, busy);
         }
         self.requeue(index);
+    }
+
+    /// What to say of an RPC that is not here.
+    fn answer_to_unknown(&self, peer: PeerId, sender_id: u64) -> Body {
+        let Some(known) = self.peers.get(peer.index) else { return Body::Unknown };
+        if known.dialect == Dialect::Linux || sender_id & 1 == 1 {
+            return Body::Unknown;
+        }
+        if known.taken.contains(sender_id) {
+            Body::Refused(Refusal::Gone)
+        } else if self.has_room_for_any(peer) {
+            Body::Unknown
+        } else {
+            // It would be sent again for nothing; and its client need not give up on a server that lives. In the module's
+            // dialect this would say that the request is here.
+            Body::Busy
+        }
     }
 
     fn handle_unknown(&mut self, index: Option<u32>) {
@@ -283,6 +297,10 @@ impl Transport {
             return None;
         }
         if !self.may_hold(data.length, payload) {
+            // The server has answered; it is for us to make room.
+            if let Some(rpc) = self.rpcs.get_mut(index) {
+                rpc.quiet_since = now;
+            }
             return None;
         }
         self.drop_outgoing(index);
@@ -327,9 +345,13 @@ impl Transport {
             }
             return None;
         }
-        let servers = self.rpcs.len() - self.clients;
-        if servers >= self.config.max_server_rpcs || known.servers.len() >= self.config.max_peer_rpcs {
+        if !self.may_begin(peer) {
             self.metrics.server_cant_create_rpcs += 1;
+            return None;
+        }
+        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(data.length);
+        if peer_held > self.config.max_peer_held {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
             return None;
         }
         if !self.may_hold(data.length, payload) {
@@ -341,6 +363,22 @@ impl Transport {
         self.begin_message(now, name.index, data);
         self.arm(name.index, now + self.config.resend_after);
         self.add(now, name.index, data, payload)
+    }
+
+    /// Whether a peer may have one more request here.
+    fn may_begin(&self, peer: PeerId) -> bool {
+        let Some(known) = self.peers.get(peer.index) else { return false };
+        let servers = self.rpcs.len() - self.clients;
+        servers < self.config.max_server_rpcs && known.servers.len() < self.config.max_peer_rpcs
+    }
+
+    /// Whether there is room for any request of a peer, however long.
+    fn has_room_for_any(&self, peer: PeerId) -> bool {
+        let longest = u64::from(self.config.max_message);
+        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held);
+        self.may_begin(peer)
+            && self.held + longest <= self.config.max_held
+            && peer_held + longest <= self.config.max_peer_held
     }
 
     /// Whether there is room for a message that begins.
@@ -360,6 +398,11 @@ impl Transport {
         rpc.held = data.length;
         rpc.asked = None;
         self.held += u64::from(data.length);
+        if rpc.role == Role::Server
+            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
+        {
+            peer.held += u64::from(data.length);
+        }
         if self.config.adapt_cutoffs {
             self.traffic.count(data.length, data.incoming);
             if let Some(levels) = self.traffic.levels(now, &self.config)
@@ -423,7 +466,7 @@ impl Transport {
     pub(super) fn recount(&mut self, index: u32) {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
-        let counted = if incoming.stalled { 0 } else { incoming.expected() };
+        let counted = incoming.counts(self.config.unscheduled);
         let link = &mut self.links[usize::from(rpc.link)];
         link.incoming = link.incoming - u64::from(incoming.counted) + u64::from(counted);
         incoming.counted = counted;

@@ -231,6 +231,7 @@ impl Transport {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
         incoming.granted = incoming.granted.saturating_add(step).min(incoming.length);
+        incoming.asked_for = true;
         let whole = incoming.granted == incoming.length;
         let offset = incoming.granted;
         let (peer, packet) = (rpc.peer, rpc.packet(Body::Grant { offset, priority }));

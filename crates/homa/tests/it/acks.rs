@@ -78,7 +78,8 @@ fn a_piggybacked_acknowledgement_frees_the_server_after_the_data_was_taken() {
 
 #[test]
 fn an_acknowledgement_counts_although_its_data_is_dropped() {
-    let mut hand = answered(config!(max_held: 1000), 100);
+    let mut hand = answered(config!(max_message: 5000, max_held: 5000), 100);
+    hand.request(20, 1000, 0, 100);
     let data = Data { length: 5000, incoming: 5000, ack: Some(ack_of(10)), ..data() };
     let packet = Packet { source: 0x8001, destination: 99, sender_id: 12, body: Body::Data(data) };
     assert_eq!(hand.arrives(packet, 1000), None, "there is no room for so long a request");

@@ -23,7 +23,7 @@ fn requests_of_a_peer_and_of_all_are_bounded() {
 
 #[test]
 fn bytes_are_bounded_before_the_first_is_kept() {
-    let config = config!(max_held: 10_000);
+    let config = config!(max_message: 10_000, max_held: 10_000);
     let mut hand = Hand::new(config);
     assert!(hand.request(10, 6000, 0, 1000).is_some());
     assert_eq!(hand.request(12, 6000, 0, 1000), None);
@@ -39,8 +39,49 @@ fn bytes_are_bounded_before_the_first_is_kept() {
 }
 
 #[test]
+fn one_peer_holds_no_more_than_its_part() {
+    let mut hand = Hand::new(config!(max_message: 5000, max_held: 20_000, max_peer_held: 8000));
+    let other = hand.another_peer();
+    assert!(hand.request(10, 5000, 0, 1000).is_some());
+    assert_eq!(hand.request(12, 5000, 0, 1000), None);
+    assert!(hand.request(14, 3000, 0, 1000).is_some());
+    assert!(hand.request_of(other, 10, 5000, 5000, 0, 1000).is_some());
+    hand.asks(10, ack());
+    assert!(hand.request(12, 5000, 0, 1000).is_some());
+}
+
+#[test]
+fn a_server_without_room_says_that_it_lives_and_later_that_it_wants_the_request() {
+    let config = config!(max_message: 5000, max_held: 20_000, max_peer_held: 8000);
+    let mut hand = Hand::speaking(Dialect::Steadfast, config);
+    let ask = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
+    hand.request(10, 5000, 0, 1000);
+    hand.request(12, 5000, 0, 1000);
+    hand.asks(12, ask);
+    assert_eq!(hand.replies(), [Body::Busy]);
+    hand.asks(10, ack());
+    hand.asks(12, ask);
+    assert_eq!(hand.replies(), [Body::Unknown]);
+    assert!(hand.request(12, 5000, 0, 1000).is_some());
+}
+
+#[test]
+fn a_client_without_room_for_a_response_does_not_give_up_on_its_server() {
+    let mut hand = Hand::new(config!(max_message: 5000, max_held: 5000));
+    hand.request(10, 4500, 0, 1000);
+    hand.call(100);
+    let id = hand.id_of_call();
+    for _ in 0..50 {
+        hand.pass(ms(5));
+        hand.request(10, 4500, 0, 1000);
+        assert_eq!(hand.response(id, 1000, 1000, 0, 1000), None);
+    }
+    assert_eq!(hand.core.rpcs(), (1, 1));
+}
+
+#[test]
 fn a_response_without_room_is_asked_for_again() {
-    let config = config!(max_held: 5000);
+    let config = config!(max_message: 5000, max_held: 5000);
     let mut hand = Hand::new(config);
     hand.request(10, 4500, 0, 1000);
     hand.call(100);

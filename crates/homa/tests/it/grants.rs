@@ -109,6 +109,15 @@ fn a_short_newcomer_takes_the_slot_of_the_longest() {
 }
 
 #[test]
+fn a_sender_takes_not_all_room_by_its_word() {
+    let mut hand = Hand::new(plain());
+    let other = hand.another_peer();
+    hand.request(10, 900_000, 0, 1000);
+    begins(&mut hand, other, 12, 900_000);
+    assert_eq!(grants(&mut hand), [(12, 201_000, 0)]);
+}
+
+#[test]
 fn every_peer_has_one_message_granted_before_any_has_two() {
     let mut hand = Hand::new(config!(grant_fifo_share: 0, overcommit: 2));
     let peer = hand.peer;

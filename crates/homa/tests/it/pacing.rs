@@ -10,14 +10,14 @@ fn paced(settings: Config) -> (Hand, LinkId, PeerId) {
     let mut hand = Hand::new(settings);
     let link = hand.core.add_link(LinkConfig { rate: 1_000_000_000 });
     let peer = PeerConfig { link, dialect: Dialect::Linux, segment: SEGMENT, overhead: 62 };
-    let peer = hand.core.add_peer(hand.now, peer).unwrap();
+    let peer = hand.core.add_peer(hand.now, peer).expect("room for a peer");
     (hand, link, peer)
 }
 
 fn call(hand: &mut Hand, peer: PeerId, length: usize) -> RpcId {
     let body = vec![0; length].into();
     let call = Call { peer, port: 7, from: hand.from, body, cookie: 0, deadline: None, max_response: 1 };
-    hand.core.request(hand.now, call).unwrap()
+    hand.core.request(hand.now, call).expect("room for a request")
 }
 
 /// The RPCs whose packets leave now, one packet each.

@@ -95,7 +95,9 @@ impl Victim {
         config.max_server_rpcs = 5;
         config.max_peer_rpcs = 3;
         config.max_client_rpcs = 8;
+        config.max_message = 900_000;
         config.max_held = 1_000_000;
+        config.max_peer_held = 950_000;
         config.max_kept = 500_000;
         config.max_gaps = 4;
         config.max_control = 16;
