@@ -191,7 +191,9 @@ impl World {
         for first in 0..homas.len() {
             let (before, after) = homas.split_at_mut(first);
             let Some((one, after)) = after.split_first_mut() else { continue };
-            before.iter_mut().chain(after).for_each(|other| one.meet(other));
+            if !before.iter_mut().chain(after).all(|other| one.meet(other)) {
+                return Err("a host did not tell of its cut-offs".into());
+            }
         }
         stations.extend(homas.into_iter().map(|homa| Station::Homa(Box::new(homa))));
         let bytes_a_second = topology.host_rate as f64 / 8.0 * settings.load;

@@ -3,7 +3,7 @@
 use crate::topology::Topology;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use steadfast_homa::packet::{Body, Data, Dialect, Packet};
+use steadfast_homa::packet::{Acks, Body, Data, Dialect, Packet};
 use steadfast_homa::{
     Call, Config, Event, Instant, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit, Transport,
 };
@@ -121,20 +121,26 @@ impl Homa {
         Ok(Self { me, core, link, peers, from, messages, open })
     }
 
-    /// Learns of another host's cut-offs, as if both had talked for long.
-    pub(crate) fn meet(&mut self, other: &mut Self) {
-        let hello =
-            Data { length: 1, incoming: 1, ack: None, cutoff_version: 0, retransmit: false, offset: 0 };
-        let packet = Packet { source: PORT, destination: 0, sender_id: 2, body: Body::Data(hello) };
+    /// Learns of another host's cut-offs, as if both had talked for long; false if it was not told.
+    pub(crate) fn meet(&mut self, other: &mut Self) -> bool {
+        // Half a request, which is given up again.
+        let half =
+            Data { length: 2, incoming: 2, ack: None, cutoff_version: 0, retransmit: false, offset: 0 };
+        let packet = Packet { source: PORT, destination: PORT, sender_id: 2, body: Body::Data(half) };
         let me = other.peers[usize::from(self.me)];
         other.core.handle(Instant(0), me, &packet, 1);
+        other.core.handle(Instant(0), me, &Packet { body: Body::Ack(Acks::new()), ..packet }, 0);
+        while other.core.poll_event().is_some() {}
+        let mut told = false;
         while let Some(Transmit::Control { packet, .. }) = other.core.poll_transmit(Instant(0), other.link, 1)
         {
             if let Body::Cutoffs { .. } = packet.body {
                 let peer = self.peers[usize::from(other.me)];
                 self.core.handle(Instant(0), peer, &packet, 0);
+                told = true;
             }
         }
+        told
     }
 
     fn submit(&mut self, now: u64, message: u32, to: u16, length: u32) {

@@ -80,6 +80,8 @@ counters! {
     unknown_rpcs,
     /// Requests dropped because there was no room for them, or no port.
     server_cant_create_rpcs,
+    /// Packets, but those of requests, for ports that are not open here.
+    unknown_ports,
     /// Packets of no known type.
     unknown_packet_types,
     /// Packets too short for their type.

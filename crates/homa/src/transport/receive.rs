@@ -40,6 +40,12 @@ impl Transport {
         known.heard = now;
         known.questions = 0;
         self.metrics.packets_rcvd[packet.kind().index()] += 1;
+        let request = matches!(packet.body, Body::Data(_)) && packet.sender_id & 1 == 0;
+        if !request && !self.ports.contains_key(&packet.destination) {
+            // Several processes of a host may see its packets: to speak for another's RPC could end it.
+            self.metrics.unknown_ports += 1;
+            return None;
+        }
         let index = self.find(peer, packet.sender_id);
         match packet.body {
             Body::Data(data) => return self.handle_data(now, peer, packet, data, payload),
@@ -257,7 +263,7 @@ impl Transport {
         if let Some(ack) = data.ack {
             self.handle_ack(peer, ack);
         }
-        if data.cutoff_version != self.cutoff_version {
+        if data.cutoff_version != self.cutoff_version && self.ports.contains_key(&packet.destination) {
             self.tell_cutoffs(now, peer, packet);
         }
         placement

@@ -62,7 +62,7 @@ fn a_full_link_still_takes_control_packets_and_short_messages() {
         peer,
         steadfast_homa::packet::Packet {
             source: 1,
-            destination: 2,
+            destination: crate::hand::SERVER,
             sender_id: 2,
             body: Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 },
         },

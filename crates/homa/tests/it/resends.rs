@@ -252,6 +252,18 @@ fn other_packets_for_unknown_rpcs_are_dropped_silently() {
 }
 
 #[test]
+fn nobody_speaks_for_a_port_that_is_not_open_here() {
+    let mut hand = Hand::new(Config::default());
+    for body in [ALL, Body::NeedAck, Body::Unknown, Body::Data(Data { length: 9, incoming: 9, ..data() })] {
+        for sender_id in [10, 21] {
+            hand.arrives(Packet { source: 1, destination: 5, sender_id, body }, 9);
+        }
+    }
+    assert!(hand.leaving().is_empty(), "another process of this host may have it");
+    assert_eq!(hand.core.metrics().unknown_ports, 7);
+}
+
+#[test]
 fn a_lost_grant_is_repaired_by_the_question_for_what_it_granted() {
     let mut hand = Hand::new(config!(unscheduled: 2000));
     hand.call(5000);
