@@ -26,6 +26,10 @@ pub const LINUX_MAX_MESSAGE: u32 = 1_000_000;
 /// In a RESEND: all that was sent so far, because nothing has arrived.
 pub const RESEND_ALL: u32 = u32::MAX;
 
+/// `doff` of a frame that a network card is to split: in front of all segments but the first stand four bytes.
+const DOFF_SPLIT: u8 = 13;
+/// These four bytes: the segment's offset.
+const SEGMENT_HEADER: usize = 4;
 /// In `seg.offset`: the offset stands in the TCP sequence number.
 const OFFSET_IN_SEQUENCE: u32 = u32::MAX;
 /// SYN and RST, which no TCP sends together: how the module tells its packets where they look like TCP.
@@ -417,6 +421,35 @@ impl Packet {
         let (source, destination) = (u16_at(bytes, 0), u16_at(bytes, 2));
         Ok(Self { source, destination, sender_id: u64_at(bytes, 20), body })
     }
+}
+
+/// Reads a packet and its payload, or all packets of a frame that the module left to be split and no network card did,
+/// as between virtual ones. `segment` is the payload of a full packet at its sender: the packet size of the path without
+/// IP's header and [`DATA_HEADER`].
+pub fn split(
+    dialect: Dialect,
+    bytes: &[u8],
+    segment: usize,
+) -> Result<impl Iterator<Item = (Packet, &[u8])>, DecodeError> {
+    let mut packet = Packet::decode(dialect, bytes)?;
+    let whole = bytes.get(12).is_none_or(|doff| doff >> 4 != DOFF_SPLIT);
+    let mut rest = if matches!(packet.body, Body::Data(_)) { &bytes[DATA_HEADER..] } else { &[] };
+    let mut first = true;
+    Ok(core::iter::from_fn(move || {
+        if !first {
+            let (offset, data) = rest.split_first_chunk::<SEGMENT_HEADER>()?;
+            rest = data;
+            if let Body::Data(header) = &mut packet.body {
+                header.offset = u32::from_be_bytes(*offset);
+                header.ack = None;
+            }
+        }
+        first = false;
+        let length = if whole { rest.len() } else { rest.len().min(segment.max(1)) };
+        let (payload, behind) = rest.split_at(length);
+        rest = behind;
+        Some((packet, payload))
+    }))
 }
 
 fn decode_data(bytes: &[u8]) -> Data {

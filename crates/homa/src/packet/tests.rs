@@ -103,6 +103,39 @@ fn the_offset_stands_in_the_sequence_unless_the_segment_has_its_own() {
 }
 
 #[test]
+fn a_frame_that_no_card_split_is_several_packets() {
+    // Two full segments of 3 bytes and one of 1; a split frame's first header has its offset, too.
+    let (_, text) = &golden()[1];
+    let mut frame = hex(text);
+    frame[12] = 13 << 4;
+    frame.extend([1, 1, 1, 0, 0, 5, 0x93, 2, 2, 2, 0, 0, 5, 0x96, 3]);
+    let packets = split(Dialect::Linux, &frame, 3).map(|packets| {
+        let parts = packets.map(|(packet, payload)| match packet.body {
+            Body::Data(data) => (data.offset, data.ack.is_some(), payload.to_vec()),
+            other => panic!("not DATA: {other:?}"),
+        });
+        parts.collect::<Vec<_>>()
+    });
+    let expected = [
+        (0x590, true, Vec::from([1, 1, 1])),
+        (0x593, false, Vec::from([2, 2, 2])),
+        (0x596, false, Vec::from([3])),
+    ];
+    assert_eq!(packets, Ok(Vec::from(expected)));
+}
+
+#[test]
+fn a_packet_that_a_card_made_is_one_whatever_its_length() {
+    for (packet, text) in golden() {
+        let mut bytes = hex(&text);
+        let payload: &[u8] = if packet.kind() == Kind::Data { &[7; 10] } else { &[] };
+        bytes.extend(payload);
+        let packets = split(Dialect::Steadfast, &bytes, 3).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(packets, Ok(Vec::from([(packet, payload)])));
+    }
+}
+
+#[test]
 fn what_is_shorter_than_its_type_is_dropped() {
     for (packet, text) in golden() {
         let bytes = hex(&text);
@@ -155,6 +188,8 @@ proptest! {
             *byte = kind;
         }
         for dialect in [Dialect::Linux, Dialect::Steadfast] {
+            let payload = split(dialect, &bytes, 5).map_or(0, |all| all.map(|(_, payload)| payload.len()).sum());
+            prop_assert!(payload <= bytes.len());
             if let Ok(packet) = Packet::decode(dialect, &bytes) {
                 let mut out = Vec::new();
                 packet.encode(&mut out);

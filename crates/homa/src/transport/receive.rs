@@ -16,7 +16,7 @@ const TELL_CUTOFFS: Duration = Duration::from_millis(1);
 
 impl Transport {
     /// A packet arrived from a peer: the bytes after the IP or carrier header. If it brought bytes of a message, they
-    /// must be copied from behind its first [`DATA_HEADER`] bytes to where the answer says, before anything else is called.
+    /// must be copied from behind its first [`DATA_HEADER`] bytes to where the answer says, before the next event is taken.
     pub fn handle_packet(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) -> Option<Placement> {
         match Packet::decode(self.dialect(peer), bytes) {
             Ok(packet) => {

@@ -2,7 +2,7 @@
 
 use crate::rng::Rng;
 use core::time::Duration;
-use steadfast_homa::packet::{Ack, Acks, Body, Data, Dialect, MAX_ACKS, Packet, RESEND_ALL, Refusal};
+use steadfast_homa::packet::{Ack, Acks, Body, Data, Dialect, MAX_ACKS, Packet, RESEND_ALL, Refusal, split};
 use steadfast_homa::{
     Call, Config, Event, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit, Transport,
 };
@@ -11,6 +11,10 @@ use steadfast_wire::Instant;
 /// Reads any bytes as a packet of either dialect; what was read must be written and read back alike.
 pub fn packets(data: &[u8]) {
     for dialect in [Dialect::Linux, Dialect::Steadfast] {
+        if let Ok(all) = split(dialect, data, 100) {
+            let payload: usize = all.map(|(_, payload)| payload.len()).sum();
+            assert!(payload <= data.len(), "no byte is read twice");
+        }
         if let Ok(packet) = Packet::decode(dialect, data) {
             let mut again = Vec::new();
             packet.encode(&mut again);
