@@ -89,3 +89,15 @@ fn cutoffs_from_the_traffic_do_as_well_as_those_computed_from_the_workload() {
     assert!(short(&learned) < 1.2 * short(&fixed), "{} {}", short(&learned), short(&fixed));
     assert!(short(&stubborn) > 1.3 * short(&learned), "{} {}", short(&stubborn), short(&learned));
 }
+
+#[test]
+fn granting_several_messages_at_a_time_carries_more_than_one() {
+    let topology = Topology { racks: 2, hosts_per_rack: 8, ..Topology::paper() };
+    let settings = Settings { topology, warm_up: 0.3, ..Settings::paper(Workload::W4, 0.95, 8000) };
+    let several = run(&settings);
+    let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+    config.overcommit = 1;
+    let one = run(&Settings { transport: Transport::Homa(config), ..settings });
+    // A sender that was granted may be busy with another receiver, and the link to this one is idle.
+    assert!(several.goodput() > 1.1 * one.goodput(), "{} {}", several.goodput(), one.goodput());
+}
