@@ -98,6 +98,7 @@ pub fn paper_config(workload: Workload) -> Config {
     config.max_message = 1 << 26;
     config.max_held = u64::MAX / 2;
     config.max_kept = u64::MAX / 2;
+    config.max_peer_held = u64::MAX / 2;
     config.max_client_rpcs = usize::MAX;
     config.max_server_rpcs = usize::MAX;
     config.max_peer_rpcs = usize::MAX;

@@ -85,6 +85,8 @@ pub struct Config {
     pub max_peer_held: u64,
     /// Bytes of messages that are sent, until they are acknowledged. 256 MiB (`wmem_max`).
     pub max_kept: u64,
+    /// The same of responses to one peer, so that one that acknowledges nothing leaves room to others. 64 MiB.
+    pub max_peer_kept: u64,
     /// Ranges of a message that may have arrived out of order; a packet that would begin one more is dropped. 256.
     pub max_gaps: usize,
     /// Ranges of ids, of all peers, whose requests are remembered as taken: 16 bytes each. At least 64 of each peer
@@ -128,6 +130,7 @@ impl Default for Config {
             max_held: 512 << 20,
             max_peer_held: 128 << 20,
             max_kept: 256 << 20,
+            max_peer_kept: 64 << 20,
             max_gaps: 256,
             max_remembered: 1 << 20,
             max_control: 4096,

@@ -21,6 +21,10 @@ pub(crate) struct Peer {
     pub(crate) taken: Taken,
     /// Bytes of its requests that are held.
     pub(crate) held: u64,
+    /// Bytes of responses to it that are kept.
+    pub(crate) kept: u64,
+    /// A response was refused because of `kept`.
+    pub(crate) wants_room: bool,
     /// Responses from it that are here and that it has not been told of.
     pub(crate) acks: Acks,
     /// How it divides levels, and which state of that we know.
@@ -53,6 +57,8 @@ impl Peer {
             next_id: ((first_id >> 2) & !1).max(2),
             taken: Taken::default(),
             held: 0,
+            kept: 0,
+            wants_room: false,
             acks: Acks::new(),
             cutoffs: Levels::unheard(priorities).cutoffs,
             cutoff_version: 0,

@@ -81,6 +81,14 @@ impl Transport {
         if !self.has_room(length) {
             return Err(RespondError::Full(self.config.max_kept));
         }
+        if let Some(peer) = self.peers.get_mut(peer.index) {
+            if peer.kept > 0 && peer.kept + length as u64 > self.config.max_peer_kept {
+                self.metrics.refused_sends += 1;
+                peer.wants_room = true;
+                return Err(RespondError::Full(self.config.max_peer_kept));
+            }
+            peer.kept += length as u64;
+        }
         self.metrics.reply_calls += 1;
         if let Some(rpc) = self.rpcs.get_mut(index) {
             rpc.state = State::Outgoing;
@@ -197,8 +205,20 @@ impl Transport {
         let Some(outgoing) = rpc.outgoing.take() else { return };
         self.links[usize::from(rpc.link)].sender.place(outgoing.place, None);
         self.kept -= u64::from(outgoing.length());
-        if self.wants_room && self.kept <= self.config.max_kept / 2 {
+        let mut room = self.wants_room && self.kept <= self.config.max_kept / 2;
+        if room {
             self.wants_room = false;
+        }
+        if rpc.role == Role::Server
+            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
+        {
+            peer.kept -= u64::from(outgoing.length());
+            if peer.wants_room && peer.kept <= self.config.max_peer_kept / 2 {
+                peer.wants_room = false;
+                room = true;
+            }
+        }
+        if room {
             self.events.push_back(Event::Room);
         }
     }

@@ -61,6 +61,10 @@ impl Transport {
             let held: u64 = requests.map(|rpc| u64::from(rpc.held)).sum();
             assert_eq!(held, known.held, "what requests of peer {peer} hold is counted once");
             assert!(held <= self.config.max_peer_held, "and bounded");
+            let responses =
+                known.servers.values().filter_map(|index| self.rpcs.get(*index)?.outgoing.as_ref());
+            let kept: u64 = responses.map(|outgoing| u64::from(outgoing.length())).sum();
+            assert_eq!(kept, known.kept, "what is kept for peer {peer} is counted once");
         }
         let all: usize = self.peers.iter().map(|(_, peer)| peer.clients.len() + peer.servers.len()).sum();
         assert_eq!(all, self.rpcs.len(), "no peer has an RPC that there is not");

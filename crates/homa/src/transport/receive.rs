@@ -55,7 +55,10 @@ impl Transport {
             }
             Body::Unknown => self.handle_unknown(index),
             Body::Busy => {
-                if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) {
+                // A client that is busy with a response that it has to fetch could keep it here for ever.
+                if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index))
+                    && (rpc.role == Role::Client || rpc.state == State::Incoming)
+                {
                     rpc.quiet_since = now;
                     rpc.confirmed = true;
                 }
@@ -115,8 +118,11 @@ impl Transport {
         if let Some(rpc) = self.rpcs.get_mut(index)
             && let Some(outgoing) = &mut rpc.outgoing
         {
+            let before = outgoing.granted;
             outgoing.grant(offset, priority.min(top));
-            rpc.quiet_since = now;
+            if rpc.role == Role::Client || outgoing.granted > before {
+                rpc.quiet_since = now;
+            }
             rpc.confirmed = true;
             self.requeue(index);
         }

@@ -139,6 +139,18 @@ fn a_server_gives_up_on_a_client_that_never_grants() {
 }
 
 #[test]
+fn a_client_that_is_only_busy_does_not_keep_the_response() {
+    for body in [Body::Busy, Body::Grant { offset: 100, priority: 0 }] {
+        let mut hand = answered(Config::default(), 100);
+        for _ in 0..7 {
+            hand.pass(ms(50));
+            hand.asks(10, body);
+        }
+        assert_eq!(hand.core.rpcs(), (0, 0), "{body:?}");
+    }
+}
+
+#[test]
 fn a_client_that_asks_again_keeps_the_response() {
     let mut hand = answered(Config::default(), 100);
     for _ in 0..10 {

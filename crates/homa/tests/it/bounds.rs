@@ -121,6 +121,28 @@ fn what_is_kept_to_be_sent_is_bounded_and_room_is_told_of() {
 }
 
 #[test]
+fn a_peer_that_acknowledges_nothing_leaves_room_to_others() {
+    let mut hand = Hand::new(config!(max_peer_kept: 10_000));
+    let other = hand.another_peer();
+    let mut served = Vec::new();
+    for id in [10, 12] {
+        hand.request(id, 100, 0, 100);
+        served.push(hand.announced());
+    }
+    hand.request_of(other, 10, 100, 100, 0, 100);
+    let elsewhere = hand.announced();
+    hand.respond(served[0], 6000);
+    let body: Vec<u8> = vec![0; 6000];
+    let full = Err(RespondError::Full(10_000));
+    assert_eq!(hand.core.respond(hand.now, served[1], body.into()), full);
+    hand.respond(elsewhere, 6000);
+    hand.leaving();
+    hand.asks(10, ack());
+    assert!(hand.events().contains(&Event::Room));
+    hand.respond(served[1], 6000);
+}
+
+#[test]
 fn our_requests_are_bounded() {
     let mut hand = Hand::new(config!(max_client_rpcs: 2));
     hand.call(1);

@@ -22,6 +22,7 @@ fn settings(rng: &mut Rng) -> Config {
         max_held: rng.range(1_000_000, 8_000_000),
         max_peer_held: rng.range(500_000, 8_000_000),
         max_kept: rng.range(500_000, 4_000_000),
+        max_peer_kept: rng.range(200_000, 4_000_000),
         max_server_rpcs: rng.range(4, 400) as usize,
         max_peer_rpcs: rng.range(4, 200) as usize,
         cutoff_messages: rng.range(5, 100),

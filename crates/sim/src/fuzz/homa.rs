@@ -103,6 +103,7 @@ impl Victim {
         config.max_held = 1_000_000;
         config.max_peer_held = 950_000;
         config.max_kept = 500_000;
+        config.max_peer_kept = 100_000;
         config.max_gaps = 4;
         config.max_control = 16;
         config.max_ports = 4;
