@@ -139,6 +139,15 @@ fn a_server_gives_up_on_a_client_that_never_grants() {
 }
 
 #[test]
+fn a_client_that_asks_again_is_asked_for_its_acknowledgement_from_the_beginning() {
+    let mut hand = answered(Config::default(), 100);
+    hand.pass(ms(70));
+    hand.asks(10, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });
+    assert_eq!(hand.offsets(), [0]);
+    assert_eq!(hand.pass(ms(3)), [Body::NeedAck]);
+}
+
+#[test]
 fn a_client_that_is_only_busy_does_not_keep_the_response() {
     for body in [Body::Busy, Body::Grant { offset: 100, priority: 0 }] {
         let mut hand = answered(Config::default(), 100);

@@ -1,8 +1,8 @@
 //! Who may go on (homa.md 2.2).
 
-use crate::hand::{Hand, config, ms};
+use crate::hand::{CLIENT, Hand, SERVER, ack, config, ms};
 use core::time::Duration;
-use steadfast_homa::packet::Body;
+use steadfast_homa::packet::{Body, Packet};
 use steadfast_homa::{Config, LinkConfig, PeerConfig, PeerId};
 
 /// Grants without the share for the oldest, which has a test of its own.
@@ -147,6 +147,22 @@ fn no_more_is_on_its_way_than_may_be_and_the_best_is_served_first_when_there_is_
 }
 
 #[test]
+fn no_packet_is_spent_on_granting_less_than_one() {
+    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 80_500, window: 80_000));
+    let (peer, other) = (hand.peer, hand.another_peer());
+    begins(&mut hand, peer, 10, 900_000);
+    begins(&mut hand, other, 12, 800_000);
+    assert_eq!(grants(&mut hand), [(12, 81_000, 1)], "500 bytes are left, which is half a packet");
+    hand.request_of(other, 12, 800_000, 1000, 1000, 500);
+    assert_eq!(grants(&mut hand), [(12, 81_500, 1)]);
+    hand.request_of(peer, 10, 900_000, 1000, 1000, 500);
+    assert_eq!(grants(&mut hand), [], "it was beyond what was granted, so no room came back");
+    let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 12, body: ack() };
+    hand.arrives_from(other, packet, 0);
+    assert_eq!(grants(&mut hand), [(10, 81_500, 0)]);
+}
+
+#[test]
 fn bytes_not_received_decide_and_not_those_not_granted() {
     let mut hand = Hand::new(config!(grant_fifo_share: 0, overcommit: 1));
     let peer = hand.peer;
@@ -167,7 +183,7 @@ fn the_oldest_message_gets_a_share_of_the_link_whatever_its_length() {
     let peer =
         PeerConfig { link, dialect: steadfast_homa::packet::Dialect::Linux, segment: 1000, overhead: 0 };
     let (old, young) = (core.add_peer(hand.now, peer).unwrap(), core.add_peer(hand.now, peer).unwrap());
-    core.bind(crate::hand::SERVER).unwrap();
+    core.bind(SERVER).unwrap();
     std::mem::swap(&mut hand.core, &mut core);
     begins(&mut hand, old, 10, 1_000_000);
     hand.now += Duration::from_micros(1);
