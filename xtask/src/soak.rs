@@ -21,7 +21,7 @@ struct Soak {
     counts: &'static [(&'static str, &'static str)],
 }
 
-const SOAKS: [Soak; 3] = [
+const SOAKS: [Soak; 4] = [
     Soak {
         name: "swarm",
         what: "10,000 seeds of faults in the simulator against the reference model",
@@ -37,6 +37,14 @@ const SOAKS: [Soak; 3] = [
         filter: "fuzz",
         profile: "soak",
         counts: &[("STEADFAST_FUZZ_ROUNDS", "1000000")],
+    },
+    Soak {
+        name: "homa",
+        what: "5,000 seeds each of four networks that lose and repeat packets, against the model of requests",
+        package: "steadfast-homa",
+        filter: "swarm",
+        profile: "soak",
+        counts: &[("STEADFAST_SEEDS", "5000")],
     },
     Soak {
         name: "faults",

@@ -11,6 +11,8 @@ use steadfast_wire::{
     Address, Incarnation, Instant, Labels, Network, NetworkClass, NetworkId, PathNumber, SessionId, Token,
 };
 
+pub mod homa;
+
 /// Decodes any bytes as a stream of frames; what was read must be written and read back alike.
 pub fn frames(data: &[u8]) {
     let mut input = BytesMut::from(data);

@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 10] = [
+const FLOORS: [Floor; 12] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -27,12 +27,14 @@ const FLOORS: [Floor; 10] = [
         may_test_with: &[],
         attributes: CORE,
     },
+    Floor { package: "steadfast-homa", may_use: &["steadfast-wire"], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-sim",
-        may_use: &["steadfast-wire", "steadfast-session"],
+        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa"],
         may_test_with: &[],
         attributes: &[],
     },
+    Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor { package: "steadfast-net", may_use: &["steadfast-wire"], may_test_with: &[], attributes: &[] },
     Floor { package: "steadfast-testbed", may_use: &[], may_test_with: &[], attributes: &[] },
     Floor {

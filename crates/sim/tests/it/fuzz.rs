@@ -17,10 +17,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 
 /// A corpus entry, or well-formed nonsense, with a few bytes changed.
 fn input(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+    mutated(rng, corpus, fuzz::plausible)
+}
+
+fn mutated(rng: &mut Rng, corpus: &[Vec<u8>], plausible: fn(&mut Rng) -> Vec<u8>) -> Vec<u8> {
     let mut bytes = if rng.chance(30) && !corpus.is_empty() {
         corpus[rng.range(0, corpus.len() as u64) as usize].clone()
     } else {
-        fuzz::plausible(rng)
+        plausible(rng)
     };
     for _ in 0..rng.range(0, 4) {
         if !bytes.is_empty() {
@@ -73,5 +77,31 @@ fn fuzz_calls() {
             *version = 1;
         }
         fuzz::calls(&bytes);
+    }
+}
+
+#[test]
+fn fuzz_homa_packets() {
+    let corpus = corpus("homa_packets");
+    for bytes in &corpus {
+        fuzz::homa::packets(bytes);
+    }
+    let mut rng = Rng::new(4);
+    for _ in 0..rounds() {
+        // The first step of a sequence is a packet more often than not.
+        let bytes = mutated(&mut rng, &corpus, fuzz::homa::plausible);
+        fuzz::homa::packets(bytes.get(2..).unwrap_or_default());
+    }
+}
+
+#[test]
+fn fuzz_homa_hostile() {
+    let corpus = corpus("homa_hostile");
+    for bytes in &corpus {
+        fuzz::homa::hostile(bytes);
+    }
+    let mut rng = Rng::new(5);
+    for _ in 0..rounds() {
+        fuzz::homa::hostile(&mutated(&mut rng, &corpus, fuzz::homa::plausible));
     }
 }

@@ -1,0 +1,72 @@
+//! A link's end: what waits to be sent over it, by level.
+
+use std::collections::VecDeque;
+
+/// Levels of a queue.
+pub(crate) const LEVELS: usize = 8;
+
+/// A port with its queues. What is being sent is not interrupted.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// Picoseconds a byte.
+    pub(crate) pace: u64,
+    pub(crate) busy: bool,
+    queues: [VecDeque<u32>; LEVELS],
+    bytes: u64,
+    pub(crate) load: Load,
+}
+
+/// How full a queue was, weighted by time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) most: u64,
+    integral: u128,
+    since: u64,
+    started: u64,
+}
+
+impl Load {
+    /// Counts from now on.
+    pub(crate) fn start(&mut self, now: u64) {
+        *self = Self { since: now, started: now, ..Self::default() };
+    }
+
+    fn note(&mut self, now: u64, bytes: u64) {
+        self.integral += u128::from(bytes) * u128::from(now - self.since);
+        self.since = now;
+    }
+
+    /// Bytes in the mean.
+    pub(crate) fn mean(&self) -> f64 {
+        let time = self.since.saturating_sub(self.started);
+        if time == 0 { 0.0 } else { self.integral as f64 / time as f64 }
+    }
+}
+
+impl Port {
+    /// `rate` in bits a second.
+    pub(crate) fn new(rate: u64) -> Self {
+        Self {
+            pace: 8_000_000_000_000 / rate,
+            busy: false,
+            queues: Default::default(),
+            bytes: 0,
+            load: Load::default(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, now: u64, level: u8, frame: u32, bytes: u32) {
+        self.load.note(now, self.bytes);
+        self.queues[usize::from(level)].push_back(frame);
+        self.bytes += u64::from(bytes);
+        self.load.most = self.load.most.max(self.bytes);
+    }
+
+    /// The frame of the highest level that waits longest; `bytes` says how long a frame is.
+    pub(crate) fn pop(&mut self, now: u64, bytes: impl Fn(u32) -> u32) -> Option<u32> {
+        let frame = self.queues.iter_mut().rev().find_map(VecDeque::pop_front)?;
+        self.load.note(now, self.bytes);
+        self.bytes -= u64::from(bytes(frame));
+        Some(frame)
+    }
+}

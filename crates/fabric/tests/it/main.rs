@@ -1,0 +1,103 @@
+//! The network as a whole: nothing is faster than an empty network, one message alone is as fast, and the core that ships
+//! keeps short messages short where a plain queue does not.
+
+use core::time::Duration;
+use steadfast_fabric::topology::Topology;
+use steadfast_fabric::{Report, Settings, Transport, Workload, simulate};
+use steadfast_homa::ANY_LENGTH;
+
+fn run(settings: &Settings) -> Report {
+    simulate(settings).expect("room for all hosts")
+}
+
+#[test]
+fn one_message_alone_takes_what_an_empty_network_takes() {
+    let mut lengths = 0;
+    for seed in 0..300 {
+        let settings = Settings { warm_up: 0.0, seed, ..Settings::paper(Workload::W3, 0.5, 1) };
+        let report = run(&settings);
+        let [sample] = report.samples[..] else { panic!("one message") };
+        if sample.length <= 1442 {
+            assert!((sample.slowdown - 1.0).abs() < 1e-9, "{sample:?}");
+        } else {
+            // Its last packet may have waited for the one before it; what is granted ends one packet more.
+            assert!((1.0..1.2).contains(&sample.slowdown), "{sample:?}");
+            lengths += usize::from(sample.length > 9328);
+        }
+    }
+    assert!(lengths > 0, "one was granted");
+}
+
+#[test]
+fn every_message_completes_and_none_before_it_can() {
+    for workload in Workload::ALL {
+        let messages = if workload.mean() < 10_000.0 { 5000 } else { 500 };
+        let settings = Settings { warm_up: 0.0, ..Settings::paper(workload, 0.6, messages) };
+        for transport in [settings.transport.clone(), Transport::Queue] {
+            let report = run(&Settings { transport, ..settings.clone() });
+            assert_eq!(report.samples.len(), messages as usize, "{}", workload.name());
+            let fastest = report.samples.iter().map(|sample| sample.slowdown).fold(f64::MAX, f64::min);
+            assert!(fastest > 1.0 - 1e-9, "{}: {fastest}", workload.name());
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run() {
+    let settings = Settings::paper(Workload::W4, 0.8, 300);
+    let (first, second) = (run(&settings), run(&settings));
+    assert_eq!(first.packets, second.packets);
+    let other = run(&Settings { seed: 2, ..settings });
+    assert_ne!(first.packets, other.packets);
+}
+
+#[test]
+fn short_messages_pass_long_ones_under_homa_and_not_in_a_plain_queue() {
+    let settings = Settings::paper(Workload::W3, 0.8, 30_000);
+    let homa = run(&settings);
+    let queue = run(&Settings { transport: Transport::Queue, ..settings });
+    let short = |report: &Report| report.up_to(300).expect("short messages").p99;
+    // The paper's simulations say 2.2 at most.
+    assert!(short(&homa) < 2.5, "{}", short(&homa));
+    assert!(short(&queue) > 10.0 * short(&homa), "{} {}", short(&queue), short(&homa));
+}
+
+#[test]
+fn queues_are_bounded_by_overcommitment() {
+    let report = run(&Settings::paper(Workload::W5, 0.8, 400));
+    // The paper has 126 KB at most from rack to host for W5; a plain queue has a hundred times that.
+    assert!(report.queues[2].most < 200_000, "{}", report.queues[2].most);
+}
+
+#[test]
+fn cutoffs_from_the_traffic_do_as_well_as_those_computed_from_the_workload() {
+    // Few hosts, so that some milliseconds take few messages: that is how often a sender is told.
+    let topology = Topology { racks: 2, hosts_per_rack: 4, ..Topology::paper() };
+    let settings = Settings { topology, warm_up: 0.6, ..Settings::paper(Workload::W2, 0.9, 120_000) };
+    let fixed = run(&settings);
+    let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+    config.adapt_cutoffs = true;
+    config.cutoff_messages = 500;
+    config.cutoff_interval = Duration::from_millis(1);
+    // All at one level to begin with.
+    config.cutoffs = [ANY_LENGTH, 0, 0, 0, 0, 0, 0, ANY_LENGTH];
+    let mut stubborn = config.clone();
+    stubborn.adapt_cutoffs = false;
+    let stubborn = run(&Settings { transport: Transport::Homa(stubborn), ..settings.clone() });
+    let learned = run(&Settings { transport: Transport::Homa(config), ..settings });
+    let short = |report: &Report| report.up_to(300).expect("short messages").p99;
+    assert!(short(&learned) < 1.2 * short(&fixed), "{} {}", short(&learned), short(&fixed));
+    assert!(short(&stubborn) > 1.3 * short(&learned), "{} {}", short(&stubborn), short(&learned));
+}
+
+#[test]
+fn granting_several_messages_at_a_time_carries_more_than_one() {
+    let topology = Topology { racks: 2, hosts_per_rack: 8, ..Topology::paper() };
+    let settings = Settings { topology, warm_up: 0.3, ..Settings::paper(Workload::W4, 0.95, 8000) };
+    let several = run(&settings);
+    let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+    config.overcommit = 1;
+    let one = run(&Settings { transport: Transport::Homa(config), ..settings });
+    // A sender that was granted may be busy with another receiver, and the link to this one is idle.
+    assert!(several.goodput() > 1.1 * one.goodput(), "{} {}", several.goodput(), one.goodput());
+}

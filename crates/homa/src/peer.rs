@@ -1,0 +1,84 @@
+//! What is known of another host.
+
+use crate::cutoffs::Levels;
+use crate::packet::{Ack, Acks, Dialect, PRIORITIES};
+use crate::taken::Taken;
+use alloc::collections::BTreeMap;
+use steadfast_wire::Instant;
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) link: u16,
+    pub(crate) dialect: Dialect,
+    pub(crate) segment: u32,
+    pub(crate) overhead: u32,
+    /// Our requests to it, by the client's id.
+    pub(crate) clients: BTreeMap<u64, u32>,
+    /// Its requests to us, by the client's id.
+    pub(crate) servers: BTreeMap<u64, u32>,
+    /// Of the next request to it. Counted for each peer, so that what it remembers of us is short.
+    pub(crate) next_id: u64,
+    pub(crate) taken: Taken,
+    /// Bytes of its requests that are held.
+    pub(crate) held: u64,
+    /// Bytes of responses to it that are kept.
+    pub(crate) kept: u64,
+    /// A response was refused because of `kept`.
+    pub(crate) wants_room: bool,
+    /// Responses from it that are here and that it has not been told of.
+    pub(crate) acks: Acks,
+    /// How it divides levels, and which state of that we know.
+    pub(crate) cutoffs: [u32; PRIORITIES],
+    pub(crate) cutoff_version: u16,
+    /// When we told it of ours.
+    pub(crate) told_cutoffs: Option<Instant>,
+    /// Questions that it left unanswered in a row.
+    pub(crate) questions: u32,
+    /// When a packet came from it, or it was added.
+    pub(crate) heard: Instant,
+}
+
+impl Peer {
+    /// `first_id` is random: ids of a process that ended must not come again.
+    pub(crate) fn new(
+        now: Instant,
+        config: &crate::config::PeerConfig,
+        first_id: u64,
+        priorities: u8,
+    ) -> Self {
+        Self {
+            link: config.link.0,
+            dialect: config.dialect,
+            segment: config.segment.max(1),
+            overhead: config.overhead,
+            clients: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            // A quarter of all numbers, so that counting never comes to their end.
+            next_id: ((first_id >> 2) & !1).max(2),
+            taken: Taken::default(),
+            held: 0,
+            kept: 0,
+            wants_room: false,
+            acks: Acks::new(),
+            cutoffs: Levels::unheard(priorities).cutoffs,
+            cutoff_version: 0,
+            told_cutoffs: None,
+            questions: 0,
+            heard: now,
+        }
+    }
+
+    pub(crate) fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 2;
+        id
+    }
+
+    pub(crate) fn take_ack(&mut self) -> Option<Ack> {
+        self.acks.pop()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.clients.is_empty() && self.servers.is_empty()
+    }
+}

@@ -1,0 +1,80 @@
+//! One request and its response, at either side.
+
+use crate::id::{PeerId, RpcId};
+use crate::incoming::Incoming;
+use crate::outgoing::Outgoing;
+use crate::packet::{Body, Packet};
+use steadfast_wire::Instant;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// A client goes from `Outgoing` to `Incoming`, a server through all three in the other order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Our message is sent, or waits to be.
+    Outgoing,
+    /// The peer's message arrives.
+    Incoming,
+    /// The application has the request.
+    InService,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rpc {
+    pub(crate) name: RpcId,
+    /// As the client names it; even.
+    pub(crate) client_id: u64,
+    pub(crate) peer: PeerId,
+    pub(crate) link: u16,
+    pub(crate) role: Role,
+    pub(crate) state: State,
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
+    pub(crate) birth: Instant,
+    /// Since when we wait for the peer and hear nothing: what we send ourselves begins the wait anew.
+    pub(crate) quiet_since: Instant,
+    /// When we asked last for what is missing.
+    pub(crate) asked: Option<Instant>,
+    /// Questions for an acknowledgement.
+    pub(crate) need_acks: u32,
+    /// Its entry among the timers.
+    pub(crate) timer: Option<Instant>,
+    pub(crate) cookie: u64,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) max_response: u32,
+    /// The server said something that shows that it had this RPC.
+    pub(crate) confirmed: bool,
+    pub(crate) outgoing: Option<Outgoing>,
+    pub(crate) incoming: Option<Incoming>,
+    /// Bytes that it adds to what is held.
+    pub(crate) held: u32,
+}
+
+impl Rpc {
+    /// The id that our packets carry.
+    pub(crate) const fn sender_id(&self) -> u64 {
+        match self.role {
+            Role::Client => self.client_id,
+            Role::Server => self.client_id | 1,
+        }
+    }
+
+    pub(crate) const fn packet(&self, body: Body) -> Packet {
+        Packet { source: self.local_port, destination: self.remote_port, sender_id: self.sender_id(), body }
+    }
+
+    /// What was sent of our message has all left, and it is not the network's turn.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(Outgoing::is_ready)
+    }
+
+    /// Its place in the order in which messages are granted.
+    pub(crate) fn grant_key(&self) -> Option<(u32, Instant, u32)> {
+        let incoming = self.incoming.as_ref()?;
+        Some((incoming.unreceived(), self.birth, self.name.index))
+    }
+}

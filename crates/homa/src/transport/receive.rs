@@ -1,0 +1,546 @@
+//! What arrives: packets become state, never errors.
+
+use super::Transport;
+use super::calls::Beginning;
+use crate::event::{Event, Outcome, Placement, Reason};
+use crate::id::PeerId;
+use crate::incoming::{Added, Incoming};
+use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, Refusal};
+use crate::rpc::{Role, State};
+use crate::taken::Taken;
+use core::time::Duration;
+use steadfast_wire::Instant;
+
+/// A peer is told of cut-offs no more often than this.
+const TELL_CUTOFFS: Duration = Duration::from_millis(1);
+
+impl Transport {
+    /// A packet arrived from a peer: the bytes after the IP or carrier header. If it brought bytes of a message, they
+    /// must be copied from behind its first [`DATA_HEADER`] bytes to where the answer says, before the next event is taken.
+    pub fn handle_packet(&mut self, now: Instant, peer: PeerId, bytes: &[u8]) -> Option<Placement> {
+        match Packet::decode(self.dialect(peer), bytes) {
+            Ok(packet) => {
+                let payload = u32::try_from(bytes.len().saturating_sub(DATA_HEADER)).unwrap_or(u32::MAX);
+                self.handle(now, peer, &packet, payload)
+            }
+            Err(error) => {
+                match error {
+                    DecodeError::Short { .. } => self.metrics.short_packets += 1,
+                    DecodeError::UnknownType(_) => self.metrics.unknown_packet_types += 1,
+                    DecodeError::Invalid(_) => self.metrics.malformed_packets += 1,
+                }
+                None
+            }
+        }
+    }
+
+    /// The same for a packet that was read already; `payload` is how many bytes follow the header of DATA.
+    pub fn handle(&mut self, now: Instant, peer: PeerId, packet: &Packet, payload: u32) -> Option<Placement> {
+        let known = self.peer_mut(peer)?;
+        known.heard = now;
+        known.questions = 0;
+        self.metrics.packets_rcvd[packet.kind().index()] += 1;
+        let request = matches!(packet.body, Body::Data(_)) && packet.sender_id & 1 == 0;
+        if !request && !self.ports.contains_key(&packet.destination) {
+            // Several processes of a host may see its packets: to speak for another's RPC could end it.
+            self.metrics.unknown_ports += 1;
+            return None;
+        }
+        let index = self.find(peer, packet.sender_id);
+        match packet.body {
+            Body::Data(data) => return self.handle_data(now, peer, packet, data, payload),
+            Body::Grant { offset, priority } => self.handle_grant(now, index, offset, priority),
+            Body::Resend { offset, length, priority } => {
+                self.handle_resend(now, peer, packet, index, (offset, length, priority));
+            }
+            Body::Unknown => self.handle_unknown(index),
+            Body::Busy => {
+                // A client that is busy with a response that it has to fetch could keep it here for ever.
+                if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index))
+                    && (rpc.role == Role::Client || rpc.state == State::Incoming)
+                {
+                    rpc.quiet_since = now;
+                    rpc.confirmed = true;
+                }
+            }
+            Body::Cutoffs { cutoffs, version } => {
+                if let Some(known) = self.peers.get_mut(peer.index) {
+                    known.cutoffs = cutoffs;
+                    known.cutoff_version = version;
+                }
+            }
+            Body::Freeze => self.metrics.ignored_freezes += 1,
+            Body::NeedAck => self.handle_need_ack(now, peer, packet, index),
+            Body::Ack(acks) => {
+                if packet.sender_id & 1 == 0 {
+                    self.handle_ack(
+                        peer,
+                        Ack { client_id: packet.sender_id, server_port: packet.destination },
+                    );
+                    for ack in acks.as_slice() {
+                        self.handle_ack(peer, *ack);
+                    }
+                }
+            }
+            Body::Refused(refusal) => {
+                if let Some(index) = index
+                    && packet.sender_id & 1 == 1
+                {
+                    self.fail(index, Reason::Refused(refusal));
+                }
+            }
+        }
+        None
+    }
+
+    /// The RPC that a peer names: even is its request to us, odd its answer to ours.
+    fn find(&self, peer: PeerId, sender_id: u64) -> Option<u32> {
+        let peer = self.peers.get(peer.index)?;
+        let index = if sender_id & 1 == 1 {
+            peer.clients.get(&(sender_id ^ 1))
+        } else {
+            peer.servers.get(&sender_id)
+        };
+        index.copied()
+    }
+
+    /// Answers a packet for which there is no RPC here.
+    fn reply(&mut self, peer: PeerId, to: &Packet, body: Body) {
+        let packet =
+            Packet { source: to.destination, destination: to.source, sender_id: to.sender_id ^ 1, body };
+        self.push_control(peer, packet);
+    }
+
+    fn handle_grant(&mut self, now: Instant, index: Option<u32>, offset: u32, priority: u8) {
+        // Grants come out of order, also after the end; that is no fault.
+        let Some(index) = index else { return };
+        let top = self.top();
+        if let Some(rpc) = self.rpcs.get_mut(index)
+            && let Some(outgoing) = &mut rpc.outgoing
+        {
+            let before = outgoing.granted;
+            outgoing.grant(offset, priority.min(top));
+            if rpc.role == Role::Client || outgoing.granted > before {
+                rpc.quiet_since = now;
+            }
+            rpc.confirmed = true;
+            self.requeue(index);
+        }
+    }
+
+    fn handle_resend(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: &Packet,
+        index: Option<u32>,
+        (offset, length, priority): (u32, u32, u8),
+    ) {
+        let Some(index) = index else {
+            self.metrics.unknown_rpcs += 1;
+            let answer = self.answer_to_unknown(peer, packet.sender_id);
+            self.reply(peer, packet, answer);
+            return;
+        };
+        let segment = self.peers.get(peer.index).map_or(1, |peer| peer.segment);
+        let priority = priority.min(self.top());
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let waits = match (&mut rpc.outgoing, rpc.role) {
+            (Some(outgoing), Role::Client) => {
+                rpc.confirmed = true;
+                outgoing.resend(offset, length, priority, segment)
+            }
+            (Some(outgoing), Role::Server) => {
+                // The client is there: it is asked for an acknowledgement from the beginning.
+                rpc.quiet_since = now;
+                rpc.need_acks = 0;
+                outgoing.resend(offset, length, priority, segment)
+            }
+            (None, Role::Server) => true,
+            // A late question for a request that has its answer on the way.
+            (None, Role::Client) => return,
+        };
+        if waits {
+            let busy = rpc.packet(Body::Busy);
+            self.push_control(peer, busy);
+        }
+        self.requeue(index);
+    }
+
+    /// What to say of an RPC that is not here.
+    fn answer_to_unknown(&self, peer: PeerId, sender_id: u64) -> Body {
+        let Some(known) = self.peers.get(peer.index) else { return Body::Unknown };
+        if known.dialect == Dialect::Linux || sender_id & 1 == 1 {
+            return Body::Unknown;
+        }
+        if known.taken.contains(sender_id) {
+            Body::Refused(Refusal::Gone)
+        } else if self.has_room_for_any(peer) {
+            Body::Unknown
+        } else {
+            // It would be sent again for nothing; and its client need not give up on a server that lives. In the module's
+            // dialect this would say that the request is here.
+            Body::Busy
+        }
+    }
+
+    fn handle_unknown(&mut self, index: Option<u32>) {
+        let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
+        let index = rpc.name.index;
+        let Some(peer) = self.peers.get(rpc.peer.index) else { return };
+        match rpc.role {
+            Role::Server => {
+                self.metrics.server_rpcs_unknown += 1;
+                self.end_server(index, false);
+            }
+            // It had it, and has forgotten it or is another process: to ask again might execute it again. In our own
+            // dialect a server that had it says that it is gone, and the carrier tells of another process.
+            Role::Client if rpc.confirmed && peer.dialect == Dialect::Linux => {
+                if rpc.state == State::Outgoing {
+                    self.fail(index, Reason::Forgotten);
+                }
+            }
+            Role::Client => {
+                let (segment, top) = (peer.segment, self.config.priorities - 1);
+                if let Some(outgoing) = &mut rpc.outgoing {
+                    outgoing.resend_all(top, segment);
+                    self.requeue(index);
+                }
+            }
+        }
+    }
+
+    fn handle_need_ack(&mut self, now: Instant, peer: PeerId, packet: &Packet, index: Option<u32>) {
+        if packet.sender_id & 1 == 0 {
+            return;
+        }
+        match index {
+            // Whatever it was, nobody here waits for it.
+            None => self.reply(peer, packet, Body::Ack(Acks::new())),
+            Some(index) => {
+                self.metrics.ignored_need_acks += 1;
+                let interval = self.config.resend_interval;
+                let asked = self.rpcs.get(index).and_then(|rpc| rpc.asked);
+                // The module asks every millisecond: what was asked for needs time to come.
+                if asked.is_none_or(|asked| now >= asked + interval) {
+                    self.ask_for_missing(now, index);
+                }
+            }
+        }
+    }
+
+    /// A client has its response, or wants none.
+    fn handle_ack(&mut self, peer: PeerId, ack: Ack) {
+        let most = self.remembered();
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        if ack.client_id & 1 == 1 || ack.client_id == 0 {
+            return;
+        }
+        // Also if it is not here: a cancelled request may be on its way.
+        known.taken.insert(ack.client_id, most);
+        let Some(index) = known.servers.get(&ack.client_id).copied() else { return };
+        if self.rpcs.get(index).is_some_and(|rpc| rpc.local_port == ack.server_port) {
+            self.end_server(index, true);
+        }
+    }
+
+    /// How many ranges of ids are remembered of each peer.
+    fn remembered(&self) -> usize {
+        Taken::share(self.config.max_remembered, self.peers.len())
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: &Packet,
+        data: Data,
+        payload: u32,
+    ) -> Option<Placement> {
+        let end = u64::from(data.offset) + u64::from(payload);
+        if payload == 0 || end > u64::from(data.length) || packet.sender_id == 0 {
+            self.metrics.malformed_packets += 1;
+            return None;
+        }
+        let placement = match packet.sender_id & 1 {
+            1 => self.handle_response(now, peer, packet, data, payload),
+            _ => self.handle_request(now, peer, packet, data, payload),
+        };
+        if let Some(ack) = data.ack {
+            self.handle_ack(peer, ack);
+        }
+        if data.cutoff_version != self.cutoff_version && self.ports.contains_key(&packet.destination) {
+            self.tell_cutoffs(now, peer, packet);
+        }
+        placement
+    }
+
+    fn tell_cutoffs(&mut self, now: Instant, peer: PeerId, packet: &Packet) {
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        if known.told_cutoffs.is_none_or(|at| now >= at + TELL_CUTOFFS) {
+            known.told_cutoffs = Some(now);
+            let body = Body::Cutoffs { cutoffs: self.levels.cutoffs, version: self.cutoff_version };
+            self.reply(peer, packet, body);
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: &Packet,
+        data: Data,
+        payload: u32,
+    ) -> Option<Placement> {
+        let Some(index) = self.find(peer, packet.sender_id) else {
+            // Late; the server will ask whether we have it.
+            self.metrics.unknown_rpcs += 1;
+            return None;
+        };
+        let rpc = self.rpcs.get(index)?;
+        let Some(outgoing) = &rpc.outgoing else { return self.add(now, index, data, payload) };
+        if !outgoing.is_sent() {
+            // An answer to half a question; its outcome is to stay true.
+            self.metrics.malformed_packets += 1;
+            return None;
+        }
+        if data.length > rpc.max_response {
+            self.fail(index, Reason::TooLong);
+            return None;
+        }
+        if !self.may_hold(data.length, payload) {
+            // The server has answered; it is for us to make room.
+            if let Some(rpc) = self.rpcs.get_mut(index) {
+                rpc.quiet_since = now;
+            }
+            return None;
+        }
+        self.drop_outgoing(index);
+        if let Some(rpc) = self.rpcs.get_mut(index) {
+            rpc.state = State::Incoming;
+        }
+        self.begin_message(now, index, data);
+        self.add(now, index, data, payload)
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        packet: &Packet,
+        data: Data,
+        payload: u32,
+    ) -> Option<Placement> {
+        let client_id = packet.sender_id;
+        if let Some(index) = self.find(peer, client_id) {
+            return self.add(now, index, data, payload);
+        }
+        let most = self.remembered();
+        let known = self.peers.get_mut(peer.index)?;
+        if known.taken.contains(client_id) {
+            self.metrics.late_duplicates += 1;
+            return None;
+        }
+        let refusal = if self.ports.get(&packet.destination) != Some(&true) {
+            Some(Refusal::NoSuchPort)
+        } else if data.length > self.config.max_message {
+            Some(Refusal::TooLong)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.metrics.server_cant_create_rpcs += 1;
+            if known.dialect == Dialect::Steadfast {
+                // It is told that it will not be executed, so it must not, even if the port opens now.
+                known.taken.insert(client_id, most);
+                self.reply(peer, packet, Body::Refused(refusal));
+            }
+            return None;
+        }
+        if !self.may_begin(peer) {
+            self.metrics.server_cant_create_rpcs += 1;
+            return None;
+        }
+        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(data.length);
+        if peer_held > self.config.max_peer_held {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
+            return None;
+        }
+        if !self.may_hold(data.length, payload) {
+            return None;
+        }
+        let (local_port, remote_port) = (packet.destination, packet.source);
+        let name =
+            self.begin(now, Beginning { client_id, peer, role: Role::Server, local_port, remote_port });
+        self.begin_message(now, name.index, data);
+        self.arm(name.index, now + self.config.resend_after);
+        self.add(now, name.index, data, payload)
+    }
+
+    /// Whether a peer may have one more request here.
+    fn may_begin(&self, peer: PeerId) -> bool {
+        let Some(known) = self.peers.get(peer.index) else { return false };
+        let servers = self.rpcs.len() - self.clients;
+        servers < self.config.max_server_rpcs && known.servers.len() < self.config.max_peer_rpcs
+    }
+
+    /// Whether there is room for any request of a peer, however long.
+    fn has_room_for_any(&self, peer: PeerId) -> bool {
+        let longest = u64::from(self.config.max_message);
+        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held);
+        self.may_begin(peer)
+            && self.held + longest <= self.config.max_held
+            && peer_held + longest <= self.config.max_peer_held
+    }
+
+    /// Whether there is room for a message that begins.
+    fn may_hold(&mut self, length: u32, payload: u32) -> bool {
+        let room = self.held + u64::from(length) <= self.config.max_held;
+        if !room {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
+        }
+        room
+    }
+
+    /// The first packet of a message is here.
+    fn begin_message(&mut self, now: Instant, index: u32, data: Data) {
+        self.metrics.count_message(data.length);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        rpc.incoming = Some(Incoming::new(data.length, data.incoming));
+        rpc.held = data.length;
+        rpc.asked = None;
+        self.held += u64::from(data.length);
+        if rpc.role == Role::Server
+            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
+        {
+            peer.held += u64::from(data.length);
+        }
+        if self.config.adapt_cutoffs {
+            self.traffic.count(data.length, data.incoming);
+            if let Some(levels) = self.traffic.levels(now, &self.config)
+                && levels != self.levels
+            {
+                self.levels = levels;
+                self.cutoff_version = self.cutoff_version.wrapping_add(1).max(1);
+                self.metrics.cutoff_changes += 1;
+            }
+        }
+    }
+
+    /// Bytes of a message that has begun.
+    fn add(&mut self, now: Instant, index: u32, data: Data, payload: u32) -> Option<Placement> {
+        let rpc = self.rpcs.get_mut(index)?;
+        rpc.quiet_since = now;
+        rpc.confirmed = true;
+        let key = rpc.grant_key();
+        let Some(incoming) = rpc.incoming.as_mut().filter(|_| rpc.state == State::Incoming) else {
+            self.discard(data.retransmit);
+            return None;
+        };
+        if incoming.length != data.length {
+            self.metrics.malformed_packets += 1;
+            return None;
+        }
+        let first = incoming.got == 0;
+        match incoming.add(data.offset, payload, self.config.max_gaps) {
+            Added::New => self.metrics.resent_packets_used += u64::from(data.retransmit),
+            Added::Duplicate => {
+                self.discard(data.retransmit);
+                return None;
+            }
+            Added::TooManyGaps => {
+                self.metrics.refused_gaps += 1;
+                return None;
+            }
+        }
+        incoming.stalled = false;
+        let response = rpc.role == Role::Client;
+        let placement =
+            Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
+        if incoming.is_complete() {
+            self.complete(index, key);
+        } else {
+            self.recount(index);
+            self.manage(index, key);
+        }
+        Some(placement)
+    }
+
+    fn discard(&mut self, retransmit: bool) {
+        if retransmit {
+            self.metrics.resent_discards += 1;
+        } else {
+            self.metrics.packet_discards += 1;
+        }
+    }
+
+    /// Brings up to date what is on its way to the link.
+    pub(super) fn recount(&mut self, index: u32) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let Some(incoming) = &mut rpc.incoming else { return };
+        let counted = incoming.counts(self.config.unscheduled);
+        let link = &mut self.links[usize::from(rpc.link)];
+        link.incoming = link.incoming - u64::from(incoming.counted) + u64::from(counted);
+        incoming.counted = counted;
+    }
+
+    /// Tells the grants of a message that has changed; `old` is its place before.
+    fn manage(&mut self, index: u32, old: Option<(u32, Instant, u32)>) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let (Some(old), Some(new)) = (old, rpc.grant_key()) else { return };
+        let Some(incoming) = &mut rpc.incoming else { return };
+        let grants = &mut self.links[usize::from(rpc.link)].grants;
+        let needs_more = incoming.granted < incoming.length;
+        match (incoming.managed, needs_more) {
+            (true, true) => {
+                self.metrics.grant_priority_bumps += u64::from(grants.update(rpc.peer.index, old, new));
+            }
+            (true, false) => grants.remove(rpc.peer.index, old),
+            (false, true) => grants.insert(rpc.peer.index, new),
+            (false, false) => {}
+        }
+        incoming.managed = needs_more;
+    }
+
+    /// The grants need not know of a message any more, whose place has not changed since they were told.
+    pub(super) fn unmanage(&mut self, index: u32) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let Some(key) = rpc.grant_key() else { return };
+        let Some(incoming) = &mut rpc.incoming else { return };
+        if core::mem::take(&mut incoming.managed) {
+            self.links[usize::from(rpc.link)].grants.remove(rpc.peer.index, key);
+        }
+    }
+
+    /// The last bytes of a message are here; `old` is its place before they were.
+    fn complete(&mut self, index: u32, old: Option<(u32, Instant, u32)>) {
+        self.recount(index);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let (name, peer, client_id) = (rpc.name, rpc.peer, rpc.client_id);
+        let (local_port, remote_port) = (rpc.local_port, rpc.remote_port);
+        if let Some(incoming) = &mut rpc.incoming
+            && core::mem::take(&mut incoming.managed)
+            && let Some(old) = old
+        {
+            self.links[usize::from(rpc.link)].grants.remove(peer.index, old);
+        }
+        let length = rpc.incoming.as_ref().map_or(0, |incoming| incoming.length);
+        if rpc.role == Role::Client {
+            let cookie = rpc.cookie;
+            self.metrics.responses_received += 1;
+            self.unlink(index);
+            self.queue_ack(peer, local_port, Ack { client_id, server_port: remote_port });
+            let outcome = Outcome::Delivered;
+            self.events.push_back(Event::Done { rpc: name, cookie, outcome, length });
+        } else {
+            rpc.state = State::InService;
+            rpc.incoming = None;
+            let most = self.remembered();
+            if let Some(peer) = self.peers.get_mut(peer.index) {
+                peer.taken.insert(client_id, most);
+            }
+            self.metrics.requests_received += 1;
+            self.events.push_back(Event::Request { rpc: name, peer, port: local_port, length });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What happens because nothing happened: questions, silence, deadlines.
+
+use super::Transport;
+use crate::event::{Event, Reason};
+use crate::id::PeerId;
+use crate::packet::{Body, Packet, RESEND_ALL};
+use crate::rpc::{Role, Rpc, State};
+use alloc::vec::Vec;
+use core::time::Duration;
+use steadfast_wire::Instant;
+
+/// The most gaps of a message that are asked for at a time.
+const QUESTIONS: usize = 16;
+/// An RPC is looked at no more often than this.
+const TICK: Duration = Duration::from_micros(1);
+
+impl Transport {
+    /// Does all that is due. Each RPC has one timer, which packets only move when it fires.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, index)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, index));
+            if let Some(rpc) = self.rpcs.get_mut(index) {
+                rpc.timer = None;
+            }
+            if let Some(next) = self.expire(now, index) {
+                self.arm(index, next.max(now + TICK));
+            }
+        }
+    }
+
+    /// Looks at an RPC at this time at the latest.
+    pub(super) fn arm(&mut self, index: u32, at: Instant) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        if rpc.timer.is_none_or(|timer| at < timer) {
+            if let Some(timer) = rpc.timer.replace(at) {
+                self.timers.remove(&(timer, index));
+            }
+            self.timers.insert((at, index));
+        }
+    }
+
+    /// Returns when to look again, if the RPC is still here and waits for its peer.
+    fn expire(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        let rpc = self.rpcs.get(index)?;
+        let deadline = rpc.deadline;
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.fail(index, Reason::Deadline);
+            return None;
+        }
+        let next = match (rpc.role, rpc.state) {
+            (Role::Server, State::InService) => None,
+            (Role::Server, State::Outgoing) => self.expire_response(now, index),
+            _ => self.expire_question(now, index),
+        };
+        next.map(|next| deadline.map_or(next, |deadline| deadline.min(next)))
+    }
+
+    /// A message of the peer is missing, or its answer to ours.
+    fn expire_question(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        let rpc = self.rpcs.get_mut(index)?;
+        if is_our_turn(rpc) {
+            rpc.quiet_since = now;
+        }
+        let (after, interval) = (self.config.resend_after, self.config.resend_interval);
+        let silent = now.since(rpc.quiet_since);
+        let end = rpc.quiet_since + self.config.timeout;
+        if silent >= self.config.timeout {
+            let peer = rpc.peer;
+            self.metrics.rpc_timeouts += 1;
+            self.end(index, Reason::Timeout);
+            self.judge(now, peer);
+            return None;
+        }
+        if silent < after {
+            return Some(rpc.quiet_since + after);
+        }
+        if rpc.asked.is_none_or(|asked| now >= asked + interval || asked < rpc.quiet_since) {
+            self.stall(index);
+            self.ask_for_missing(now, index);
+        }
+        let rpc = self.rpcs.get(index)?;
+        Some(rpc.asked.map_or(end, |asked| (asked + interval).min(end)))
+    }
+
+    /// A response is sent and not acknowledged, or not granted whole.
+    fn expire_response(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        let rpc = self.rpcs.get_mut(index)?;
+        if rpc.is_sending() {
+            rpc.quiet_since = now;
+            return Some(now + self.config.resend_after);
+        }
+        let end = rpc.quiet_since + self.config.retain;
+        if now >= end {
+            // The client gave up long ago: its timeout is shorter. What it sends late finds that the request was taken.
+            let peer = rpc.peer;
+            self.metrics.unacknowledged += 1;
+            self.end_server(index, false);
+            self.judge(now, peer);
+            return None;
+        }
+        if !rpc.outgoing.as_ref().is_some_and(crate::outgoing::Outgoing::is_sent) {
+            return Some(end);
+        }
+        let wait = |asked: u32| self.config.request_ack_after.saturating_mul(1 << asked.min(16));
+        if now >= rpc.quiet_since + wait(rpc.need_acks) {
+            rpc.need_acks += 1;
+            let (peer, packet) = (rpc.peer, rpc.packet(Body::NeedAck));
+            let next = (rpc.quiet_since + wait(rpc.need_acks)).min(end);
+            self.ask(peer, packet);
+            return Some(next);
+        }
+        Some((rpc.quiet_since + wait(rpc.need_acks)).min(end))
+    }
+
+    /// A sender that is silent takes no part of what may be on its way, and is not granted more.
+    fn stall(&mut self, index: u32) {
+        self.unmanage(index);
+        if let Some(incoming) = self.rpcs.get_mut(index).and_then(|rpc| rpc.incoming.as_mut()) {
+            incoming.stalled = true;
+        }
+        self.recount(index);
+    }
+
+    /// Asks for all that could be here and is not.
+    pub(super) fn ask_for_missing(&mut self, now: Instant, index: u32) {
+        let priority = self.top();
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        rpc.asked = Some(now);
+        let peer = rpc.peer;
+        let resend = |offset, length| Body::Resend { offset, length, priority };
+        let packets: Vec<Packet> = match &rpc.incoming {
+            Some(incoming) => incoming
+                .gaps()
+                .take(QUESTIONS)
+                .map(|(offset, length)| rpc.packet(resend(offset, length)))
+                .collect(),
+            None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
+        };
+        for packet in packets {
+            self.ask(peer, packet);
+        }
+    }
+
+    /// A packet that a living peer answers.
+    fn ask(&mut self, peer: PeerId, packet: Packet) {
+        if let Some(known) = self.peers.get_mut(peer.index) {
+            known.questions = known.questions.saturating_add(1);
+        }
+        self.push_control(peer, packet);
+    }
+
+    /// An RPC ended in silence: if the peer answered nobody else either, it is gone, and all that waits for it ends now.
+    fn judge(&mut self, now: Instant, peer: PeerId) {
+        let Some(known) = self.peers.get(peer.index) else { return };
+        let silent = now.since(known.heard) >= self.config.timeout;
+        if !silent || known.questions < self.config.peer_questions {
+            return;
+        }
+        let all = known.clients.values().chain(known.servers.values());
+        let waiting: Vec<u32> = all
+            .copied()
+            .filter(|index| {
+                // A request in service still has its work; whether its client is gone shows when it is answered.
+                self.rpcs
+                    .get(*index)
+                    .is_some_and(|rpc| rpc.role == Role::Client || rpc.state != State::InService)
+            })
+            .collect();
+        self.metrics.silent_peers += 1;
+        for index in waiting {
+            self.end(index, Reason::Timeout);
+        }
+        self.events.push_back(Event::PeerSilent { peer });
+    }
+}
+
+/// Whether it is our doing that the peer says nothing: it has all that it may answer, or sent all that it may.
+fn is_our_turn(rpc: &Rpc) -> bool {
+    match &rpc.incoming {
+        Some(incoming) => incoming.has_all_granted(),
+        None => rpc.is_sending(),
+    }
+}

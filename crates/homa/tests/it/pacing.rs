@@ -1,0 +1,122 @@
+//! What leaves over a link, in which order and how fast (homa.md 2.3).
+
+use crate::hand::{Hand, SEGMENT, config};
+use core::time::Duration;
+use steadfast_homa::packet::{Body, Dialect, RESEND_ALL};
+use steadfast_homa::{Call, Config, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit};
+
+/// A transport with a second link of 1 Gbit/s: 1,118 bytes, headers and all, take 9 µs.
+fn paced(settings: Config) -> (Hand, LinkId, PeerId) {
+    let mut hand = Hand::new(settings);
+    let link = hand.core.add_link(LinkConfig { rate: 1_000_000_000 });
+    let peer = PeerConfig { link, dialect: Dialect::Linux, segment: SEGMENT, overhead: 62 };
+    let peer = hand.core.add_peer(hand.now, peer).expect("room for a peer");
+    (hand, link, peer)
+}
+
+fn call(hand: &mut Hand, peer: PeerId, length: usize) -> RpcId {
+    let body = vec![0; length].into();
+    let call = Call { peer, port: 7, from: hand.from, body, cookie: 0, deadline: None, max_response: 1 };
+    hand.core.request(hand.now, call).expect("room for a request")
+}
+
+/// The RPCs whose packets leave now, one packet each.
+fn leaving(hand: &mut Hand, link: LinkId) -> Vec<RpcId> {
+    let mut all = Vec::new();
+    while let Some(transmit) = hand.core.poll_transmit(hand.now, link, 1) {
+        if let Transmit::Data(run) = transmit {
+            all.push(run.rpc);
+        }
+    }
+    hand.core.check_invariants();
+    all
+}
+
+#[test]
+fn a_link_gets_what_it_can_send_and_the_next_packet_has_its_time() {
+    let (mut hand, link, peer) = paced(config!(pacer_fifo_share: 0));
+    call(&mut hand, peer, 20_000);
+    let (mut packets, start) = (leaving(&mut hand, link).len(), hand.now);
+    while packets < 20 {
+        let next = hand.core.poll_timeout().expect("more waits");
+        assert!(next > hand.now, "what could leave has left");
+        hand.now = next;
+        hand.core.handle_timeout(hand.now);
+        packets += leaving(&mut hand, link).len();
+    }
+    // 20 packets of 1,118 bytes at 99 % of 1 Gbit/s take 180 µs, but the last may be queued.
+    let took = hand.now.since(start).as_micros();
+    assert!((160..180).contains(&took), "{took}");
+}
+
+#[test]
+fn a_full_link_still_takes_control_packets_and_short_messages() {
+    let (mut hand, link, peer) = paced(config!(pacer_fifo_share: 0));
+    let long = call(&mut hand, peer, 20_000);
+    assert_eq!(leaving(&mut hand, link), [long], "one is more than 5 µs");
+    let short = call(&mut hand, peer, 999);
+    assert_eq!(leaving(&mut hand, link), [short]);
+    let other = call(&mut hand, peer, 1000);
+    assert!(leaving(&mut hand, link).is_empty());
+    hand.arrives_from(
+        peer,
+        steadfast_homa::packet::Packet {
+            source: 1,
+            destination: crate::hand::SERVER,
+            sender_id: 2,
+            body: Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 },
+        },
+        0,
+    );
+    assert!(matches!(hand.core.poll_transmit(hand.now, link, 1), Some(Transmit::Control { .. })));
+    hand.now += Duration::from_micros(40);
+    assert_eq!(leaving(&mut hand, link), [other], "it has fewer bytes left than the long one");
+}
+
+#[test]
+fn a_full_link_holds_up_no_other() {
+    let (mut hand, link, peer) = paced(Config::default());
+    call(&mut hand, peer, 20_000);
+    leaving(&mut hand, link);
+    assert!(leaving(&mut hand, link).is_empty());
+    let free = hand.call(3000);
+    let first = hand.link;
+    assert_eq!(leaving(&mut hand, first), [free; 3]);
+}
+
+#[test]
+fn the_message_with_the_fewest_bytes_left_leaves_first() {
+    let mut hand = Hand::new(config!(pacer_fifo_share: 0, unscheduled: 2000));
+    let (long, middle, short) = (hand.call(9000), hand.call(3000), hand.call(2000));
+    let link = hand.link;
+    assert_eq!(leaving(&mut hand, link), [short, short, middle, middle, long, long]);
+}
+
+#[test]
+fn one_pick_in_twenty_is_the_oldest() {
+    let mut hand = Hand::new(config!(pacer_fifo_share: 50));
+    let old = hand.call(40_000);
+    let young: Vec<RpcId> = (0..20).map(|_| hand.call(2000)).collect();
+    let link = hand.link;
+    let first: Vec<RpcId> = leaving(&mut hand, link).into_iter().take(40).collect();
+    assert_eq!(first.iter().filter(|rpc| **rpc == old).count(), 2);
+    assert!(young.iter().filter(|rpc| first.contains(rpc)).count() >= 19);
+}
+
+#[test]
+fn what_may_be_on_its_way_is_counted_for_each_link() {
+    let (mut hand, link, peer) = paced(config!(max_incoming: 50_000, window: 50_000, grant_fifo_share: 0));
+    hand.request_of(hand.peer, 10, 900_000, 1000, 0, 1000);
+    hand.request_of(peer, 10, 900_000, 1000, 0, 1000);
+    for link in [hand.link, link] {
+        let mut granted = Vec::new();
+        while let Some(transmit) = hand.core.poll_transmit(hand.now, link, 1) {
+            if let Transmit::Control { packet, .. } = transmit
+                && let Body::Grant { offset, .. } = packet.body
+            {
+                granted.push(offset);
+            }
+        }
+        assert_eq!(granted, [51_000]);
+    }
+}
