@@ -204,9 +204,10 @@ impl Carrier {
     /// asked for.
     pub fn try_write(&mut self, fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool) -> io::Result<WriteState> {
         // Taken out, so that a `fill` that writes to another carrier would not meet it.
-        let mut shared = SHARED.take();
+        // There is none in a thread that ends.
+        let mut shared = SHARED.try_with(RefCell::take).unwrap_or_default();
         let state = self.write_through(&mut shared, fill);
-        SHARED.set(shared);
+        let _kept = SHARED.try_with(|kept| kept.replace(shared));
         state
     }
 

@@ -700,7 +700,9 @@ impl Endpoint {
                 self.ready.remove(&path);
             }
         } else {
-            // It may have found just now that it has to wait for its pace, and nothing else may ever call.
+            // It may have found just now that it has to wait for its pace, or that something waits for another network,
+            // and nothing else may ever call.
+            association.refresh(&self.cx, now);
             let timeout = association.timeout(&self.cx).filter(|_| !association.is_empty());
             self.arm(now, id, timeout);
         }

@@ -76,6 +76,8 @@ pub(crate) struct Path {
     pub(crate) remote: Option<NetworkId>,
     /// The network of the peer that we meant to reach, where we opened it and knew.
     pub(crate) meant: Option<NetworkId>,
+    /// Something waited for it when it was opened.
+    pub(crate) demanded: bool,
     pub(crate) address: SocketAddr,
     /// The address is one of ours: the kernel tells when the peer dies, and nothing lies between that could be cut.
     pub(crate) same_host: bool,
@@ -179,6 +181,7 @@ impl Path {
             local_ip: None,
             remote: None,
             meant: None,
+            demanded: false,
             address,
             same_host: false,
             deadline,

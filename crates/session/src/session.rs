@@ -88,6 +88,8 @@ pub(crate) struct Session {
     /// It was said at least once.
     claim_said: bool,
     pub(crate) parked_at: Option<Instant>,
+    /// The application knows that it is parked.
+    told_parked: bool,
     /// When a claim of the peer was last taken over.
     resumed_at: Option<Instant>,
     pub(crate) notice_at: Option<Instant>,
@@ -116,6 +118,7 @@ impl Session {
             told_opened: !opener,
             claiming: false,
             claim_said: false,
+            told_parked: false,
             parked_at: None,
             resumed_at: None,
             notice_at: None,
@@ -164,7 +167,7 @@ impl Session {
         self.parked_at = Some(now);
         self.limit_at = self.config.park_limit.map(|limit| now + limit);
         match self.config.park_notice {
-            Some(Duration::ZERO) => cx.event(Event::Parked { session: self.id }),
+            Some(Duration::ZERO) => self.tell_parked(cx),
             Some(wait) => self.notice_at = Some(now + wait),
             None => {}
         }
@@ -183,12 +186,20 @@ impl Session {
         }
     }
 
+    /// Says that no network is left.
+    pub(crate) fn tell_parked(&mut self, cx: &mut Context) {
+        self.notice_at = None;
+        self.told_parked = true;
+        cx.event(Event::Parked { session: self.id });
+    }
+
     /// Both sides are in it.
     pub(crate) fn joined(&mut self, cx: &mut Context) {
         // Its first path may have been lost before the peer's answer came.
         if !core::mem::replace(&mut self.told_opened, true) {
             cx.event(Event::Opened { session: self.id });
         }
+        self.told_parked = false;
         if self.parked_at.take().is_some()
             && self.notice_at.take().is_none()
             && self.config.park_notice.is_some()
@@ -264,7 +275,10 @@ impl Session {
         self.config = SessionConfig { ordering: self.config.ordering, ..config };
         if self.parked_at.is_some() {
             self.limit_at = config.park_limit.map(|limit| now + limit);
-            self.notice_at = self.notice_at.filter(|_| config.park_notice.is_some());
+            self.notice_at = match (self.notice_at, config.park_notice) {
+                (None, Some(wait)) if !self.told_parked => Some(now + wait),
+                (at, notice) => at.filter(|_| notice.is_some()),
+            };
         }
     }
 

@@ -198,6 +198,7 @@ impl Association {
         let (number, local) = (cx.next_path(), pair.local);
         let mut path = Path::new(number, true, local, address, now, now + cx.config.connect_timeout);
         path.same_host = cx.is_ours(address.ip());
+        path.demanded = pair.demanded;
         if let Remote::Network(id) = pair.remote {
             path.meant = Some(id);
         }

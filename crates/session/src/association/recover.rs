@@ -223,8 +223,7 @@ impl Association {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.handle_timeout(cx, now);
         if session.notice_at.is_some_and(|at| at <= now) {
-            session.notice_at = None;
-            cx.event(Event::Parked { session: id });
+            session.tell_parked(cx);
         }
         if session.limit_at.is_some_and(|at| at <= now) {
             self.end(cx, id, EndReason::Forgotten, true, None);

@@ -44,7 +44,12 @@ impl Association {
     pub(super) fn may_exceed(&self, cx: &Context, pairs: &[Pair], demanded: bool) -> bool {
         let (paths, max) = (self.paths.len(), cx.config.max_paths);
         let spare = |path: &Path| path.is_up() && path.opener && !is_regular(pairs, path);
-        paths < max || paths == max && (demanded || self.up() == max && self.paths.values().any(spare))
+        // One more may have stayed: of two that came at once, both sides closed the same one for them. What waits here
+        // is not to wait for that to change.
+        let surplus = demanded && paths == max + 1 && self.up() == paths;
+        paths < max
+            || surplus
+            || paths == max && (demanded || self.up() == max && self.paths.values().any(spare))
     }
 
     /// When to look again for a path that gives way to one between a pair; `None` if that may be opened now.
@@ -80,16 +85,20 @@ impl Association {
             // The side that opened it knows best which one is to go.
             return true;
         }
-        let (pairs, path) = (self.pairs(cx), &self.paths[&number]);
-        let claim = match opener {
-            false => Some(Claim::Theirs),
-            true if self.needed(cx, &pairs).contains(&number) => Some(Claim::Ours),
-            true => is_regular(&pairs, path).then_some(Claim::Regular),
-        };
-        let gives_way = claim.and_then(|claim| self.least_needed(cx, now, &pairs, claim, Some(number)));
-        let loser = gives_way.unwrap_or(number);
-        self.path_down(cx, now, loser, DownReason::Replaced);
-        loser != number
+        loop {
+            let (pairs, path) = (self.pairs(cx), &self.paths[&number]);
+            let claim = match opener {
+                false => Some(Claim::Theirs),
+                true if path.demanded || self.needed(cx, &pairs).contains(&number) => Some(Claim::Ours),
+                true => is_regular(&pairs, path).then_some(Claim::Regular),
+            };
+            let gives_way = claim.and_then(|claim| self.least_needed(cx, now, &pairs, claim, Some(number)));
+            let loser = gives_way.unwrap_or(number);
+            self.path_down(cx, now, loser, DownReason::Replaced);
+            if loser == number || !opener || self.up() <= max {
+                return loser != number;
+            }
+        }
     }
 
     /// The path that may best give way, beside the new one.

@@ -200,10 +200,9 @@ fn nothing_that_reaches_the_peer_is_left_untried() {
     pair.until_delivered(A, &[id]);
 }
 
-#[test]
-fn a_peer_that_wants_more_paths_leaves_us_those_that_we_need() {
-    let networks: Vec<Attachment> = (0..12).map(|at| net(1_000_000, 20 + at)).collect();
-    let mut pair = begin(9, &networks, 3);
+/// A has three paths at most, and B wants all there are.
+fn beside_a_greedy_peer(seed: u64, networks: &[Attachment]) -> Pair {
+    let mut pair = begin(seed, networks, 3);
     let mut greedy = Config::default();
     greedy.max_paths = 64;
     pair.world.restart(B, greedy, 0);
@@ -213,6 +212,23 @@ fn a_peer_that_wants_more_paths_leaves_us_those_that_we_need() {
     pair.session = pair.world.nodes[A].core.connect(now, peer, &[address], SessionConfig::default());
     pair.world.pump(A);
     pair.until("it is open", |pair| pair.knows(B));
+    pair
+}
+
+#[test]
+fn a_path_too_many_keeps_nothing_that_waits_from_its_own() {
+    let mut networks: Vec<Attachment> = (0..6).map(|at| net(1_000_000, 20 + at)).collect();
+    networks[5].metered = true;
+    let mut pair = beside_a_greedy_peer(11, &networks);
+    pair.until("the peer has opened one more", |pair| self::networks(pair, A).len() == 4);
+    let id = say(&mut pair, A, 5);
+    pair.until_delivered(A, &[id]);
+}
+
+#[test]
+fn a_peer_that_wants_more_paths_leaves_us_those_that_we_need() {
+    let networks: Vec<Attachment> = (0..12).map(|at| net(1_000_000, 20 + at)).collect();
+    let mut pair = beside_a_greedy_peer(9, &networks);
     let id = dwell(&mut pair, A, 11);
     pair.until("it has a path", |pair| has(pair, 11));
     let name = "net11".to_string();
