@@ -3,6 +3,7 @@
 
 use crate::event::SendError;
 use crate::rules::Rules;
+use crate::seldom::Blank;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 use steadfast_wire::{Instant, Labels, Rule};
@@ -43,6 +44,19 @@ pub(crate) struct Deferrals {
     rules: BTreeMap<Rule, usize>,
     /// The rules of what was refused for want of a network since the paths last changed.
     wished: Rules,
+}
+
+impl Blank for Deferrals {
+    fn blank() -> &'static Self {
+        static BLANK: Deferrals = Deferrals {
+            next: 0,
+            waiting: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            rules: BTreeMap::new(),
+            wished: Rules::new(),
+        };
+        &BLANK
+    }
 }
 
 impl Deferrals {

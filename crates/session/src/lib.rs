@@ -49,6 +49,7 @@ mod payload;
 mod policy;
 mod rng;
 mod rules;
+mod seldom;
 mod session;
 mod stats;
 mod steering;

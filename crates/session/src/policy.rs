@@ -1,6 +1,7 @@
 //! What the application wants for messages of certain labels, beside what the labels themselves say. The peer never
 //! learns it.
 
+use crate::seldom::Blank;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 use steadfast_wire::Labels;
@@ -22,6 +23,13 @@ pub enum Redundancy {
 pub(crate) struct Policies {
     timeouts: BTreeMap<Labels, Duration>,
     redundancy: BTreeMap<Labels, Redundancy>,
+}
+
+impl Blank for Policies {
+    fn blank() -> &'static Self {
+        static BLANK: Policies = Policies { timeouts: BTreeMap::new(), redundancy: BTreeMap::new() };
+        &BLANK
+    }
 }
 
 impl Policies {

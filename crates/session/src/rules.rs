@@ -14,6 +14,10 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    pub(crate) const fn new() -> Self {
+        Self { known: Vec::new(), others: false }
+    }
+
     pub(crate) fn insert(&mut self, rule: &Rule) {
         if self.others || self.known.contains(rule) {
             return;

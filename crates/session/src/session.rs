@@ -10,6 +10,7 @@ use crate::journal::{Effect, Record};
 use crate::ledger::Dues;
 use crate::outbound::Outbound;
 use crate::policy::Policies;
+use crate::seldom::Seldom;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
@@ -69,8 +70,8 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) out: Outbound,
     pub(crate) inb: Inbound,
-    pub(crate) policies: Policies,
-    pub(crate) deferrals: Deferrals,
+    pub(crate) policies: Seldom<Policies>,
+    pub(crate) deferrals: Seldom<Deferrals>,
     /// What it adds to the dues of its association.
     pub(crate) noted: Dues,
     /// Since when it is in its association: what flew before was another's.
@@ -107,8 +108,8 @@ impl Session {
             epoch: Epoch::default(),
             out: Outbound::new(id, config.ordering, cx.config.max_message),
             inb: Inbound::new(id, &cx.config),
-            policies: Policies::default(),
-            deferrals: Deferrals::default(),
+            policies: Seldom::default(),
+            deferrals: Seldom::default(),
             noted: Dues::default(),
             joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
@@ -153,7 +154,7 @@ impl Session {
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
         self.out.handle_timeout(cx, now);
         self.inb.handle_timeout(cx, now);
-        if self.deferrals.handle_timeout(now) {
+        if self.deferrals.timeout().is_some() && self.deferrals.handle_timeout(now) {
             cx.event(Event::Suitable { session: self.id });
         }
     }

@@ -30,10 +30,10 @@ pub(crate) struct SessionState {
 #[derive(Debug, Default)]
 struct Status {
     opened: bool,
-    ended: Option<Ended>,
+    ended: Option<Box<Ended>>,
     parked: bool,
-    left: Option<String>,
-    refused: Option<String>,
+    left: Option<Box<str>>,
+    refused: Option<Box<str>>,
     receipts: BTreeMap<MessageId, Arc<Cell>>,
 }
 
@@ -118,7 +118,7 @@ impl SessionState {
             Event::Opened { .. } => status.opened = true,
             Event::Parked { .. } => status.parked = true,
             Event::Resumed { .. } => status.parked = false,
-            Event::PeerLeft { reason, .. } => status.left = Some(reason.clone()),
+            Event::PeerLeft { reason, .. } => status.left = Some(reason.as_str().into()),
             Event::Acked { id, .. } => {
                 let cell = status.receipts.get(id);
                 if let Some(cell) = cell {
@@ -145,8 +145,9 @@ impl SessionState {
                 changed.extend(cell);
             }
             Event::Ended { reason, common, .. } => {
-                let words = status.left.take();
-                status.ended.get_or_insert(Ended { reason: *reason, common: *common, words });
+                let words = status.left.take().map(String::from);
+                let ended = Ended { reason: *reason, common: *common, words };
+                status.ended.get_or_insert_with(|| Box::new(ended));
                 for cell in std::mem::take(&mut status.receipts).into_values() {
                     cell.set_outcome(Outcome::Unknown);
                     changed.push(cell);
@@ -162,7 +163,7 @@ impl SessionState {
     }
 
     pub(crate) fn refused(&self) -> Option<String> {
-        lock(&self.status).refused.clone()
+        lock(&self.status).refused.as_deref().map(String::from)
     }
 
     pub(crate) fn is_opened(&self) -> bool {
@@ -185,6 +186,6 @@ impl SessionState {
     }
 
     pub(crate) fn ended(&self) -> Option<Ended> {
-        lock(&self.status).ended.clone()
+        lock(&self.status).ended.as_deref().cloned()
     }
 }
