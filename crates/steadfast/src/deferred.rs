@@ -104,7 +104,7 @@ impl Wait {
     fn poll(&self, context: &Context<'_>) -> Poll<Result<Deferral, CoreError>> {
         let Some(id) = self.id else { return Poll::Ready(Ok(Deferral::Gone)) };
         // Enlisted before looking: a change between the two is not missed.
-        lock(&self.socket.state().waits.line).wakers.insert(id, context.waker().clone());
+        lock(&self.socket.state().waits().line).wakers.insert(id, context.waker().clone());
         match self.socket.peek(|inner, now, session| inner.core.check_deferral(now, session, id)) {
             Ok(Deferral::Waiting) => Poll::Pending,
             result => Poll::Ready(result),
@@ -118,7 +118,7 @@ impl Wait {
 
     fn end(&mut self) {
         let Some(id) = self.id.take() else { return };
-        lock(&self.socket.state().waits.line).wakers.remove(&id);
+        lock(&self.socket.state().waits().line).wakers.remove(&id);
         self.socket.call(|inner, now, session| inner.core.end_deferral(now, session, id));
     }
 }
@@ -159,7 +159,7 @@ impl Deferred {
             callback: Box::new(callback),
         };
         {
-            let mut line = lock(&socket.state().waits.line);
+            let mut line = lock(&socket.state().waits().line);
             line.wakers.remove(&id);
             line.thunks.insert(id, thunk);
         }
@@ -236,21 +236,21 @@ impl Waits {
 impl Shared {
     /// Runs the callbacks of a conversation for which a network fits, on a task of their own.
     pub(crate) fn run_thunks(self: &Arc<Self>, state: &Arc<SessionState>) {
-        if state.waits.start() {
+        if state.has_waits() && state.waits().start() {
             let _ends_by_itself = self.spawn_freely(Arc::clone(self).call_thunks(Arc::clone(state)));
         }
     }
 
     async fn call_thunks(self: Arc<Self>, state: Arc<SessionState>) {
-        while state.waits.goes_on() {
+        while state.waits().goes_on() {
             // Labels for which nothing fits in this pass: those behind must not overtake if that changes meanwhile.
             let mut stuck: Vec<Labels> = Vec::new();
-            let ids: Vec<DeferralId> = lock(&state.waits.line).thunks.keys().copied().collect();
+            let ids: Vec<DeferralId> = lock(&state.waits().line).thunks.keys().copied().collect();
             for id in ids {
                 // Taken out first: from here on whoever cancels it leaves the dropping to us.
-                let Some(thunk) = lock(&state.waits.line).thunks.remove(&id) else { continue };
+                let Some(thunk) = lock(&state.waits().line).thunks.remove(&id) else { continue };
                 if stuck.contains(&thunk.labels) {
-                    lock(&state.waits.line).thunks.insert(id, thunk);
+                    lock(&state.waits().line).thunks.insert(id, thunk);
                     continue;
                 }
                 let found = self.call(|inner, now| {
@@ -263,7 +263,7 @@ impl Shared {
                 match found {
                     Ok(Deferral::Waiting) => {
                         stuck.push(thunk.labels.clone());
-                        lock(&state.waits.line).thunks.insert(id, thunk);
+                        lock(&state.waits().line).thunks.insert(id, thunk);
                     }
                     Ok(Deferral::Ready) => {
                         let Thunk { payload, callback, .. } = thunk;

@@ -215,7 +215,7 @@ impl MultiSocket {
         let cancel = |inner: &mut Inner, now, session| inner.core.cancel_deferred(now, session, labels);
         // A conversation that has ended has none.
         let cancelled = self.call(cancel).unwrap_or(0);
-        self.state().waits.drop_gone(labels, |id| {
+        self.state().waits().drop_gone(labels, |id| {
             let found = self.peek(|inner, now, session| inner.core.check_deferral(now, session, id));
             found == Ok(Deferral::Gone)
         });

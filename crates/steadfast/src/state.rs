@@ -6,7 +6,7 @@ use crate::error::SessionError;
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use steadfast_session::{Event, Outcome, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, MessageId, SessionId};
@@ -24,7 +24,7 @@ pub(crate) struct SessionState {
     /// Opened, ended, refused, parked, resumed.
     pub(crate) changed: Notify,
     /// Sends that wait for a network.
-    pub(crate) waits: Waits,
+    waits: OnceLock<Box<Waits>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,12 +60,12 @@ impl Wake {
         match self {
             Self::Readable(state) => state.readable.notify_waiters(),
             Self::Writable(state) => state.writable.notify_waiters(),
-            Self::Suitable(state) => state.waits.wake(),
+            Self::Suitable(state) => state.wake_waiting(),
             Self::All(state) => {
                 state.readable.notify_waiters();
                 state.writable.notify_waiters();
                 state.changed.notify_waiters();
-                state.waits.wake();
+                state.wake_waiting();
             }
         }
     }
@@ -89,7 +89,7 @@ impl SessionState {
             readable: Notify::new(),
             writable: Notify::new(),
             changed: Notify::new(),
-            waits: Waits::default(),
+            waits: OnceLock::new(),
         }
     }
 
@@ -164,6 +164,22 @@ impl SessionState {
 
     pub(crate) fn refused(&self) -> Option<String> {
         lock(&self.status).refused.as_deref().map(String::from)
+    }
+
+    /// The sends that wait for a network; made when the first one does.
+    pub(crate) fn waits(&self) -> &Waits {
+        self.waits.get_or_init(Box::default)
+    }
+
+    /// Whether any send ever waited.
+    pub(crate) fn has_waits(&self) -> bool {
+        self.waits.get().is_some()
+    }
+
+    fn wake_waiting(&self) {
+        if let Some(waits) = self.waits.get() {
+            waits.wake();
+        }
     }
 
     pub(crate) fn is_opened(&self) -> bool {
