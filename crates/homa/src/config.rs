@@ -63,6 +63,11 @@ pub struct Config {
     /// How long a server keeps a response that its client neither fetches nor acknowledges; at least twice
     /// [`timeout`](Self::timeout). 300 ms.
     pub retain: Duration,
+    /// How long a message may take for a sixty-fourth of itself while it is its receiver's turn, or its sender's, and how
+    /// long a response is kept once it was sent whole, whatever its client says. A peer of
+    /// [`Dialect::Linux`], which does not say that it is busy with others, may leave a response without grants for as long.
+    /// At least [`retain`](Self::retain). 10 s.
+    pub patience: Duration,
     /// How long after its last packet an idle peer may be forgotten for a new one: longer than a packet may live in the
     /// network. 30 s.
     pub packet_lifetime: Duration,
@@ -120,6 +125,7 @@ impl Default for Config {
             timeout: Duration::from_millis(100),
             request_ack_after: Duration::from_millis(2),
             retain: Duration::from_millis(300),
+            patience: Duration::from_secs(10),
             packet_lifetime: Duration::from_secs(30),
             peer_questions: 5,
             max_peers: 10_000,
@@ -156,6 +162,7 @@ impl Config {
         self.timeout = self.timeout.max(self.resend_after);
         // A server forgets a client only when that has given up.
         self.retain = self.retain.max(self.timeout * 2);
+        self.patience = self.patience.max(self.retain);
         self.max_held = self.max_held.max(u64::from(self.max_message));
         self.max_peer_held = self.max_peer_held.max(u64::from(self.max_message));
         self.max_gaps = self.max_gaps.max(2);

@@ -6,7 +6,7 @@ use crate::event::{Call, CallError, Event, Outcome, Reason, RespondError};
 use crate::id::{PeerId, RpcId};
 use crate::outgoing::Outgoing;
 use crate::packet::{Ack, Acks, Body, Dialect, LINUX_MAX_MESSAGE, Refusal};
-use crate::rpc::{Role, Rpc, State};
+use crate::rpc::{Progress, Role, Rpc, State};
 use bytes::Bytes;
 use steadfast_wire::Instant;
 
@@ -93,6 +93,7 @@ impl Transport {
         if let Some(rpc) = self.rpcs.get_mut(index) {
             rpc.state = State::Outgoing;
             rpc.quiet_since = now;
+            rpc.progress = Progress::new(now, 0);
             let held = u64::from(core::mem::take(&mut rpc.held));
             self.held -= held;
             if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
@@ -153,6 +154,7 @@ impl Transport {
             remote_port,
             birth: now,
             quiet_since: now,
+            progress: Progress::new(now, 0),
             asked: None,
             need_acks: 0,
             timer: None,

@@ -13,6 +13,9 @@ use steadfast_wire::Instant;
 
 /// A peer is told of cut-offs no more often than this.
 const TELL_CUTOFFS: Duration = Duration::from_millis(1);
+/// Questions for an acknowledgement that count as asked once a client said that it is busy: the next comes at sixteen
+/// times the first interval.
+const BUSY_NEED_ACKS: u32 = 4;
 
 impl Transport {
     /// A packet arrived from a peer: the bytes after the IP or carrier header. If it brought bytes of a message, they
@@ -54,15 +57,7 @@ impl Transport {
                 self.handle_resend(now, peer, packet, index, (offset, length, priority));
             }
             Body::Unknown => self.handle_unknown(index),
-            Body::Busy => {
-                // A client that is busy with a response that it has to fetch could keep it here for ever.
-                if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index))
-                    && (rpc.role == Role::Client || rpc.state == State::Incoming)
-                {
-                    rpc.quiet_since = now;
-                    rpc.confirmed = true;
-                }
-            }
+            Body::Busy => self.handle_busy(now, index),
             Body::Cutoffs { cutoffs, version } => {
                 if let Some(known) = self.peers.get_mut(peer.index) {
                     known.cutoffs = cutoffs;
@@ -210,6 +205,23 @@ impl Transport {
         }
     }
 
+    fn handle_busy(&mut self, now: Instant, index: Option<u32>) {
+        let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
+        match (rpc.role, rpc.state) {
+            (Role::Client, _) | (Role::Server, State::Incoming) => {
+                rpc.quiet_since = now;
+                rpc.confirmed = true;
+            }
+            // Its client grants others first.
+            (Role::Server, State::Outgoing) if rpc.waits_for_grants() => {
+                rpc.quiet_since = now;
+                rpc.need_acks = rpc.need_acks.min(BUSY_NEED_ACKS);
+            }
+            // A client that is busy with a response that it has to fetch could keep it here for ever.
+            (Role::Server, _) => {}
+        }
+    }
+
     fn handle_need_ack(&mut self, now: Instant, peer: PeerId, packet: &Packet, index: Option<u32>) {
         if packet.sender_id & 1 == 0 {
             return;
@@ -220,9 +232,13 @@ impl Transport {
             Some(index) => {
                 self.metrics.ignored_need_acks += 1;
                 let interval = self.config.resend_interval;
-                let asked = self.rpcs.get(index).and_then(|rpc| rpc.asked);
-                // The module asks every millisecond: what was asked for needs time to come.
-                if asked.is_none_or(|asked| now >= asked + interval) {
+                let Some(rpc) = self.rpcs.get(index) else { return };
+                if rpc.incoming.is_some() && rpc.is_our_turn() {
+                    // Others are granted first. A server that hears nothing would give up.
+                    let busy = rpc.packet(Body::Busy);
+                    self.push_control(peer, busy);
+                } else if rpc.asked.is_none_or(|asked| now >= asked + interval) {
+                    // The module asks every millisecond: what was asked for needs time to come.
                     self.ask_for_missing(now, index);
                 }
             }

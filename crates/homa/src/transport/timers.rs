@@ -3,8 +3,8 @@
 use super::Transport;
 use crate::event::{Event, Reason};
 use crate::id::PeerId;
-use crate::packet::{Body, Packet, RESEND_ALL};
-use crate::rpc::{Role, Rpc, State};
+use crate::packet::{Body, Dialect, Packet, RESEND_ALL};
+use crate::rpc::{Role, State};
 use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -58,7 +58,7 @@ impl Transport {
     /// A message of the peer is missing, or its answer to ours.
     fn expire_question(&mut self, now: Instant, index: u32) -> Option<Instant> {
         let rpc = self.rpcs.get_mut(index)?;
-        if is_our_turn(rpc) {
+        if rpc.is_our_turn() {
             rpc.quiet_since = now;
         }
         let (after, interval) = (self.config.resend_after, self.config.resend_interval);
@@ -84,12 +84,16 @@ impl Transport {
 
     /// A response is sent and not acknowledged, or not granted whole.
     fn expire_response(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        let dialect = self.dialect(self.rpcs.get(index)?.peer);
         let rpc = self.rpcs.get_mut(index)?;
         if rpc.is_sending() {
             rpc.quiet_since = now;
             return Some(now + self.config.resend_after);
         }
-        let end = rpc.quiet_since + self.config.retain;
+        // A client that grants others first says so if it is asked, but the module does not.
+        let mute = rpc.waits_for_grants() && dialect == Dialect::Linux;
+        let retain = if mute { self.config.patience } else { self.config.retain };
+        let end = (rpc.quiet_since + retain).min(rpc.progress.since + self.config.patience);
         if now >= end {
             // The client gave up long ago: its timeout is shorter. What it sends late finds that the request was taken.
             let peer = rpc.peer;
@@ -97,9 +101,6 @@ impl Transport {
             self.end_server(index, false);
             self.judge(now, peer);
             return None;
-        }
-        if !rpc.outgoing.as_ref().is_some_and(crate::outgoing::Outgoing::is_sent) {
-            return Some(end);
         }
         let wait = |asked: u32| self.config.request_ack_after.saturating_mul(1 << asked.min(16));
         if now >= rpc.quiet_since + wait(rpc.need_acks) {
@@ -171,13 +172,5 @@ impl Transport {
             self.end(index, Reason::Timeout);
         }
         self.events.push_back(Event::PeerSilent { peer });
-    }
-}
-
-/// Whether it is our doing that the peer says nothing: it has all that it may answer, or sent all that it may.
-fn is_our_turn(rpc: &Rpc) -> bool {
-    match &rpc.incoming {
-        Some(incoming) => incoming.has_all_granted(),
-        None => rpc.is_sending(),
     }
 }

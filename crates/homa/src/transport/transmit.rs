@@ -149,10 +149,12 @@ impl Transport {
             offset: piece.range.start,
         };
         let payload = outgoing.payload(piece.range);
-        let waits = outgoing.is_sent() && !outgoing.is_ready();
+        let waits = !outgoing.is_ready();
         // What is sent again is no new beginning, or a server that forgets all it gets would be asked for ever.
         if !piece.retransmit {
             rpc.quiet_since = now;
+            rpc.need_acks = 0;
+            rpc.progress.note(now, outgoing.sent, outgoing.length());
         }
         let run = Run {
             peer: rpc.peer,

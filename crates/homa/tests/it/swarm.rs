@@ -69,8 +69,9 @@ fn play(seed: u64, dialect: Dialect, restarts: bool) {
         }
     }
     world.faults = Faults::default();
-    // Late duplicates come until 2 s later, an abandoned response is given up after 300 ms.
-    let end = world.now + Duration::from_secs(5);
+    // Late duplicates come until 2 s later; a response to a client that is gone is given up after 300 ms, or after 10 s
+    // where it waits for grants in the module's dialect.
+    let end = world.now + Duration::from_secs(13);
     world.run(end);
     world.judge();
     // In a healed network every request is answered, unless somebody gave up.
