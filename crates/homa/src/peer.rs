@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) held: u64,
     /// Bytes of responses to it that are kept.
     pub(crate) kept: u64,
+    /// Bytes of its messages that may be on their way.
+    pub(crate) incoming: u64,
     /// A response was refused because of `kept`.
     pub(crate) wants_room: bool,
     /// Responses from it that are here and that it has not been told of.
@@ -58,6 +60,7 @@ impl Peer {
             taken: Taken::default(),
             held: 0,
             kept: 0,
+            incoming: 0,
             wants_room: false,
             acks: Acks::new(),
             cutoffs: Levels::unheard(priorities).cutoffs,

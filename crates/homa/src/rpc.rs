@@ -63,6 +63,8 @@ pub(crate) struct Rpc {
     pub(crate) quiet_since: Instant,
     /// Of the message that arrives, or of a response that is sent.
     pub(crate) progress: Progress,
+    /// When bytes came that were not here, or the peer was allowed to send some.
+    pub(crate) fresh: Instant,
     /// When we asked last for what is missing.
     pub(crate) asked: Option<Instant>,
     /// Questions for an acknowledgement.

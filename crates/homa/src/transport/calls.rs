@@ -155,6 +155,7 @@ impl Transport {
             birth: now,
             quiet_since: now,
             progress: Progress::new(now, 0),
+            fresh: now,
             asked: None,
             need_acks: 0,
             timer: None,
@@ -229,10 +230,8 @@ impl Transport {
     pub(super) fn unlink(&mut self, index: u32) -> Option<Rpc> {
         self.drop_outgoing(index);
         self.unmanage(index);
+        self.count_incoming(index, 0);
         let rpc = self.rpcs.remove(index)?;
-        if let Some(incoming) = &rpc.incoming {
-            self.links[usize::from(rpc.link)].incoming -= u64::from(incoming.counted);
-        }
         if let Some(at) = rpc.timer {
             self.timers.remove(&(at, index));
         }

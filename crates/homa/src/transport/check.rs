@@ -23,7 +23,6 @@ impl Transport {
             }
             if let Some(message) = &rpc.incoming {
                 message.check_invariants(self.config.max_gaps, self.config.unscheduled);
-                incoming[link] += u64::from(message.counted);
                 managed[link] += usize::from(message.managed);
                 let waits = message.granted < message.length && !message.stalled;
                 assert_eq!(message.managed, waits, "granted are those that wait for it");
@@ -50,13 +49,17 @@ impl Transport {
         assert_eq!(clients, self.clients);
         assert!(self.rpcs.len() - clients <= self.config.max_server_rpcs, "requests of peers are bounded");
         for (index, link) in self.links.iter().enumerate() {
-            assert_eq!(link.incoming, incoming[index], "what is on its way is counted once");
             assert_eq!(link.sender.len(), ready[index], "what is ready is in the order");
             assert_eq!(link.grants.len(), managed[index], "what waits for grants is known");
             link.grants.check_invariants();
             link.sender.check_invariants(&self.config);
         }
         for (peer, known) in self.peers.iter() {
+            let messages = known.clients.values().chain(known.servers.values());
+            let messages = messages.filter_map(|index| self.rpcs.get(*index)?.incoming.as_ref());
+            let counted: u64 = messages.map(|message| u64::from(message.counted)).sum();
+            assert_eq!(counted, known.incoming, "what is on its way from peer {peer} is counted once");
+            incoming[usize::from(known.link)] += counted.min(self.peer_incoming());
             let requests = known.servers.values().filter_map(|index| self.rpcs.get(*index));
             let held: u64 = requests.map(|rpc| u64::from(rpc.held)).sum();
             assert_eq!(held, known.held, "what requests of peer {peer} hold is counted once");
@@ -65,6 +68,9 @@ impl Transport {
                 known.servers.values().filter_map(|index| self.rpcs.get(*index)?.outgoing.as_ref());
             let kept: u64 = responses.map(|outgoing| u64::from(outgoing.length())).sum();
             assert_eq!(kept, known.kept, "what is kept for peer {peer} is counted once");
+        }
+        for (link, incoming) in self.links.iter().zip(incoming) {
+            assert_eq!(link.incoming, incoming, "what is on its way is counted once");
         }
         let all: usize = self.peers.iter().map(|(_, peer)| peer.clients.len() + peer.servers.len()).sum();
         assert_eq!(all, self.rpcs.len(), "no peer has an RPC that there is not");

@@ -470,6 +470,7 @@ impl Transport {
             }
         }
         incoming.stalled = false;
+        rpc.fresh = now;
         let response = rpc.role == Role::Client;
         let placement =
             Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
@@ -492,12 +493,27 @@ impl Transport {
 
     /// Brings up to date what is on its way to the link.
     pub(super) fn recount(&mut self, index: u32) {
+        let Some(incoming) = self.rpcs.get(index).and_then(|rpc| rpc.incoming.as_ref()) else { return };
+        self.count_incoming(index, incoming.counts(self.config.unscheduled));
+    }
+
+    /// A message adds so much to what is on its way. All of one peer add no more than half of what may be, or its word could
+    /// keep others from being granted.
+    pub(super) fn count_incoming(&mut self, index: u32, counted: u32) {
+        let most = self.peer_incoming();
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
-        let counted = incoming.counts(self.config.unscheduled);
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return };
         let link = &mut self.links[usize::from(rpc.link)];
-        link.incoming = link.incoming - u64::from(incoming.counted) + u64::from(counted);
+        let before = peer.incoming.min(most);
+        peer.incoming = peer.incoming - u64::from(incoming.counted) + u64::from(counted);
+        link.incoming = link.incoming - before + peer.incoming.min(most);
         incoming.counted = counted;
+    }
+
+    /// What the messages of one peer count at most, to others.
+    pub(super) const fn peer_incoming(&self) -> u64 {
+        self.config.max_incoming as u64 / 2
     }
 
     /// Tells the grants of a message that has changed; `old` is its place before.

@@ -60,7 +60,14 @@ impl Transport {
         let rpc = self.rpcs.get_mut(index)?;
         if rpc.is_our_turn() {
             rpc.quiet_since = now;
+            rpc.fresh = now;
         }
+        let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.config.resend_after;
+        if stale {
+            // Also if its sender says something: duplicates keep nobody else from being granted.
+            self.stall(index);
+        }
+        let rpc = self.rpcs.get(index)?;
         let (after, interval) = (self.config.resend_after, self.config.resend_interval);
         let silent = now.since(rpc.quiet_since);
         let end = rpc.quiet_since + self.config.timeout;
@@ -75,7 +82,6 @@ impl Transport {
             return Some(rpc.quiet_since + after);
         }
         if rpc.asked.is_none_or(|asked| now >= asked + interval || asked < rpc.quiet_since) {
-            self.stall(index);
             self.ask_for_missing(now, index);
         }
         let rpc = self.rpcs.get(index)?;
