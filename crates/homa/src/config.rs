@@ -53,7 +53,8 @@ pub struct Config {
     pub cutoff_messages: u64,
     /// Silence after which missing bytes are asked for. 5 ms (`resend_ticks`).
     pub resend_after: Duration,
-    /// How often they are asked for again. 5 ms (`resend_interval`).
+    /// After which time they are asked for again, at first; the time doubles, up to a quarter of
+    /// [`timeout`](Self::timeout), while nothing new comes. 5 ms (`resend_interval`).
     pub resend_interval: Duration,
     /// Silence after which an RPC ends. 100 ms (`timeout_ticks`).
     pub timeout: Duration,
@@ -97,7 +98,8 @@ pub struct Config {
     /// Ranges of ids, of all peers, whose requests are remembered as taken: 16 bytes each. At least 64 of each peer
     /// are. 1,048,576.
     pub max_remembered: usize,
-    /// Packets other than DATA that wait for one link; more are dropped, which their peers repair. 4,096.
+    /// Packets other than DATA that wait for one link; more are dropped, which their peers repair. A quarter of them, 16 at
+    /// least, may be for one peer. 4,096.
     pub max_control: usize,
 }
 

@@ -4,7 +4,11 @@ use crate::cutoffs::Levels;
 use crate::packet::{Ack, Acks, Dialect, PRIORITIES};
 use crate::taken::Taken;
 use alloc::collections::BTreeMap;
+use core::time::Duration;
 use steadfast_wire::Instant;
+
+/// Questions for missing bytes in one interval, besides those that our own requests need.
+const QUESTIONS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -34,6 +38,11 @@ pub(crate) struct Peer {
     pub(crate) cutoff_version: u16,
     /// When we told it of ours.
     pub(crate) told_cutoffs: Option<Instant>,
+    /// Packets other than DATA that wait to be sent to it.
+    pub(crate) control: usize,
+    /// What was asked of it since when, to be bounded.
+    asked: usize,
+    asked_since: Instant,
     /// Questions that it left unanswered in a row.
     pub(crate) questions: u32,
     /// When a packet came from it, or it was added.
@@ -66,6 +75,9 @@ impl Peer {
             cutoffs: Levels::unheard(priorities).cutoffs,
             cutoff_version: 0,
             told_cutoffs: None,
+            control: 0,
+            asked: 0,
+            asked_since: now,
             questions: 0,
             heard: now,
         }
@@ -75,6 +87,20 @@ impl Peer {
         let id = self.next_id;
         self.next_id += 2;
         id
+    }
+
+    /// How many questions for missing bytes it may be asked now. Its own requests make it no more: a packet of a peer
+    /// would be answered by many.
+    pub(crate) fn may_ask(&mut self, now: Instant, interval: Duration) -> usize {
+        if now >= self.asked_since + interval {
+            self.asked_since = now;
+            self.asked = 0;
+        }
+        (QUESTIONS + self.clients.len() / 2).saturating_sub(self.asked)
+    }
+
+    pub(crate) fn count_asked(&mut self, questions: usize) {
+        self.asked += questions;
     }
 
     pub(crate) fn take_ack(&mut self) -> Option<Ack> {

@@ -67,6 +67,8 @@ pub(crate) struct Rpc {
     pub(crate) fresh: Instant,
     /// When we asked last for what is missing.
     pub(crate) asked: Option<Instant>,
+    /// How often, since something new came.
+    pub(crate) asks: u32,
     /// Questions for an acknowledgement.
     pub(crate) need_acks: u32,
     /// Its entry among the timers.

@@ -328,13 +328,20 @@ impl Transport {
 
     /// A packet other than DATA, for a peer that there is.
     fn push_control(&mut self, peer: PeerId, packet: Packet) {
-        let Some(known) = self.peers.get(peer.index) else { return };
+        let share = self.control_share();
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
         let link = &mut self.links[usize::from(known.link)];
-        if link.sender.control.len() < self.config.max_control {
+        if link.sender.control.len() < self.config.max_control && known.control < share {
             link.sender.control.push_back((peer, packet));
+            known.control += 1;
         } else {
             self.metrics.refused_control += 1;
         }
+    }
+
+    /// How many packets other than DATA may wait for one peer.
+    fn control_share(&self) -> usize {
+        (self.config.max_control / 4).max(16)
     }
 
     /// A response is here: its server is told with the next DATA, or when there are too many to tell.

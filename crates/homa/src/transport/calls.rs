@@ -157,6 +157,7 @@ impl Transport {
             progress: Progress::new(now, 0),
             fresh: now,
             asked: None,
+            asks: 0,
             need_acks: 0,
             timer: None,
             cookie: 0,

@@ -231,8 +231,8 @@ impl Transport {
             None => self.reply(peer, packet, Body::Ack(Acks::new())),
             Some(index) => {
                 self.metrics.ignored_need_acks += 1;
-                let interval = self.config.resend_interval;
                 let Some(rpc) = self.rpcs.get(index) else { return };
+                let interval = self.question_interval(rpc.asks);
                 if rpc.incoming.is_some() && rpc.is_our_turn() {
                     // Others are granted first. A server that hears nothing would give up.
                     let busy = rpc.packet(Body::Busy);
@@ -425,6 +425,7 @@ impl Transport {
         rpc.incoming = Some(Incoming::new(data.length, data.incoming));
         rpc.held = data.length;
         rpc.asked = None;
+        rpc.asks = 0;
         self.held += u64::from(data.length);
         if rpc.role == Role::Server
             && let Some(peer) = self.peers.get_mut(rpc.peer.index)
@@ -471,6 +472,7 @@ impl Transport {
         }
         incoming.stalled = false;
         rpc.fresh = now;
+        rpc.asks = 0;
         let response = rpc.role == Role::Client;
         let placement =
             Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
@@ -494,7 +496,8 @@ impl Transport {
     /// Brings up to date what is on its way to the link.
     pub(super) fn recount(&mut self, index: u32) {
         let Some(incoming) = self.rpcs.get(index).and_then(|rpc| rpc.incoming.as_ref()) else { return };
-        self.count_incoming(index, incoming.counts(self.config.unscheduled));
+        let counted = incoming.counts(self.config.unscheduled);
+        self.count_incoming(index, counted);
     }
 
     /// A message adds so much to what is on its way. All of one peer add no more than half of what may be, or its word could
@@ -512,8 +515,8 @@ impl Transport {
     }
 
     /// What the messages of one peer count at most, to others.
-    pub(super) const fn peer_incoming(&self) -> u64 {
-        self.config.max_incoming as u64 / 2
+    pub(super) fn peer_incoming(&self) -> u64 {
+        u64::from(self.config.max_incoming) / 2
     }
 
     /// Tells the grants of a message that has changed; `old` is its place before.

@@ -68,7 +68,8 @@ impl Transport {
             self.stall(index);
         }
         let rpc = self.rpcs.get(index)?;
-        let (after, interval) = (self.config.resend_after, self.config.resend_interval);
+        let after = self.config.resend_after;
+        let interval = self.question_interval(rpc.asks);
         let silent = now.since(rpc.quiet_since);
         let end = rpc.quiet_since + self.config.timeout;
         if silent >= self.config.timeout {
@@ -81,10 +82,11 @@ impl Transport {
         if silent < after {
             return Some(rpc.quiet_since + after);
         }
-        if rpc.asked.is_none_or(|asked| now >= asked + interval || asked < rpc.quiet_since) {
+        if rpc.asked.is_none_or(|asked| now >= asked + interval) {
             self.ask_for_missing(now, index);
         }
         let rpc = self.rpcs.get(index)?;
+        let interval = self.question_interval(rpc.asks);
         Some(rpc.asked.map_or(end, |asked| (asked + interval).min(end)))
     }
 
@@ -128,21 +130,36 @@ impl Transport {
         self.recount(index);
     }
 
+    /// How long after a question the next is asked, if nothing new came after `asks` of them: who answers that it is busy
+    /// needs not be asked all the time.
+    pub(super) fn question_interval(&self, asks: u32) -> Duration {
+        let interval = self.config.resend_interval;
+        let longest = (self.config.timeout / 4).max(interval);
+        interval.saturating_mul(1 << asks.saturating_sub(1).min(16)).min(longest)
+    }
+
     /// Asks for all that could be here and is not.
     pub(super) fn ask_for_missing(&mut self, now: Instant, index: u32) {
         let priority = self.top();
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         rpc.asked = Some(now);
         let peer = rpc.peer;
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        let most = known.may_ask(now, self.config.resend_interval).min(QUESTIONS);
+        if most == 0 {
+            return;
+        }
+        rpc.asks = rpc.asks.saturating_add(1);
         let resend = |offset, length| Body::Resend { offset, length, priority };
         let packets: Vec<Packet> = match &rpc.incoming {
             Some(incoming) => incoming
                 .gaps()
-                .take(QUESTIONS)
+                .take(most)
                 .map(|(offset, length)| rpc.packet(resend(offset, length)))
                 .collect(),
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };
+        known.count_asked(packets.len());
         for packet in packets {
             self.ask(peer, packet);
         }

@@ -2,6 +2,7 @@
 
 use super::Transport;
 use crate::id::{LinkId, PeerId, RpcId};
+use crate::incoming::Incoming;
 use crate::packet::{Body, DATA_HEADER, Data, Kind, Packet};
 use bytes::{BufMut, Bytes};
 use core::time::Duration;
@@ -118,7 +119,9 @@ impl Transport {
         let link = &mut self.links[usize::from(index)];
         while let Some((peer, packet)) = link.sender.control.pop_front() {
             let Some(known) = self.peers.index_of(peer.index, peer.generation) else { continue };
-            let overhead = self.peers.get(known).map_or(0, |peer| peer.overhead);
+            let Some(known) = self.peers.get_mut(known) else { continue };
+            known.control -= 1;
+            let overhead = known.overhead;
             let bytes = packet.kind().header() as u64 + u64::from(overhead);
             let priority = self.config.priorities - 1;
             link.sender.charge(now, bytes, &self.config);
@@ -213,8 +216,9 @@ impl Transport {
                 continue;
             }
             // It stays due, and so does all that is behind it: a grant of a few bytes would cost a whole packet.
-            if headroom < u64::from(wanted.min(peer.segment)) {
-                if excess == 0 {
+            let says = peer.control < self.control_share();
+            if !says || headroom < u64::from(wanted.min(peer.segment)) {
+                if says && excess == 0 {
                     return;
                 }
                 after = Some(key);
@@ -278,7 +282,11 @@ impl Transport {
         let grants = &self.links[usize::from(index)].grants;
         let increment = self.config.grant_fifo_increment;
         let most = u64::from(self.window(grants.active())) + 2 * u64::from(increment);
-        let expected = |rpc: u32| Some(self.rpcs.get(rpc)?.incoming.as_ref()?.expected());
+        let expected = |rpc: u32| {
+            let rpc = self.rpcs.get(rpc)?;
+            let says = self.peers.get(rpc.peer.index)?.control < self.control_share();
+            rpc.incoming.as_ref().filter(|_| says).map(Incoming::expected)
+        };
         // Some senders do not even use what they have.
         let some = grants.by_age().take(OLDEST).filter_map(|rpc| Some((rpc, expected(rpc)?)));
         let oldest = { some }.find(|(_, expected)| u64::from(*expected) < most);

@@ -1,8 +1,8 @@
 //! No peer makes the transport hold, remember or say more than it may.
 
-use crate::hand::{Hand, ack, config, ms};
+use crate::hand::{CLIENT, Hand, SERVER, ack, config, ms};
 use core::time::Duration;
-use steadfast_homa::packet::{Body, Dialect, RESEND_ALL};
+use steadfast_homa::packet::{Body, Dialect, Packet, RESEND_ALL};
 use steadfast_homa::{Call, CallError, Event, PeerConfig, PeerError, RespondError};
 
 #[test]
@@ -193,8 +193,17 @@ fn packets_to_be_said_are_bounded() {
     for id in 0..100 {
         hand.asks(10 + 2 * id, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });
     }
-    assert_eq!(hand.replies().len(), 20);
-    assert_eq!(hand.core.metrics().refused_control, 80);
+    // One peer has its part.
+    let other = hand.another_peer();
+    for id in 0..100 {
+        let body = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
+        let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 10 + 2 * id, body };
+        hand.arrives_from(other, packet, 0);
+    }
+    let peers: Vec<_> = std::iter::from_fn(|| hand.core.poll_transmit(hand.now, hand.link, 1)).collect();
+    assert_eq!(peers.iter().filter(|transmit| transmit.peer() == hand.peer).count(), 16);
+    assert_eq!(peers.len(), 20);
+    assert_eq!(hand.core.metrics().refused_control, 180);
 }
 
 #[test]

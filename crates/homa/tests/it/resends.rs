@@ -11,7 +11,7 @@ fn resend(offset: u32, length: u32) -> Body {
 }
 
 #[test]
-fn a_silent_server_is_asked_for_all_after_5_ms_and_again_every_5_ms() {
+fn a_silent_server_is_asked_for_all_after_5_ms_and_less_and_less_often() {
     let mut hand = Hand::new(Config::default());
     hand.call(100);
     hand.leaving();
@@ -19,7 +19,41 @@ fn a_silent_server_is_asked_for_all_after_5_ms_and_again_every_5_ms() {
     assert_eq!(hand.pass(us(2)), [ALL]);
     assert!(hand.pass(us(4990)).is_empty());
     assert_eq!(hand.pass(us(20)), [ALL]);
-    assert_eq!(hand.pass(ms(50)).len(), 10);
+    assert!(hand.pass(us(9900)).is_empty());
+    assert_eq!(hand.pass(us(200)), [ALL]);
+    // 40, 65 and 90 ms after its request.
+    assert_eq!(hand.pass(ms(75)).len(), 3);
+}
+
+#[test]
+fn a_server_that_says_that_it_is_busy_is_not_asked_all_the_time() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    let id = hand.id_of_call();
+    let mut questions = 0;
+    for _ in 0..1000 {
+        let said = hand.pass(ms(1)).len();
+        questions += said;
+        if said > 0 {
+            hand.answers(id, Body::Busy);
+        }
+    }
+    assert!((30..50).contains(&questions), "{questions}");
+    assert_eq!(hand.core.rpcs(), (1, 0));
+}
+
+#[test]
+fn one_packet_of_a_peer_is_answered_by_few() {
+    let mut hand = Hand::new(config!(grant_fifo_share: 0));
+    for id in 0..200 {
+        for offset in (1..20).map(|step| step * 2000) {
+            hand.request(10 + 2 * id, 40_000, offset, 1);
+        }
+    }
+    let said = hand.pass(ms(300));
+    let questions = said.iter().filter(|body| matches!(body, Body::Resend { .. })).count();
+    assert!(questions < 2000, "{questions} for 3,800 packets");
+    assert_eq!(hand.core.rpcs(), (0, 0), "and all have ended");
 }
 
 #[test]
