@@ -70,7 +70,7 @@ pub struct Config {
     /// At least [`retain`](Self::retain). 10 s.
     pub patience: Duration,
     /// How long after its last packet an idle peer may be forgotten for a new one: longer than a packet may live in the
-    /// network. 30 s.
+    /// network. What a peer of [`Dialect::Linux`] was taken of is remembered for once to twice as long. 30 s.
     pub packet_lifetime: Duration,
     /// How many questions in a row a peer leaves unanswered before all RPCs with it end at once. 5.
     pub peer_questions: u32,

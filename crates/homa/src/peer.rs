@@ -66,7 +66,7 @@ impl Peer {
             servers: BTreeMap::new(),
             // A quarter of all numbers, so that counting never comes to their end.
             next_id: ((first_id >> 2) & !1).max(2),
-            taken: Taken::default(),
+            taken: Taken::new(now, config.dialect == Dialect::Linux),
             held: 0,
             kept: 0,
             incoming: 0,

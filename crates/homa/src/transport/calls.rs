@@ -237,9 +237,14 @@ impl Transport {
             self.timers.remove(&(at, index));
         }
         self.held -= u64::from(rpc.held);
+        let most = self.remembered();
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
             if rpc.role == Role::Server {
                 peer.held -= u64::from(rpc.held);
+                if rpc.state != State::Incoming {
+                    // Taken long ago, it may have been forgotten while it was here.
+                    peer.taken.insert(rpc.client_id, most);
+                }
             }
             let table = if rpc.role == Role::Client { &mut peer.clients } else { &mut peer.servers };
             table.remove(&rpc.client_id);

@@ -39,7 +39,9 @@ impl Transport {
 
     /// The same for a packet that was read already; `payload` is how many bytes follow the header of DATA.
     pub fn handle(&mut self, now: Instant, peer: PeerId, packet: &Packet, payload: u32) -> Option<Placement> {
+        let lifetime = self.config.packet_lifetime;
         let known = self.peer_mut(peer)?;
+        known.taken.turn(now, lifetime);
         known.heard = now;
         known.questions = 0;
         self.metrics.packets_rcvd[packet.kind().index()] += 1;
@@ -261,7 +263,7 @@ impl Transport {
     }
 
     /// How many ranges of ids are remembered of each peer.
-    fn remembered(&self) -> usize {
+    pub(super) fn remembered(&self) -> usize {
         Taken::share(self.config.max_remembered, self.peers.len())
     }
 
