@@ -70,7 +70,8 @@ pub struct Config {
     /// At least [`retain`](Self::retain). 10 s.
     pub patience: Duration,
     /// How long after its last packet an idle peer may be forgotten for a new one: longer than a packet may live in the
-    /// network. What a peer of [`Dialect::Linux`] was taken of is remembered for once to twice as long. 30 s.
+    /// network. Which requests of a peer of [`Dialect::Linux`] were taken is remembered for
+    /// once to twice as long. 30 s.
     pub packet_lifetime: Duration,
     /// How many questions in a row a peer leaves unanswered before all RPCs with it end at once. 5.
     pub peer_questions: u32,
@@ -80,18 +81,23 @@ pub struct Config {
     pub max_ports: usize,
     /// The most requests of this side that are under way. 65,536.
     pub max_client_rpcs: usize,
+    /// The most of them to one peer. 32,768.
+    pub max_peer_calls: usize,
     /// The most requests of all peers that are here. 65,536.
     pub max_server_rpcs: usize,
     /// The most requests of one peer that are here. 16,384.
     pub max_peer_rpcs: usize,
     /// Bytes of messages that arrive, counted whole from their first packet; a request until it is answered. What goes
-    /// over it is dropped and sent again when there is room. At least one message. 512 MiB.
+    /// over it is dropped and sent again when there is room. A quarter, if that leaves room for a message, is for responses
+    /// to our own requests. At least one message. 512 MiB.
     pub max_held: u64,
     /// The same of one peer's requests. 128 MiB.
     pub max_peer_held: u64,
-    /// Bytes of messages that are sent, until they are acknowledged. 256 MiB (`wmem_max`).
+    /// Bytes of messages that are sent, until they are acknowledged; a quarter is for our own requests. 256 MiB
+    /// (`wmem_max`).
     pub max_kept: u64,
-    /// The same of responses to one peer, so that one that acknowledges nothing leaves room to others. 64 MiB.
+    /// The same of responses to one peer, and of requests to it, so that one that acknowledges nothing leaves room to
+    /// others. 64 MiB.
     pub max_peer_kept: u64,
     /// Ranges of a message that may have arrived out of order; a packet that would begin one more is dropped. 256.
     pub max_gaps: usize,
@@ -133,6 +139,7 @@ impl Default for Config {
             max_peers: 10_000,
             max_ports: 1024,
             max_client_rpcs: 65_536,
+            max_peer_calls: 32_768,
             max_server_rpcs: 65_536,
             max_peer_rpcs: 16_384,
             max_held: 512 << 20,

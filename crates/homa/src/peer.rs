@@ -2,6 +2,7 @@
 
 use crate::cutoffs::Levels;
 use crate::packet::{Ack, Acks, Dialect, PRIORITIES};
+use crate::rpc::Role;
 use crate::taken::Taken;
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -27,10 +28,13 @@ pub(crate) struct Peer {
     pub(crate) held: u64,
     /// Bytes of responses to it that are kept.
     pub(crate) kept: u64,
+    /// Bytes of requests to it that are kept.
+    pub(crate) kept_calls: u64,
     /// Bytes of its messages that may be on their way.
     pub(crate) incoming: u64,
-    /// A response was refused because of `kept`.
-    pub(crate) wants_room: bool,
+    /// The shortest response, and the shortest request, that was refused because of these.
+    pub(crate) refused: Option<u64>,
+    pub(crate) refused_call: Option<u64>,
     /// Responses from it that are here and that it has not been told of.
     pub(crate) acks: Acks,
     /// How it divides levels, and which state of that we know.
@@ -69,8 +73,10 @@ impl Peer {
             taken: Taken::new(now, config.dialect == Dialect::Linux),
             held: 0,
             kept: 0,
+            kept_calls: 0,
             incoming: 0,
-            wants_room: false,
+            refused: None,
+            refused_call: None,
             acks: Acks::new(),
             cutoffs: Levels::unheard(priorities).cutoffs,
             cutoff_version: 0,
@@ -80,6 +86,14 @@ impl Peer {
             asked_since: now,
             questions: 0,
             heard: now,
+        }
+    }
+
+    /// Bytes that are kept of requests to it, or of responses, and the shortest that was refused.
+    pub(crate) const fn kept_and_refused(&mut self, role: Role) -> (&mut u64, &mut Option<u64>) {
+        match role {
+            Role::Client => (&mut self.kept_calls, &mut self.refused_call),
+            Role::Server => (&mut self.kept, &mut self.refused),
         }
     }
 

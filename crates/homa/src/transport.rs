@@ -105,10 +105,15 @@ pub struct Transport {
     cutoff_version: u16,
     /// Bytes of messages that arrive or wait for their answer.
     held: u64,
+    /// Those of them that are requests of peers.
+    held_requests: u64,
     /// Bytes of messages that are sent.
     kept: u64,
-    /// Something was refused because of `kept`.
-    wants_room: bool,
+    /// Those of them that are responses.
+    kept_responses: u64,
+    /// The shortest request, and the shortest response, that was refused because of these.
+    refused_call: Option<u64>,
+    refused_response: Option<u64>,
 }
 
 impl Transport {
@@ -138,8 +143,11 @@ impl Transport {
             levels,
             cutoff_version,
             held: 0,
+            held_requests: 0,
             kept: 0,
-            wants_room: false,
+            kept_responses: 0,
+            refused_call: None,
+            refused_response: None,
         }
     }
 

@@ -36,9 +36,10 @@ impl Transport {
         if self.clients >= self.config.max_client_rpcs {
             return Err(CallError::TooMany(self.config.max_client_rpcs));
         }
-        if !self.has_room(length) {
-            return Err(CallError::Full(self.config.max_kept));
+        if peer.clients.len() >= self.config.max_peer_calls {
+            return Err(CallError::TooMany(self.config.max_peer_calls));
         }
+        self.find_room(call.peer, Role::Client, length).map_err(CallError::Full)?;
         let Some(peer) = self.peers.get_mut(call.peer.index) else { return Err(CallError::NoPeer) };
         let client_id = peer.take_id();
         let beginning = Beginning {
@@ -78,17 +79,7 @@ impl Transport {
         if length == 0 || length > limit as usize {
             return Err(RespondError::Length { length, limit });
         }
-        if !self.has_room(length) {
-            return Err(RespondError::Full(self.config.max_kept));
-        }
-        if let Some(peer) = self.peers.get_mut(peer.index) {
-            if peer.kept > 0 && peer.kept + length as u64 > self.config.max_peer_kept {
-                self.metrics.refused_sends += 1;
-                peer.wants_room = true;
-                return Err(RespondError::Full(self.config.max_peer_kept));
-            }
-            peer.kept += length as u64;
-        }
+        self.find_room(peer, Role::Server, length).map_err(RespondError::Full)?;
         self.metrics.reply_calls += 1;
         if let Some(rpc) = self.rpcs.get_mut(index) {
             rpc.state = State::Outgoing;
@@ -96,6 +87,7 @@ impl Transport {
             rpc.progress = Progress::new(now, 0);
             let held = u64::from(core::mem::take(&mut rpc.held));
             self.held -= held;
+            self.held_requests -= held;
             if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
                 peer.held -= held;
             }
@@ -129,15 +121,35 @@ impl Transport {
         }
     }
 
-    /// Whether so much more may be kept; whoever is refused hears when there is room.
-    fn has_room(&mut self, length: usize) -> bool {
-        // A message longer than all may be sent alone.
-        let room = self.kept == 0 || self.kept + length as u64 <= self.config.max_kept;
-        if !room {
+    /// Whether so much more may be kept; whoever is refused, with the limit, hears when there is room.
+    fn find_room(&mut self, peer: PeerId, role: Role, length: usize) -> Result<(), u64> {
+        let length = length as u64;
+        let shorter = |refused: &mut Option<u64>| *refused = Some(refused.map_or(length, |other| other.min(length)));
+        let Some(limit) = self.lacks_room(role, length) else {
+            let limit = self.config.max_peer_kept;
+            let Some(peer) = self.peers.get_mut(peer.index) else { return Ok(()) };
+            let (kept, refused) = peer.kept_and_refused(role);
+            if fits(*kept, length, limit) {
+                return Ok(());
+            }
+            shorter(refused);
             self.metrics.refused_sends += 1;
-            self.wants_room = true;
+            return Err(limit);
+        };
+        let refused = if role == Role::Client { &mut self.refused_call } else { &mut self.refused_response };
+        shorter(refused);
+        self.metrics.refused_sends += 1;
+        Err(limit)
+    }
+
+    /// The limit of all that a message goes over. Peers that fetch nothing leave room to our own requests.
+    fn lacks_room(&self, role: Role, length: u64) -> Option<u64> {
+        let all = self.config.max_kept;
+        let responses = all - all / 4;
+        if !fits(self.kept, length, all) {
+            return Some(all);
         }
-        room
+        (role == Role::Server && !fits(self.kept_responses, length, responses)).then_some(responses)
     }
 
     pub(super) fn begin(&mut self, now: Instant, beginning: Beginning) -> RpcId {
@@ -182,10 +194,14 @@ impl Transport {
 
     fn set_outgoing(&mut self, index: u32, body: Bytes) {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
-        let Some(peer) = self.peers.get(rpc.peer.index) else { return };
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return };
         let length = body.len() as u32;
         self.metrics.sent_msg_bytes += u64::from(length);
         self.kept += u64::from(length);
+        if rpc.role == Role::Server {
+            self.kept_responses += u64::from(length);
+        }
+        *peer.kept_and_refused(rpc.role).0 += u64::from(length);
         let level = Levels::level_of(&peer.cutoffs, length).min(self.config.priorities - 1);
         rpc.outgoing = Some(Outgoing::new(body, self.config.unscheduled, level));
         self.requeue(index);
@@ -208,19 +224,29 @@ impl Transport {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(outgoing) = rpc.outgoing.take() else { return };
         self.links[usize::from(rpc.link)].sender.place(outgoing.place, None);
-        self.kept -= u64::from(outgoing.length());
-        let mut room = self.wants_room && self.kept <= self.config.max_kept / 2;
-        if room {
-            self.wants_room = false;
+        let length = u64::from(outgoing.length());
+        let role = rpc.role;
+        self.kept -= length;
+        if role == Role::Server {
+            self.kept_responses -= length;
         }
-        if rpc.role == Role::Server
-            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
-        {
-            peer.kept -= u64::from(outgoing.length());
-            if peer.wants_room && peer.kept <= self.config.max_peer_kept / 2 {
-                peer.wants_room = false;
+        let mut room = false;
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            let (kept, refused) = peer.kept_and_refused(role);
+            *kept -= length;
+            if refused.is_some_and(|length| fits(*kept, length, self.config.max_peer_kept)) {
+                *refused = None;
                 room = true;
             }
+        }
+        // Of what was refused the shortest has room now.
+        if self.refused_call.is_some_and(|length| self.lacks_room(Role::Client, length).is_none()) {
+            self.refused_call = None;
+            room = true;
+        }
+        if self.refused_response.is_some_and(|length| self.lacks_room(Role::Server, length).is_none()) {
+            self.refused_response = None;
+            room = true;
         }
         if room {
             self.events.push_back(Event::Room);
@@ -237,6 +263,9 @@ impl Transport {
             self.timers.remove(&(at, index));
         }
         self.held -= u64::from(rpc.held);
+        if rpc.role == Role::Server {
+            self.held_requests -= u64::from(rpc.held);
+        }
         let most = self.remembered();
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
             if rpc.role == Role::Server {
@@ -302,6 +331,11 @@ impl Transport {
             self.metrics.server_rpc_discards += 1;
         }
     }
+}
+
+/// Whether so much more may be kept: a message longer than all may be sent alone.
+const fn fits(kept: u64, length: u64, limit: u64) -> bool {
+    kept == 0 || kept + length <= limit
 }
 
 /// The longest message that a peer takes.

@@ -8,15 +8,18 @@ impl Transport {
     /// Sweeps all state. For tests and simulators: it takes time with everything that there is.
     pub fn check_invariants(&self) {
         let (mut held, mut kept, mut timers, mut clients) = (0, 0, 0, 0);
+        let (mut held_requests, mut kept_responses) = (0, 0);
         let mut incoming = vec![0; self.links.len()];
         let mut ready = vec![0; self.links.len()];
         let mut managed = vec![0; self.links.len()];
         for (index, rpc) in self.rpcs.iter() {
             let link = usize::from(rpc.link);
             held += u64::from(rpc.held);
+            held_requests += if rpc.role == Role::Server { u64::from(rpc.held) } else { 0 };
             if let Some(outgoing) = &rpc.outgoing {
                 outgoing.check_invariants();
                 kept += u64::from(outgoing.length());
+                kept_responses += if rpc.role == Role::Server { u64::from(outgoing.length()) } else { 0 };
                 let place = outgoing.is_ready().then(|| (outgoing.remaining(), rpc.birth, index));
                 assert_eq!(outgoing.place, place, "every message is where it belongs");
                 ready[link] += usize::from(place.is_some());
@@ -44,6 +47,8 @@ impl Transport {
             clients += usize::from(rpc.role == Role::Client);
         }
         assert_eq!((held, kept), (self.held, self.kept), "bytes are counted once");
+        let parts = (self.held_requests, self.kept_responses);
+        assert_eq!((held_requests, kept_responses), parts, "and those of peers");
         assert!(self.held <= self.config.max_held, "what peers make us hold is bounded");
         assert_eq!(timers, self.timers.len(), "a timer has its RPC");
         assert_eq!(clients, self.clients);
@@ -71,6 +76,9 @@ impl Transport {
                 known.servers.values().filter_map(|index| self.rpcs.get(*index)?.outgoing.as_ref());
             let kept: u64 = responses.map(|outgoing| u64::from(outgoing.length())).sum();
             assert_eq!(kept, known.kept, "what is kept for peer {peer} is counted once");
+            let calls = known.clients.values().filter_map(|index| self.rpcs.get(*index)?.outgoing.as_ref());
+            let kept: u64 = calls.map(|outgoing| u64::from(outgoing.length())).sum();
+            assert_eq!(kept, known.kept_calls, "and of our requests to it");
         }
         for (link, incoming) in self.links.iter().zip(incoming) {
             assert_eq!(link.incoming, incoming, "what is on its way is counted once");

@@ -6,7 +6,7 @@ use crate::event::{Event, Outcome, Placement, Reason};
 use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
 use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, Refusal};
-use crate::rpc::{Role, State};
+use crate::rpc::{Progress, Role, State};
 use crate::taken::Taken;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -326,7 +326,8 @@ impl Transport {
             self.fail(index, Reason::TooLong);
             return None;
         }
-        if !self.may_hold(data.length, payload) {
+        if self.held + u64::from(data.length) > self.config.max_held {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
             // The server has answered; it is for us to make room.
             if let Some(rpc) = self.rpcs.get_mut(index) {
                 rpc.quiet_since = now;
@@ -384,7 +385,8 @@ impl Transport {
             self.metrics.dropped_data_no_bufs += u64::from(payload);
             return None;
         }
-        if !self.may_hold(data.length, payload) {
+        if !self.may_hold_request(data.length) {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
             return None;
         }
         let (local_port, remote_port) = (packet.destination, packet.source);
@@ -407,17 +409,15 @@ impl Transport {
         let longest = u64::from(self.config.max_message);
         let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held);
         self.may_begin(peer)
-            && self.held + longest <= self.config.max_held
+            && self.may_hold_request(self.config.max_message)
             && peer_held + longest <= self.config.max_peer_held
     }
 
-    /// Whether there is room for a message that begins.
-    fn may_hold(&mut self, length: u32, payload: u32) -> bool {
-        let room = self.held + u64::from(length) <= self.config.max_held;
-        if !room {
-            self.metrics.dropped_data_no_bufs += u64::from(payload);
-        }
-        room
+    /// Whether there is room for a request that begins. Those of peers leave a part to responses that we wait for.
+    fn may_hold_request(&self, length: u32) -> bool {
+        let (length, all) = (u64::from(length), self.config.max_held);
+        let ours = (all / 4).min(all - u64::from(self.config.max_message));
+        self.held + length <= all && self.held_requests + length <= all - ours
     }
 
     /// The first packet of a message is here.
@@ -428,7 +428,11 @@ impl Transport {
         rpc.held = data.length;
         rpc.asked = None;
         rpc.asks = 0;
+        rpc.progress = Progress::new(now, 0);
         self.held += u64::from(data.length);
+        if rpc.role == Role::Server {
+            self.held_requests += u64::from(data.length);
+        }
         if rpc.role == Role::Server
             && let Some(peer) = self.peers.get_mut(rpc.peer.index)
         {

@@ -4,7 +4,7 @@ use super::Transport;
 use crate::event::{Event, Reason};
 use crate::id::PeerId;
 use crate::packet::{Body, Dialect, Packet, RESEND_ALL};
-use crate::rpc::{Role, State};
+use crate::rpc::{Progress, Role, State};
 use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -62,6 +62,15 @@ impl Transport {
             rpc.quiet_since = now;
             rpc.fresh = now;
         }
+        let mut slow = false;
+        if let Some(incoming) = &rpc.incoming {
+            if rpc.is_our_turn() {
+                rpc.progress = Progress::new(now, incoming.got);
+            } else {
+                rpc.progress.note(now, incoming.got, incoming.length);
+            }
+            slow = now >= rpc.progress.since + self.config.patience;
+        }
         let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.config.resend_after;
         if stale {
             // Also if its sender says something: duplicates keep nobody else from being granted.
@@ -72,7 +81,7 @@ impl Transport {
         let interval = self.question_interval(rpc.asks);
         let silent = now.since(rpc.quiet_since);
         let end = rpc.quiet_since + self.config.timeout;
-        if silent >= self.config.timeout {
+        if silent >= self.config.timeout || slow {
             let peer = rpc.peer;
             self.metrics.rpc_timeouts += 1;
             self.end(index, Reason::Timeout);

@@ -143,6 +143,93 @@ fn a_peer_that_acknowledges_nothing_leaves_room_to_others() {
 }
 
 #[test]
+fn requests_to_one_peer_leave_room_to_others() {
+    let mut hand = Hand::new(config!(max_peer_calls: 2, max_peer_kept: 10_000));
+    let other = hand.another_peer();
+    let call = |hand: &Hand, peer, length| Call {
+        peer,
+        port: 7,
+        from: hand.from,
+        body: vec![0; length].into(),
+        cookie: 0,
+        deadline: None,
+        max_response: 1,
+    };
+    hand.call(6000);
+    let long = call(&hand, hand.peer, 6000);
+    assert_eq!(hand.core.request(hand.now, long.clone()), Err(CallError::Full(10_000)));
+    let second = hand.call(1);
+    let short = call(&hand, hand.peer, 1);
+    assert_eq!(hand.core.request(hand.now, short), Err(CallError::TooMany(2)));
+    hand.core.request(hand.now, Call { peer: other, ..long }).expect("room for another peer");
+    hand.core.cancel(second);
+    assert!(!hand.events().contains(&Event::Room), "6,000 have no room yet");
+}
+
+#[test]
+fn peers_leave_room_to_our_own_requests_and_their_responses() {
+    let config = config!(max_kept: 10_000, max_message: 5000, max_held: 20_000);
+    let mut hand = Hand::new(config);
+    for id in [10, 12] {
+        hand.request(id, 100, 0, 100);
+    }
+    let requests = hand.events().into_iter().filter_map(|event| match event {
+        Event::Request { rpc, .. } => Some(rpc),
+        _ => None,
+    });
+    let served: Vec<_> = requests.collect();
+    hand.respond(served[0], 5000);
+    let body: Vec<u8> = vec![0; 3000];
+    assert_eq!(hand.core.respond(hand.now, served[1], body.into()), Err(RespondError::Full(7500)));
+    hand.call(4000);
+    let id = hand.id_of_call();
+    for id in [20, 22, 24] {
+        hand.request(id, 4900, 0, 1000);
+    }
+    assert_eq!(hand.request(26, 4900, 0, 1000), None, "a quarter is not for requests of peers");
+    assert!(hand.response(id, 4900, 4900, 0, 1000).is_some());
+    // As soon as what was refused has room.
+    hand.asks(10, ack());
+    assert!(hand.events().contains(&Event::Room));
+    hand.respond(served[1], 3000);
+}
+
+#[test]
+fn room_is_told_of_as_soon_as_the_shortest_that_was_refused_has_it() {
+    let mut hand = Hand::new(config!(max_peer_kept: 10_000));
+    let mut served = Vec::new();
+    for id in [10, 12, 14, 16] {
+        hand.request(id, 100, 0, 100);
+        served.push(hand.announced());
+    }
+    hand.respond(served[0], 8000);
+    hand.respond(served[1], 1000);
+    for length in [9000, 2000] {
+        let body: Vec<u8> = vec![0; length];
+        assert!(hand.core.respond(hand.now, served[2], body.into()).is_err());
+    }
+    hand.leaving();
+    hand.asks(12, ack());
+    assert!(hand.events().contains(&Event::Room), "although most is not acknowledged");
+    hand.respond(served[2], 2000);
+}
+
+#[test]
+fn a_message_that_is_dragged_on_ends() {
+    let mut hand = Hand::new(config!(max_message: 64_000, unscheduled: 64_000));
+    for step in 0..20_000 {
+        if hand.core.rpcs().1 == 0 && step > 0 {
+            // A sixty-fourth is a thousand bytes; a byte each 20 ms is half of that in 10 s.
+            assert!((500..520).contains(&step), "{step}");
+            return;
+        }
+        hand.request(10, 64_000, step, 1);
+        hand.pass(ms(20));
+    }
+    panic!("it was dragged on");
+}
+
+#[test]
 fn our_requests_are_bounded() {
     let mut hand = Hand::new(config!(max_client_rpcs: 2));
     hand.call(1);
