@@ -11,7 +11,7 @@ pub const ANY_LENGTH: u32 = i32::MAX as u32;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The longest message, sent or received; peers of [`Dialect::Linux`] get 1,000,000 at most. 16 MiB.
+    /// The longest message, sent or received; 1,000,000 at most with peers of [`Dialect::Linux`]. 16 MiB.
     pub max_message: u32,
     /// How much of a message is sent without being asked: what the network holds in a round trip. 40,000
     /// (`unsched_bytes`).
@@ -91,7 +91,7 @@ pub struct Config {
     /// over it is dropped and sent again when there is room. A quarter, if that leaves room for a message, is for responses
     /// to our own requests. At least one message. 512 MiB.
     pub max_held: u64,
-    /// The same of one peer's requests. 128 MiB.
+    /// The same of one peer's requests, and of its responses. 128 MiB.
     pub max_peer_held: u64,
     /// Bytes of messages that are sent, until they are acknowledged; a quarter is for our own requests. 256 MiB
     /// (`wmem_max`).

@@ -50,7 +50,7 @@ pub enum Reason {
     Refused(Refusal),
     /// The server had it and does not know it any more: it gave up, or is another process now.
     Forgotten,
-    /// The response is longer than the call takes.
+    /// The response is longer than the call takes, or than any message may be.
     TooLong,
     /// The carrier says that the peer is another process now.
     Restarted,

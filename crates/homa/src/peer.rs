@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) taken: Taken,
     /// Bytes of its requests that are held.
     pub(crate) held: u64,
+    /// Bytes of its responses that arrive.
+    pub(crate) held_responses: u64,
     /// Bytes of responses to it that are kept.
     pub(crate) kept: u64,
     /// Bytes of requests to it that are kept.
@@ -72,6 +74,7 @@ impl Peer {
             next_id: ((first_id >> 2) & !1).max(2),
             taken: Taken::new(now, config.dialect == Dialect::Linux),
             held: 0,
+            held_responses: 0,
             kept: 0,
             kept_calls: 0,
             incoming: 0,
@@ -86,6 +89,14 @@ impl Peer {
             asked_since: now,
             questions: 0,
             heard: now,
+        }
+    }
+
+    /// Bytes that are held of its requests, or of its responses to us.
+    pub(crate) const fn held(&mut self, role: Role) -> &mut u64 {
+        match role {
+            Role::Client => &mut self.held_responses,
+            Role::Server => &mut self.held,
         }
     }
 

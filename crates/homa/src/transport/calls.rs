@@ -89,7 +89,7 @@ impl Transport {
             self.held -= held;
             self.held_requests -= held;
             if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
-                peer.held -= held;
+                *peer.held(Role::Server) -= held;
             }
         }
         self.set_outgoing(index, body);
@@ -268,8 +268,8 @@ impl Transport {
         }
         let most = self.remembered();
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            *peer.held(rpc.role) -= u64::from(rpc.held);
             if rpc.role == Role::Server {
-                peer.held -= u64::from(rpc.held);
                 if rpc.state != State::Incoming {
                     // Taken long ago, it may have been forgotten while it was here.
                     peer.taken.insert(rpc.client_id, most);
@@ -338,8 +338,8 @@ const fn fits(kept: u64, length: u64, limit: u64) -> bool {
     kept == 0 || kept + length <= limit
 }
 
-/// The longest message that a peer takes.
-fn longest(limit: u32, dialect: Dialect) -> u32 {
+/// The longest message that a peer takes, or sends.
+pub(super) fn longest(limit: u32, dialect: Dialect) -> u32 {
     match dialect {
         Dialect::Linux => limit.min(LINUX_MAX_MESSAGE),
         Dialect::Steadfast => limit,

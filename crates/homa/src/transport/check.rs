@@ -72,6 +72,10 @@ impl Transport {
             let held: u64 = requests.map(|rpc| u64::from(rpc.held)).sum();
             assert_eq!(held, known.held, "what requests of peer {peer} hold is counted once");
             assert!(held <= self.config.max_peer_held, "and bounded");
+            let calls = known.clients.values().filter_map(|index| self.rpcs.get(*index));
+            let held: u64 = calls.map(|rpc| u64::from(rpc.held)).sum();
+            assert_eq!(held, known.held_responses, "and what its responses hold");
+            assert!(held <= self.config.max_peer_held, "and bounded as well");
             let responses =
                 known.servers.values().filter_map(|index| self.rpcs.get(*index)?.outgoing.as_ref());
             let kept: u64 = responses.map(|outgoing| u64::from(outgoing.length())).sum();

@@ -1,7 +1,7 @@
 //! What arrives: packets become state, never errors.
 
 use super::Transport;
-use super::calls::Beginning;
+use super::calls::{Beginning, longest};
 use crate::event::{Event, Outcome, Placement, Reason};
 use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
@@ -322,11 +322,16 @@ impl Transport {
             self.metrics.malformed_packets += 1;
             return None;
         }
-        if data.length > rpc.max_response {
+        let limit = longest(self.config.max_message, self.dialect(peer));
+        let rpc = self.rpcs.get(index)?;
+        if data.length > rpc.max_response.min(limit) {
             self.fail(index, Reason::TooLong);
             return None;
         }
-        if self.held + u64::from(data.length) > self.config.max_held {
+        let from_peer = self.peers.get(peer.index).map_or(0, |peer| peer.held_responses);
+        if self.held + u64::from(data.length) > self.config.max_held
+            || from_peer + u64::from(data.length) > self.config.max_peer_held
+        {
             self.metrics.dropped_data_no_bufs += u64::from(payload);
             // The server has answered; it is for us to make room.
             if let Some(rpc) = self.rpcs.get_mut(index) {
@@ -433,10 +438,8 @@ impl Transport {
         if rpc.role == Role::Server {
             self.held_requests += u64::from(data.length);
         }
-        if rpc.role == Role::Server
-            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
-        {
-            peer.held += u64::from(data.length);
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            *peer.held(rpc.role) += u64::from(data.length);
         }
         if self.config.adapt_cutoffs {
             self.traffic.count(data.length, data.incoming);

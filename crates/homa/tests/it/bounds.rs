@@ -51,6 +51,19 @@ fn one_peer_holds_no_more_than_its_part() {
 }
 
 #[test]
+fn responses_of_one_peer_hold_no_more_than_its_part() {
+    let mut hand = Hand::new(config!(max_message: 5000, max_held: 20_000, max_peer_held: 8000));
+    let ids = [0; 2].map(|_| {
+        hand.call(100);
+        hand.id_of_call()
+    });
+    assert!(hand.response(ids[0], 5000, 5000, 0, 1000).is_some());
+    assert_eq!(hand.response(ids[1], 5000, 5000, 0, 1000), None);
+    hand.response(ids[0], 5000, 5000, 1000, 4000);
+    assert!(hand.response(ids[1], 5000, 5000, 0, 1000).is_some());
+}
+
+#[test]
 fn a_server_without_room_says_that_it_lives_and_later_that_it_wants_the_request() {
     let config = config!(max_message: 5000, max_held: 20_000, max_peer_held: 8000);
     let mut hand = Hand::speaking(Dialect::Steadfast, config);

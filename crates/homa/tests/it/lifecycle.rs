@@ -251,6 +251,18 @@ fn a_response_longer_than_the_call_takes_ends_it() {
 }
 
 #[test]
+fn a_response_longer_than_any_message_ends_its_call() {
+    for (dialect, length) in [(Dialect::Linux, 1_000_001), (Dialect::Steadfast, 2_000_001)] {
+        let mut hand = Hand::speaking(dialect, config!(max_message: 2_000_000, max_held: 3_000_000));
+        let rpc = hand.call(100);
+        let id = hand.id_of_call();
+        assert_eq!(hand.response(id, length, 1000, 0, 1000), None);
+        let outcome = Outcome::Unknown(Reason::TooLong);
+        assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
+    }
+}
+
+#[test]
 fn an_unreachable_port_ends_the_requests_to_it_and_an_unreachable_host_all() {
     let mut hand = Hand::new(Config::default());
     let rpc = hand.call(100);
