@@ -49,6 +49,9 @@ pub(crate) struct Peer {
     /// What was asked of it since when, to be bounded.
     asked: usize,
     asked_since: Instant,
+    /// Bytes that were sent to it again since when, to be bounded.
+    repeated: u64,
+    repeated_since: Instant,
     /// Questions that it left unanswered in a row.
     pub(crate) questions: u32,
     /// When a packet came from it, or it was added.
@@ -87,6 +90,8 @@ impl Peer {
             control: 0,
             asked: 0,
             asked_since: now,
+            repeated: 0,
+            repeated_since: now,
             questions: 0,
             heard: now,
         }
@@ -126,6 +131,19 @@ impl Peer {
 
     pub(crate) fn count_asked(&mut self, questions: usize) {
         self.asked += questions;
+    }
+
+    /// How many bytes may be sent to it again now, of `most` in an interval.
+    pub(crate) fn may_repeat(&mut self, now: Instant, interval: Duration, most: u64) -> u64 {
+        if now >= self.repeated_since + interval {
+            self.repeated_since = now;
+            self.repeated = 0;
+        }
+        most.saturating_sub(self.repeated)
+    }
+
+    pub(crate) const fn count_repeated(&mut self, bytes: u64) {
+        self.repeated += bytes;
     }
 
     pub(crate) fn take_ack(&mut self) -> Option<Ack> {

@@ -5,7 +5,8 @@ use super::calls::{Beginning, longest};
 use crate::event::{Event, Outcome, Placement, Reason};
 use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
-use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, Refusal};
+use crate::outgoing::Question;
+use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, RESEND_ALL, Refusal};
 use crate::rpc::{Progress, Role, State};
 use crate::taken::Taken;
 use core::time::Duration;
@@ -58,7 +59,7 @@ impl Transport {
             Body::Resend { offset, length, priority } => {
                 self.handle_resend(now, peer, packet, index, (offset, length, priority));
             }
-            Body::Unknown => self.handle_unknown(index),
+            Body::Unknown => self.handle_unknown(now, index),
             Body::Busy => self.handle_busy(now, index),
             Body::Cutoffs { cutoffs, version } => {
                 if let Some(known) = self.peers.get_mut(peer.index) {
@@ -139,29 +140,39 @@ impl Transport {
             self.reply(peer, packet, answer);
             return;
         };
-        let segment = self.peers.get(peer.index).map_or(1, |peer| peer.segment);
         let priority = priority.min(self.top());
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
-        let waits = match (&mut rpc.outgoing, rpc.role) {
-            (Some(outgoing), Role::Client) => {
-                rpc.confirmed = true;
-                outgoing.resend(offset, length, priority, segment)
-            }
-            (Some(outgoing), Role::Server) => {
+        match (&rpc.outgoing, rpc.role) {
+            (Some(_), Role::Client) => rpc.confirmed = true,
+            (Some(_), Role::Server) => {
                 // The client is there: it is asked for an acknowledgement from the beginning.
                 rpc.quiet_since = now;
                 rpc.need_acks = 0;
-                outgoing.resend(offset, length, priority, segment)
             }
-            (None, Role::Server) => true,
+            (None, Role::Server) => {}
             // A late question for a request that has its answer on the way.
             (None, Role::Client) => return,
-        };
-        if waits {
+        }
+        let waits = !self.repeat(now, index, (offset, length, priority));
+        if let Some(rpc) = self.rpcs.get(index).filter(|_| waits) {
             let busy = rpc.packet(Body::Busy);
             self.push_control(peer, busy);
         }
+    }
+
+    /// Sends again what a peer misses; false if nothing of it was sent. Bytes are repeated no more often than an honest peer
+    /// asks, which may come a little early, and no more than may be on their way to it.
+    fn repeat(&mut self, now: Instant, index: u32, (offset, length, priority): (u32, u32, u8)) -> bool {
+        let interval = self.config.resend_interval / 2;
+        let Some(rpc) = self.rpcs.get_mut(index) else { return false };
+        let Some(outgoing) = &mut rpc.outgoing else { return false };
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return false };
+        let question = Question { offset, length, priority, segment: peer.segment };
+        let most = peer.may_repeat(now, interval, u64::from(self.config.max_incoming));
+        let again = outgoing.resend(now, question, interval, most);
+        peer.count_repeated(again.unwrap_or(0));
         self.requeue(index);
+        again.is_some()
     }
 
     /// What to say of an RPC that is not here.
@@ -181,7 +192,7 @@ impl Transport {
         }
     }
 
-    fn handle_unknown(&mut self, index: Option<u32>) {
+    fn handle_unknown(&mut self, now: Instant, index: Option<u32>) {
         let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
         let index = rpc.name.index;
         let Some(peer) = self.peers.get(rpc.peer.index) else { return };
@@ -197,13 +208,7 @@ impl Transport {
                     self.fail(index, Reason::Forgotten);
                 }
             }
-            Role::Client => {
-                let (segment, top) = (peer.segment, self.config.priorities - 1);
-                if let Some(outgoing) = &mut rpc.outgoing {
-                    outgoing.resend_all(top, segment);
-                    self.requeue(index);
-                }
-            }
+            Role::Client => _ = self.repeat(now, index, (0, RESEND_ALL, self.top())),
         }
     }
 

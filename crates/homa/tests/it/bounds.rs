@@ -243,6 +243,28 @@ fn a_message_that_is_dragged_on_ends() {
 }
 
 #[test]
+fn a_peer_that_asks_all_the_time_is_not_sent_everything_each_time() {
+    let mut hand = Hand::new(config!(max_incoming: 20_000));
+    for id in [10, 12] {
+        hand.request(id, 100, 0, 100);
+        let rpc = hand.announced();
+        hand.respond(rpc, 30_000);
+    }
+    hand.leaving();
+    let mut packets = 0;
+    for _ in 0..100 {
+        for id in [10, 12] {
+            hand.asks(id, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });
+        }
+        packets += hand.offsets().len();
+    }
+    assert_eq!(packets, 20);
+    hand.now += ms(3);
+    hand.asks(10, Body::Resend { offset: 25_000, length: 1, priority: 7 });
+    assert_eq!(hand.offsets(), [25_000]);
+}
+
+#[test]
 fn our_requests_are_bounded() {
     let mut hand = Hand::new(config!(max_client_rpcs: 2));
     hand.call(1);
