@@ -7,6 +7,8 @@ pub(crate) struct Incoming {
     pub(crate) length: u32,
     /// Up to where the sender may send: what it sends unasked, then what it was granted.
     pub(crate) granted: u32,
+    /// Up to where the sender says that it sends unasked.
+    pub(crate) claimed: u32,
     /// What we granted beyond what the sender itself said.
     given: u32,
     /// Bytes that are here.
@@ -38,6 +40,7 @@ impl Incoming {
         Self {
             length,
             granted: unscheduled.min(length),
+            claimed: unscheduled.min(length),
             given: 0,
             got: 0,
             arrived: 0,

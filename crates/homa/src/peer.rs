@@ -42,6 +42,8 @@ pub(crate) struct Peer {
     /// How it divides levels, and which state of that we know.
     pub(crate) cutoffs: [u32; PRIORITIES],
     pub(crate) cutoff_version: u16,
+    /// How many of its messages are in which sample of the traffic.
+    sampled: (u32, u64),
     /// When we told it of ours.
     pub(crate) told_cutoffs: Option<Instant>,
     /// Packets other than DATA that wait to be sent to it.
@@ -86,6 +88,7 @@ impl Peer {
             acks: Acks::new(),
             cutoffs: Levels::unheard(priorities).cutoffs,
             cutoff_version: 0,
+            sampled: (0, 0),
             told_cutoffs: None,
             control: 0,
             asked: 0,
@@ -144,6 +147,16 @@ impl Peer {
 
     pub(crate) const fn count_repeated(&mut self, bytes: u64) {
         self.repeated += bytes;
+    }
+
+    /// Whether one more message of it may be in the sample, where one peer has no more than `most`.
+    pub(crate) const fn is_sampled(&mut self, sample: u32, most: u64) -> bool {
+        if self.sampled.0 != sample {
+            self.sampled = (sample, 0);
+        }
+        let sampled = self.sampled.1 < most;
+        self.sampled.1 += sampled as u64;
+        sampled
     }
 
     pub(crate) fn take_ack(&mut self) -> Option<Ack> {

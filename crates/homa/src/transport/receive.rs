@@ -446,15 +446,27 @@ impl Transport {
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
             *peer.held(rpc.role) += u64::from(data.length);
         }
-        if self.config.adapt_cutoffs {
-            self.traffic.count(data.length, data.incoming);
-            if let Some(levels) = self.traffic.levels(now, &self.config)
-                && levels != self.levels
-            {
-                self.levels = levels;
-                self.cutoff_version = self.cutoff_version.wrapping_add(1).max(1);
-                self.metrics.cutoff_changes += 1;
-            }
+    }
+
+    /// A whole message is in the sample that cut-offs follow: what its sender only claims is not.
+    fn sample(&mut self, now: Instant, peer: PeerId, length: u32, unscheduled: u32) {
+        if !self.config.adapt_cutoffs {
+            return;
+        }
+        // One peer does not decide for all, unless it is the only one.
+        let most = if self.peers.len() > 1 { self.config.cutoff_messages / 4 } else { u64::MAX };
+        let sample = self.traffic.sample();
+        if self.peers.get_mut(peer.index).is_some_and(|peer| peer.is_sampled(sample, most.max(1))) {
+            self.traffic.count(length, unscheduled.min(self.config.unscheduled));
+        } else {
+            self.traffic.count_beyond();
+        }
+        if let Some(levels) = self.traffic.levels(now, &self.config)
+            && levels != self.levels
+        {
+            self.levels = levels;
+            self.cutoff_version = self.cutoff_version.wrapping_add(1).max(1);
+            self.metrics.cutoff_changes += 1;
         }
     }
 
@@ -491,7 +503,7 @@ impl Transport {
         let placement =
             Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
         if incoming.is_complete() {
-            self.complete(index, key);
+            self.complete(now, index, key);
         } else {
             self.recount(index);
             self.manage(index, key);
@@ -562,7 +574,7 @@ impl Transport {
     }
 
     /// The last bytes of a message are here; `old` is its place before they were.
-    fn complete(&mut self, index: u32, old: Option<(u32, Instant, u32)>) {
+    fn complete(&mut self, now: Instant, index: u32, old: Option<(u32, Instant, u32)>) {
         self.recount(index);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let (name, peer, client_id) = (rpc.name, rpc.peer, rpc.client_id);
@@ -573,8 +585,12 @@ impl Transport {
         {
             self.links[usize::from(rpc.link)].grants.remove(peer.index, old);
         }
-        let length = rpc.incoming.as_ref().map_or(0, |incoming| incoming.length);
-        if rpc.role == Role::Client {
+        let message = rpc.incoming.as_ref();
+        let (length, claimed) = message.map_or((0, 0), |incoming| (incoming.length, incoming.claimed));
+        let role = rpc.role;
+        self.sample(now, peer, length, claimed);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        if role == Role::Client {
             let cookie = rpc.cookie;
             self.metrics.responses_received += 1;
             self.unlink(index);

@@ -420,3 +420,46 @@ fn cutoffs_follow_the_traffic_that_arrives() {
     assert_eq!(after[7], 704, "all messages have the same length: {after:?}");
     assert!(hand.core.metrics().cutoff_changes >= 1);
 }
+
+#[test]
+fn cutoffs_follow_what_arrived_and_not_what_was_claimed() {
+    let mut hand = Hand::new(config!(cutoff_messages: 100));
+    let before = hand.core.cutoffs();
+    for id in 0..400_u64 {
+        hand.request(10 + 2 * id, 700, 0, 1);
+        hand.asks(10 + 2 * id, ack());
+        hand.pass(ms(5));
+    }
+    assert_eq!(hand.core.cutoffs(), before);
+}
+
+/// Cut-offs after 400 messages, three of four from one peer, all claimed to come unasked. `length` is told which peer's it
+/// is.
+fn cutoffs_of(unscheduled: u32, length: impl Fn(u64, bool) -> u32) -> [u32; 8] {
+    let mut hand = Hand::new(config!(cutoff_messages: 100, unscheduled: unscheduled));
+    let other = hand.another_peer();
+    for id in 0..400_u64 {
+        let many = id % 4 != 0;
+        let (peer, length) = (if many { hand.peer } else { other }, length(id, many));
+        hand.request_of(peer, 10 + 2 * id, length, length, 0, length);
+        let packet = Packet { source: 1, destination: SERVER, sender_id: 10 + 2 * id, body: ack() };
+        hand.arrives_from(peer, packet, 0);
+        hand.pass(ms(5));
+    }
+    assert!(hand.core.metrics().cutoff_changes >= 1);
+    hand.core.cutoffs()
+}
+
+#[test]
+fn one_peer_does_not_decide_on_cutoffs_for_all() {
+    let cutoffs = cutoffs_of(40_000, |_, many| if many { 100 } else { 1000 });
+    // All together a quarter of the bytes are in messages of 100 bytes, without that peer's excess a tenth.
+    assert_eq!(cutoffs[7], 1024, "{cutoffs:?}");
+}
+
+#[test]
+fn no_more_counts_as_unasked_than_we_want() {
+    let cutoffs = cutoffs_of(1000, |id, _| 3000 + 100 * (id as u32 % 30));
+    let levels = cutoffs[1..].iter().filter(|cutoff| **cutoff > 0).count();
+    assert_eq!(levels, 2, "for less than a quarter of all bytes: {cutoffs:?}");
+}
