@@ -290,7 +290,16 @@ impl Transport {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let Event::Cancelled { rpc }
+        | Event::Answered { rpc, .. }
+        | Event::Done { rpc, .. }
+        | Event::Discarded { rpc } = &event
+        {
+            // Its last: a new one of the same index must not come before the driver has heard of it.
+            self.rpcs.release(rpc.index);
+        }
+        Some(event)
     }
 
     /// What was done and refused.

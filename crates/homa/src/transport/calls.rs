@@ -109,6 +109,8 @@ impl Transport {
             }
             self.metrics.server_rpc_discards += 1;
             self.unlink(index);
+            // No event follows.
+            self.rpcs.release(index);
         }
     }
 
@@ -253,12 +255,12 @@ impl Transport {
         }
     }
 
-    /// Takes an RPC out of every table.
+    /// Takes an RPC out of every table. Its place is free once its last event was taken.
     pub(super) fn unlink(&mut self, index: u32) -> Option<Rpc> {
         self.drop_outgoing(index);
         self.unmanage(index);
         self.count_incoming(index, 0);
-        let rpc = self.rpcs.remove(index)?;
+        let rpc = self.rpcs.retire(index)?;
         if let Some(at) = rpc.timer {
             self.timers.remove(&(at, index));
         }

@@ -251,6 +251,23 @@ fn a_response_longer_than_the_call_takes_ends_it() {
 }
 
 #[test]
+fn an_index_is_not_used_again_before_its_last_event_was_taken() {
+    let mut hand = Hand::new(Config::default());
+    let first = hand.call(100);
+    hand.core.cancel(first);
+    let second = hand.call(100);
+    assert_ne!(first.index(), second.index());
+    hand.events();
+    let third = hand.call(100);
+    assert_eq!(first.index(), third.index());
+    assert_ne!(first, third);
+    hand.request(10, 100, 0, 100);
+    let served = hand.announced();
+    hand.core.abandon(served);
+    assert_eq!(hand.call(100).index(), served.index(), "no event follows");
+}
+
+#[test]
 fn a_response_longer_than_any_message_ends_its_call() {
     for (dialect, length) in [(Dialect::Linux, 1_000_001), (Dialect::Steadfast, 2_000_001)] {
         let mut hand = Hand::speaking(dialect, config!(max_message: 2_000_000, max_held: 3_000_000));
