@@ -124,9 +124,16 @@ pub enum Event {
 pub struct Placement {
     /// The request, or the response to ours.
     pub rpc: RpcId,
+    /// Who sent it.
+    pub peer: PeerId,
+    /// Our port: where the request goes, or from where ours was made.
+    pub port: u16,
+    /// That of the call to which it is the response; 0 for a request.
+    pub cookie: u64,
     /// Whether it is a response to a request of ours.
     pub response: bool,
-    /// Whether it is the first packet of its message here: whoever keeps messages makes room now.
+    /// Whether it is the first packet of its message here: whoever keeps messages makes room now, or calls
+    /// [`postpone`](crate::Transport::postpone).
     pub first: bool,
     /// Bytes of the whole message.
     pub length: u32,

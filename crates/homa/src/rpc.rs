@@ -110,6 +110,11 @@ impl Rpc {
         }
     }
 
+    /// Whether its driver had no room for the peer's message.
+    pub(crate) fn is_postponed(&self) -> bool {
+        self.state == State::Incoming && self.incoming.is_none()
+    }
+
     /// Whether the rest of our message may not be sent yet.
     pub(crate) fn waits_for_grants(&self) -> bool {
         self.outgoing.as_ref().is_some_and(|outgoing| outgoing.granted < outgoing.length())

@@ -114,6 +114,32 @@ impl Transport {
         }
     }
 
+    /// The driver has no room for a message whose first bytes came. They are forgotten, and its sender is asked for them again
+    /// after [`Config::resend_after`](crate::Config::resend_after): its first packet is then announced anew. False if the
+    /// message is whole or gone.
+    pub fn postpone(&mut self, now: Instant, rpc: RpcId) -> bool {
+        let Some(index) = self.rpcs.index_of(rpc.index, rpc.generation) else { return false };
+        if !self.rpcs.get(index).is_some_and(|rpc| rpc.state == State::Incoming && rpc.incoming.is_some()) {
+            return false;
+        }
+        self.unmanage(index);
+        self.count_incoming(index, 0);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return false };
+        rpc.incoming = None;
+        rpc.asked = Some(now);
+        rpc.quiet_since = now;
+        let held = u64::from(core::mem::take(&mut rpc.held));
+        self.held -= held;
+        if rpc.role == Role::Server {
+            self.held_requests -= held;
+        }
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            *peer.held(rpc.role) -= held;
+        }
+        self.arm(index, now + self.config.resend_after);
+        true
+    }
+
     /// Gives up on one of our requests. Its outcome comes as [`Event::Done`]; the server is told to stop.
     pub fn cancel(&mut self, rpc: RpcId) {
         let Some(index) = self.rpcs.index_of(rpc.index, rpc.generation) else { return };

@@ -7,7 +7,7 @@ use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
 use crate::outgoing::Question;
 use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, RESEND_ALL, Refusal};
-use crate::rpc::{Progress, Role, State};
+use crate::rpc::{Progress, Role, Rpc, State};
 use crate::taken::Taken;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -321,8 +321,10 @@ impl Transport {
             return None;
         };
         let rpc = self.rpcs.get(index)?;
-        let Some(outgoing) = &rpc.outgoing else { return self.add(now, index, data, payload) };
-        if !outgoing.is_sent() {
+        if rpc.incoming.is_some() {
+            return self.add(now, index, data, payload);
+        }
+        if rpc.outgoing.as_ref().is_some_and(|outgoing| !outgoing.is_sent()) {
             // An answer to half a question; its outcome is to stay true.
             self.metrics.malformed_packets += 1;
             return None;
@@ -362,6 +364,12 @@ impl Transport {
     ) -> Option<Placement> {
         let client_id = packet.sender_id;
         if let Some(index) = self.find(peer, client_id) {
+            if self.rpcs.get(index).is_some_and(Rpc::is_postponed) {
+                if data.length > self.config.max_message || !self.may_hold_of(peer, data.length, payload) {
+                    return None;
+                }
+                self.begin_message(now, index, data);
+            }
             return self.add(now, index, data, payload);
         }
         let most = self.remembered();
@@ -390,13 +398,7 @@ impl Transport {
             self.metrics.server_cant_create_rpcs += 1;
             return None;
         }
-        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(data.length);
-        if peer_held > self.config.max_peer_held {
-            self.metrics.dropped_data_no_bufs += u64::from(payload);
-            return None;
-        }
-        if !self.may_hold_request(data.length) {
-            self.metrics.dropped_data_no_bufs += u64::from(payload);
+        if !self.may_hold_of(peer, data.length, payload) {
             return None;
         }
         let (local_port, remote_port) = (packet.destination, packet.source);
@@ -421,6 +423,16 @@ impl Transport {
         self.may_begin(peer)
             && self.may_hold_request(self.config.max_message)
             && peer_held + longest <= self.config.max_peer_held
+    }
+
+    /// Whether there is room for a request of a peer that begins.
+    fn may_hold_of(&mut self, peer: PeerId, length: u32, payload: u32) -> bool {
+        let held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(length);
+        let room = held <= self.config.max_peer_held && self.may_hold_request(length);
+        if !room {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
+        }
+        room
     }
 
     /// Whether there is room for a request that begins. Those of peers leave a part to responses that we wait for.
@@ -500,8 +512,16 @@ impl Transport {
         rpc.fresh = now;
         rpc.asks = 0;
         let response = rpc.role == Role::Client;
-        let placement =
-            Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
+        let placement = Placement {
+            rpc: rpc.name,
+            peer: rpc.peer,
+            port: rpc.local_port,
+            cookie: rpc.cookie,
+            response,
+            first,
+            length: data.length,
+            offset: data.offset,
+        };
         if incoming.is_complete() {
             self.complete(now, index, key);
         } else {

@@ -251,6 +251,32 @@ fn a_response_longer_than_the_call_takes_ends_it() {
 }
 
 #[test]
+fn a_message_without_room_at_its_driver_is_postponed_and_asked_for_again() {
+    let mut hand = Hand::new(config!(max_message: 5000, max_held: 5000));
+    let all = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
+    let request = hand.request(10, 5000, 0, 1000).expect("is placed");
+    assert_eq!((request.peer, request.port, request.cookie), (hand.peer, SERVER, 0));
+    assert!(hand.core.postpone(hand.now, request.rpc));
+    hand.core.check_invariants();
+    assert!(!hand.core.postpone(hand.now, request.rpc));
+    // Its room is another's.
+    hand.call(100);
+    let id = hand.id_of_call();
+    let response = hand.response(id, 5000, 5000, 0, 1000).expect("is placed");
+    assert_eq!((response.peer, response.port, response.cookie), (hand.peer, hand.from, 42));
+    assert!(hand.core.postpone(hand.now, response.rpc));
+    assert_eq!(hand.pass(ms(6)), [all, all]);
+    let again = hand.request(10, 5000, 0, 1000).expect("is placed");
+    assert!(again.first && again.rpc == request.rpc);
+    assert!(hand.request(10, 5000, 1000, 4000).is_some());
+    let served = hand.announced();
+    assert!(!hand.core.postpone(hand.now, served), "it is whole");
+    hand.respond(served, 10);
+    assert!(hand.response(id, 5000, 5000, 0, 5000).is_some_and(|placement| placement.first));
+    assert!(matches!(hand.events()[..], [Event::Done { outcome: Outcome::Delivered, .. }]));
+}
+
+#[test]
 fn an_index_is_not_used_again_before_its_last_event_was_taken() {
     let mut hand = Hand::new(Config::default());
     let first = hand.call(100);
