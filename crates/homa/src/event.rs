@@ -202,13 +202,16 @@ pub enum PortError {
     TooMany(usize),
 }
 
-/// Why a peer cannot be added.
+/// Why a peer cannot be added or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PeerError {
     /// All are in use, or were a moment ago.
     #[error("cannot know more than {0} peers, and none has been idle long enough to be forgotten")]
     TooMany(usize),
     /// There is no such link.
-    #[error("cannot add a peer on a link that was not added")]
+    #[error("cannot reach a peer over a link that was not added; add the link first")]
     NoLink,
+    /// The peer was forgotten or removed.
+    #[error("cannot change a peer that is not known any more; add it again")]
+    NoPeer,
 }

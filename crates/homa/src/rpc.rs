@@ -110,6 +110,11 @@ impl Rpc {
         }
     }
 
+    /// Whether every byte of our message was sent, or it was dropped because its answer is here.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.outgoing.as_ref().is_none_or(Outgoing::is_sent)
+    }
+
     /// Whether its driver had no room for the peer's message.
     pub(crate) fn is_postponed(&self) -> bool {
         self.state == State::Incoming && self.incoming.is_none()

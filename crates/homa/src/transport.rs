@@ -201,6 +201,46 @@ impl Transport {
         false
     }
 
+    /// A peer is reached in another way now; its dialect stays. What is under way with it goes on, which it would not if it
+    /// was removed and added again. Takes time with the number of RPCs with it if the link is another.
+    pub fn update_peer(&mut self, peer: PeerId, config: PeerConfig) -> Result<(), PeerError> {
+        if usize::from(config.link.0) >= self.links.len() {
+            return Err(PeerError::NoLink);
+        }
+        let Some(known) = self.peer_mut(peer) else { return Err(PeerError::NoPeer) };
+        known.segment = config.segment.max(1);
+        known.overhead = config.overhead;
+        if known.link != config.link.0 {
+            self.move_peer(peer, config.link.0);
+        }
+        Ok(())
+    }
+
+    fn move_peer(&mut self, peer: PeerId, link: u16) {
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        let before = core::mem::replace(&mut known.link, link);
+        let all: Vec<u32> = known.clients.values().chain(known.servers.values()).copied().collect();
+        for index in &all {
+            self.unmanage(*index);
+            self.count_incoming(*index, 0);
+            let Some(rpc) = self.rpcs.get_mut(*index) else { continue };
+            if let Some(outgoing) = &mut rpc.outgoing {
+                self.links[usize::from(before)].sender.place(outgoing.place.take(), None);
+            }
+            rpc.link = link;
+        }
+        for index in all {
+            self.requeue(index);
+            self.recount(index);
+            self.manage_anew(index);
+        }
+        let control = core::mem::take(&mut self.links[usize::from(before)].sender.control);
+        for (to, packet) in control {
+            let link = if to == peer { link } else { before };
+            self.links[usize::from(link)].sender.control.push_back((to, packet));
+        }
+    }
+
     /// Payload bytes of one packet to a peer, at most, from now on: its path changed.
     pub fn set_segment(&mut self, peer: PeerId, segment: u32) {
         if let Some(peer) = self.peer_mut(peer) {
@@ -218,6 +258,10 @@ impl Transport {
 
     /// The carrier knows that a peer is another process now: whatever was under way has ended, and what the former process
     /// sent does not arrive any more. Without this a peer's restart is noticed by its answers.
+    ///
+    /// In [`Dialect::Steadfast`] every change of keys has to be told to both sides, and so has a peer that was removed and
+    /// added again: one side that forgets what it took while the other goes on could execute a request twice that it has
+    /// not confirmed yet.
     pub fn handle_restart(&mut self, peer: PeerId) {
         self.end_all(peer, Reason::Restarted);
         let priorities = self.config.priorities;

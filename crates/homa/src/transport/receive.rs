@@ -80,13 +80,8 @@ impl Transport {
                     }
                 }
             }
-            Body::Refused(refusal) => {
-                if let Some(index) = index
-                    && packet.sender_id & 1 == 1
-                {
-                    self.fail(index, Reason::Refused(refusal));
-                }
-            }
+            Body::Refused(refusal) if packet.sender_id & 1 == 1 => self.handle_refused(now, index, refusal),
+            Body::Refused(_) => {}
         }
         None
     }
@@ -186,9 +181,9 @@ impl Transport {
         } else if self.has_room_for_any(peer) {
             Body::Unknown
         } else {
-            // It would be sent again for nothing; and its client need not give up on a server that lives. In the module's
-            // dialect this would say that the request is here.
-            Body::Busy
+            // It would be sent again for nothing; and its client need not give up on a server that lives. BUSY would say that
+            // the request is here.
+            Body::Refused(Refusal::NoRoom)
         }
     }
 
@@ -202,8 +197,8 @@ impl Transport {
                 self.end_server(index, false);
             }
             // It had it, and has forgotten it or is another process: to ask again might execute it again. In our own
-            // dialect a server that had it says that it is gone, and the carrier tells of another process.
-            Role::Client if rpc.confirmed && peer.dialect == Dialect::Linux => {
+            // dialect a server that had it says that it is gone, unless it forgot this peer.
+            Role::Client if rpc.confirmed && (peer.dialect == Dialect::Linux || rpc.is_sent()) => {
                 if rpc.state == State::Outgoing {
                     self.fail(index, Reason::Forgotten);
                 }
@@ -226,6 +221,19 @@ impl Transport {
             }
             // A client that is busy with a response that it has to fetch could keep it here for ever.
             (Role::Server, _) => {}
+        }
+    }
+
+    fn handle_refused(&mut self, now: Instant, index: Option<u32>, refusal: Refusal) {
+        let Some(index) = index else { return };
+        match refusal {
+            // It lives, but has not got the request: that is not confirmed.
+            Refusal::NoRoom => {
+                if let Some(rpc) = self.rpcs.get_mut(index) {
+                    rpc.quiet_since = now;
+                }
+            }
+            refusal => self.fail(index, Reason::Refused(refusal)),
         }
     }
 
@@ -581,6 +589,17 @@ impl Transport {
             (false, false) => {}
         }
         incoming.managed = needs_more;
+    }
+
+    /// Tells the grants of a message that they do not know, if it waits for them.
+    pub(super) fn manage_anew(&mut self, index: u32) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let Some(key) = rpc.grant_key() else { return };
+        let Some(incoming) = &mut rpc.incoming else { return };
+        if incoming.granted < incoming.length && !incoming.stalled && !incoming.managed {
+            incoming.managed = true;
+            self.links[usize::from(rpc.link)].grants.insert(rpc.peer.index, key);
+        }
     }
 
     /// The grants need not know of a message any more, whose place has not changed since they were told.

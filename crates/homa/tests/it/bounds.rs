@@ -2,7 +2,7 @@
 
 use crate::hand::{CLIENT, Hand, SERVER, ack, config, ms};
 use core::time::Duration;
-use steadfast_homa::packet::{Body, Dialect, Packet, RESEND_ALL};
+use steadfast_homa::packet::{Body, Dialect, Packet, RESEND_ALL, Refusal};
 use steadfast_homa::{Call, CallError, Event, PeerConfig, PeerError, RespondError};
 
 #[test]
@@ -71,7 +71,7 @@ fn a_server_without_room_says_that_it_lives_and_later_that_it_wants_the_request(
     hand.request(10, 5000, 0, 1000);
     hand.request(12, 5000, 0, 1000);
     hand.asks(12, ask);
-    assert_eq!(hand.replies(), [Body::Busy]);
+    assert_eq!(hand.replies(), [Body::Refused(Refusal::NoRoom)]);
     hand.asks(10, ack());
     hand.asks(12, ask);
     assert_eq!(hand.replies(), [Body::Unknown]);

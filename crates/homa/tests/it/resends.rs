@@ -1,7 +1,7 @@
 //! Loss, silence, what is asked for and what is answered (homa.md 2.4).
 
 use crate::hand::{Hand, SERVER, ack, config, data, ms, us};
-use steadfast_homa::packet::{Body, Data, Dialect, Packet, RESEND_ALL};
+use steadfast_homa::packet::{Body, Data, Dialect, Packet, RESEND_ALL, Refusal};
 use steadfast_homa::{Config, Event, Outcome, Reason};
 
 const ALL: Body = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
@@ -244,11 +244,25 @@ fn what_a_server_had_and_forgot_is_not_sent_again() {
     let outcome = Outcome::Unknown(Reason::Forgotten);
     assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
     assert!(hand.offsets().is_empty());
-    // In our dialect a server that had it would say so.
+    // In our dialect a server that had it would say so, unless it was told to forget us.
+    let mut hand = Hand::speaking(Dialect::Steadfast, Config::default());
+    let rpc = hand.call(2500);
+    let id = hand.id_of_call();
+    hand.answers(id, Body::Busy);
+    hand.answers(id, Body::Unknown);
+    assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
+    assert!(hand.offsets().is_empty());
+}
+
+#[test]
+fn a_server_without_room_has_not_got_the_request() {
     let mut hand = Hand::speaking(Dialect::Steadfast, Config::default());
     hand.call(2500);
     let id = hand.id_of_call();
-    hand.answers(id, Body::Busy);
+    for _ in 0..20 {
+        hand.pass(ms(50));
+        hand.answers(id, Body::Refused(Refusal::NoRoom));
+    }
     hand.answers(id, Body::Unknown);
     assert_eq!(hand.offsets(), [0, 1000, 2000]);
 }
