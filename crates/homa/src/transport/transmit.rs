@@ -309,15 +309,26 @@ impl Transport {
         Some(Duration::from_nanos(nanos as u64))
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) should be called again.
+    pub fn poll_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) should be called again for a link, once it had nothing more. A driver whose
+    /// socket is full need not ask, but waits for that.
+    pub fn poll_link(&self, link: LinkId) -> Option<Instant> {
+        let link = self.links.get(usize::from(link.0))?;
+        let control = (!link.sender.control.is_empty()).then_some(Instant(0));
+        let waits = link.grants.len() > link.grants.active() || link.grants.due(None).is_some();
+        let fifo = link.next_fifo.filter(|_| waits);
+        [control, fifo, link.sender.wakes_at(&self.config)].into_iter().flatten().min()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) should be called again,
-    /// once everything was drained; none if only the application or a packet can change anything.
+    /// once everything was drained; none if only the application or a packet can change anything. A driver that could not
+    /// drain a link asks [`poll_timer`](Self::poll_timer) and [`poll_link`](Self::poll_link) of the others.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.links.iter().filter_map(|link| {
-            let control = (!link.sender.control.is_empty()).then_some(Instant(0));
-            let waits = link.grants.len() > link.grants.active() || link.grants.due(None).is_some();
-            let fifo = link.next_fifo.filter(|_| waits);
-            [control, fifo, link.sender.wakes_at(&self.config)].into_iter().flatten().min()
-        });
-        links.chain(self.timers.first().map(|(at, _)| *at)).min()
+        let links = (0..self.links.len() as u16).filter_map(|link| self.poll_link(LinkId(link)));
+        links.chain(self.poll_timer()).min()
     }
 }

@@ -85,6 +85,18 @@ fn a_full_link_holds_up_no_other() {
 }
 
 #[test]
+fn a_link_whose_socket_is_full_hides_neither_timers_nor_other_links() {
+    let (mut hand, full, peer) = paced(config!(grant_fifo_share: 0));
+    call(&mut hand, peer, 20_000);
+    assert!(hand.core.poll_link(full).is_some_and(|at| at <= hand.now), "it would send");
+    assert!(hand.core.poll_timeout().is_some_and(|at| at <= hand.now));
+    assert_eq!(hand.core.poll_timer(), Some(hand.now + Duration::from_millis(5)));
+    assert_eq!(hand.core.poll_link(hand.link), None);
+    hand.call(100);
+    assert!(hand.core.poll_link(hand.link).is_some());
+}
+
+#[test]
 fn what_is_under_way_goes_on_over_another_link() {
     let (mut hand, slow, _) = paced(config!(grant_fifo_share: 0, unscheduled: 2000));
     hand.call(2000);
