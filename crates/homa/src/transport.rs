@@ -251,8 +251,11 @@ impl Transport {
     /// Ends all that is under way with a peer and forgets it.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.end_all(peer, Reason::Closed);
-        if self.peers.index_of(peer.index, peer.generation).is_some() {
-            self.peers.remove(peer.index);
+        if self.peers.index_of(peer.index, peer.generation).is_some()
+            && let Some(known) = self.peers.remove(peer.index)
+        {
+            // Nothing is said to it any more, also not to stop.
+            self.links[usize::from(known.link)].sender.control.retain(|(to, _)| *to != peer);
         }
     }
 

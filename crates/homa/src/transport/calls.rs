@@ -326,8 +326,7 @@ impl Transport {
         // A server executes whole requests only. Whatever else was asked of it, it has not got this one.
         let unexecuted = !whole || matches!(reason, Reason::Refused(refusal) if refusal.is_unexecuted());
         let outcome = if unexecuted { Outcome::Dropped(reason) } else { Outcome::Unknown(reason) };
-        let gone =
-            matches!(reason, Reason::Refused(_) | Reason::Restarted | Reason::Closed | Reason::Forgotten);
+        let gone = matches!(reason, Reason::Refused(_) | Reason::Restarted | Reason::Forgotten);
         if begun && !gone {
             // An acknowledgement frees a server's RPC in any state, and it will not begin again.
             let ack = Ack { client_id: rpc.client_id, server_port: rpc.remote_port };

@@ -334,8 +334,19 @@ fn closing_a_port_ends_what_is_under_way_there() {
     hand.core.close_port(hand.from);
     let outcome = Outcome::Unknown(Reason::Closed);
     assert_eq!(hand.events(), [Event::Done { rpc: asked, cookie: 42, outcome, length: 0 }]);
+    assert_eq!(hand.replies(), [ack()], "its server is told to stop");
     assert_eq!(hand.request(12, 100, 0, 100), None);
     hand.core.check_invariants();
+}
+
+#[test]
+fn nothing_is_said_to_a_peer_that_was_removed() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    hand.leaving();
+    hand.core.remove_peer(hand.peer);
+    assert_eq!(hand.core.poll_timeout(), None, "nothing waits");
+    assert!(hand.leaving().is_empty());
 }
 
 #[test]
