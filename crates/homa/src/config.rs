@@ -69,7 +69,7 @@ pub struct Config {
     /// [`Dialect::Linux`], which does not say that it is busy with others, may leave a response without grants for as long.
     /// At least [`retain`](Self::retain). 10 s.
     pub patience: Duration,
-    /// How long after its last packet an idle peer may be forgotten for a new one: longer than a packet may live in the
+    /// How long after its last packet an idle peer that made or got requests may be forgotten for a new one: longer than a packet may live in the
     /// network. Which requests of a peer of [`Dialect::Linux`] were taken is remembered for
     /// once to twice as long. 30 s.
     pub packet_lifetime: Duration,

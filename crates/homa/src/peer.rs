@@ -22,7 +22,8 @@ pub(crate) struct Peer {
     /// Its requests to us, by the client's id.
     pub(crate) servers: BTreeMap<u64, u32>,
     /// Of the next request to it. Counted for each peer, so that what it remembers of us is short.
-    pub(crate) next_id: u64,
+    next_id: u64,
+    first_id: u64,
     pub(crate) taken: Taken,
     /// Bytes of its requests that are held.
     pub(crate) held: u64,
@@ -68,6 +69,8 @@ impl Peer {
         first_id: u64,
         priorities: u8,
     ) -> Self {
+        // A quarter of all numbers, so that counting never comes to their end.
+        let first_id = ((first_id >> 2) & !1).max(2);
         Self {
             link: config.link.0,
             dialect: config.dialect,
@@ -75,8 +78,8 @@ impl Peer {
             overhead: config.overhead,
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
-            // A quarter of all numbers, so that counting never comes to their end.
-            next_id: ((first_id >> 2) & !1).max(2),
+            next_id: first_id,
+            first_id,
             taken: Taken::new(now, config.dialect == Dialect::Linux),
             held: 0,
             held_responses: 0,
@@ -161,6 +164,11 @@ impl Peer {
 
     pub(crate) fn take_ack(&mut self) -> Option<Ack> {
         self.acks.pop()
+    }
+
+    /// Whether no request came from it or went to it, as far as is known: there is nothing to remember.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.is_idle() && self.taken.is_empty() && self.next_id == self.first_id
     }
 
     pub(crate) fn is_idle(&self) -> bool {

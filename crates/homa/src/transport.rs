@@ -170,7 +170,8 @@ impl Transport {
         }
     }
 
-    /// Adds a peer. If there are too many, one that has been idle for [`Config::packet_lifetime`] is forgotten.
+    /// Adds a peer. If there are too many, one that has been idle for [`Config::packet_lifetime`] is forgotten, or one with
+    /// which no request was ever begun: a driver that adds a peer to make a request makes it at once.
     pub fn add_peer(&mut self, now: Instant, peer: PeerConfig) -> Result<PeerId, PeerError> {
         if usize::from(peer.link.0) >= self.links.len() {
             return Err(PeerError::NoLink);
@@ -191,7 +192,8 @@ impl Transport {
             self.hand = index + 1;
             let lifetime = self.config.packet_lifetime;
             // What was remembered of it goes with it, so no packet of it may be left in the network.
-            if self.peers.get(index).is_some_and(|peer| peer.is_idle() && peer.heard + lifetime <= now) {
+            let peer = self.peers.get(index);
+            if peer.is_some_and(|peer| peer.is_blank() || peer.is_idle() && peer.heard + lifetime <= now) {
                 let peer = PeerId { index, generation: self.peers.generation(index) };
                 self.peers.remove(index);
                 self.events.push_back(Event::PeerForgotten { peer });

@@ -286,6 +286,11 @@ fn an_idle_peer_makes_room_for_another_only_when_nothing_of_it_is_left_in_the_ne
     let mut hand = Hand::new(config!(max_peers: 2));
     let config = PeerConfig { link: hand.link, dialect: Dialect::Linux, segment: 1000, overhead: 0 };
     let second = hand.another_peer();
+    for peer in [hand.peer, second] {
+        // Taken and answered, or cancelled before it came.
+        let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 2, body: ack() };
+        hand.arrives_from(peer, packet, 0);
+    }
     assert_eq!(hand.core.add_peer(hand.now, config), Err(PeerError::TooMany(2)));
     hand.now += Duration::from_secs(31);
     hand.request(10, 5000, 0, 1000);
@@ -293,7 +298,21 @@ fn an_idle_peer_makes_room_for_another_only_when_nothing_of_it_is_left_in_the_ne
     assert_eq!(hand.events(), [Event::PeerForgotten { peer: second }]);
     assert_ne!(second, third);
     assert_eq!(hand.request_of(second, 10, 100, 100, 0, 100), None, "its name means nobody");
-    assert_eq!(hand.core.add_peer(hand.now, config), Err(PeerError::TooMany(2)), "one is busy, one is new");
+    hand.request_of(third, 10, 5000, 5000, 0, 1000);
+    assert_eq!(hand.core.add_peer(hand.now, config), Err(PeerError::TooMany(2)), "both are busy");
+}
+
+#[test]
+fn peers_that_only_show_up_keep_nobody_out() {
+    let mut hand = Hand::new(config!(max_peers: 3));
+    hand.call(100);
+    let config = PeerConfig { link: hand.link, dialect: Dialect::Linux, segment: 1000, overhead: 0 };
+    for _ in 0..100 {
+        let peer = hand.core.add_peer(hand.now, config).expect("room for who comes");
+        let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 2, body: Body::Busy };
+        hand.arrives_from(peer, packet, 0);
+    }
+    assert_eq!(hand.core.rpcs(), (1, 0), "who is spoken with stays");
 }
 
 #[test]
