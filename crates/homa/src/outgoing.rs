@@ -105,7 +105,13 @@ impl Outgoing {
     /// The receiver misses bytes, of which `most` are sent again; what was asked for within `interval` is on its way.
     /// Returns how many are sent again, none if the receiver waits for us rather than for the network: nothing of it was
     /// sent.
-    pub(crate) fn resend(&mut self, now: Instant, question: Question, interval: Duration, most: u64) -> Option<u64> {
+    pub(crate) fn resend(
+        &mut self,
+        now: Instant,
+        question: Question,
+        interval: Duration,
+        most: u64,
+    ) -> Option<u64> {
         let Question { offset, length, priority, segment } = question;
         let end = if length == RESEND_ALL {
             self.sent

@@ -152,7 +152,8 @@ impl Transport {
     /// Whether so much more may be kept; whoever is refused, with the limit, hears when there is room.
     fn find_room(&mut self, peer: PeerId, role: Role, length: usize) -> Result<(), u64> {
         let length = length as u64;
-        let shorter = |refused: &mut Option<u64>| *refused = Some(refused.map_or(length, |other| other.min(length)));
+        let shorter =
+            |refused: &mut Option<u64>| *refused = Some(refused.map_or(length, |other| other.min(length)));
         let Some(limit) = self.lacks_room(role, length) else {
             let limit = self.config.max_peer_kept;
             let Some(peer) = self.peers.get_mut(peer.index) else { return Ok(()) };
@@ -297,11 +298,9 @@ impl Transport {
         let most = self.remembered();
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
             *peer.held(rpc.role) -= u64::from(rpc.held);
-            if rpc.role == Role::Server {
-                if rpc.state != State::Incoming {
-                    // Taken long ago, it may have been forgotten while it was here.
-                    peer.taken.insert(rpc.client_id, most);
-                }
+            if rpc.role == Role::Server && rpc.state != State::Incoming {
+                // Taken long ago, it may have been forgotten while it was here.
+                peer.taken.insert(rpc.client_id, most);
             }
             let table = if rpc.role == Role::Client { &mut peer.clients } else { &mut peer.servers };
             table.remove(&rpc.client_id);

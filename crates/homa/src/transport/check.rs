@@ -61,7 +61,9 @@ impl Transport {
         }
         for (peer, known) in self.peers.iter() {
             let queue = &self.links[usize::from(known.link)].sender.control;
-            let waiting = queue.iter().filter(|(to, _)| to.index == peer && to.generation == self.peers.generation(peer));
+            let waiting = queue
+                .iter()
+                .filter(|(to, _)| to.index == peer && to.generation == self.peers.generation(peer));
             assert_eq!(waiting.count(), known.control, "what waits for peer {peer} is counted once");
             let messages = known.clients.values().chain(known.servers.values());
             let messages = messages.filter_map(|index| self.rpcs.get(*index)?.incoming.as_ref());
