@@ -99,7 +99,9 @@ pub fn paper_config(workload: Workload) -> Config {
     config.max_held = u64::MAX / 2;
     config.max_kept = u64::MAX / 2;
     config.max_peer_held = u64::MAX / 2;
+    config.max_peer_kept = u64::MAX / 2;
     config.max_client_rpcs = usize::MAX;
+    config.max_peer_calls = usize::MAX;
     config.max_server_rpcs = usize::MAX;
     config.max_peer_rpcs = usize::MAX;
     config
