@@ -92,6 +92,37 @@ fn play(seed: u64, dialect: Dialect, restarts: bool) {
     assert!(delivered >= 5, "seed {seed}: only {delivered} of 10 in a healed network");
 }
 
+#[test]
+fn a_response_that_shorter_ones_overtake_for_long_arrives() {
+    for dialect in [Dialect::Linux, Dialect::Steadfast] {
+        let config = config!(
+            overcommit: 1,
+            max_incoming: 60_000,
+            unscheduled: 10_000,
+            grant_fifo_share: 0,
+            pacer_fifo_share: 0,
+            timeout: Duration::from_millis(20),
+            retain: Duration::from_millis(40),
+            patience: Duration::from_secs(5),
+        );
+        let mut world = World::at(1_000_000_000, 3, 7, dialect, config);
+        let long = world.call(0, 1, 100, 900_000);
+        let end = world.now + Duration::from_millis(1);
+        world.run(end);
+        // One is granted at a time: 200,000 bytes take longer than a millisecond.
+        for number in 0..200 {
+            world.call(0, 2 + number % 5, 100, 200_000);
+            let end = world.now + Duration::from_millis(1);
+            world.run(end);
+        }
+        assert_eq!(world.calls[long].outcome, None, "{dialect:?}: it waits for its turn");
+        let end = world.now + Duration::from_secs(2);
+        world.run(end);
+        world.judge();
+        assert_eq!(world.calls[long].outcome, Some(Outcome::Delivered), "{dialect:?}");
+    }
+}
+
 fn swarm(dialect: Dialect, restarts: bool, salt: u64) {
     for seed in 0..seeds() {
         let seed = seed * 8 + salt;
