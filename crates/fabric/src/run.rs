@@ -220,7 +220,7 @@ impl World {
             match &settings.transport {
                 Transport::Homa(config) => homas.push(Homa::new(host, &topology, config, rng.seed(), false)?),
                 Transport::Exchange(config) => {
-                    homas.push(Homa::new(host, &topology, config, rng.seed(), true)?)
+                    homas.push(Homa::new(host, &topology, config, rng.seed(), true)?);
                 }
                 Transport::Queue => stations.push(Station::Queue(Queue::new(host))),
             }
