@@ -1,4 +1,5 @@
-//! The paper's simulation (SIGCOMM'18, figure 12): slowdown by length under Homa and under a plain queue.
+//! The paper's simulation (SIGCOMM'18, figure 12): slowdown by length under Homa with the paper's settings, under Homa as
+//! it ships, and under a plain queue.
 //!
 //! `cargo run --release -p steadfast-fabric --example paper -- W3 0.8 200000`
 
@@ -19,8 +20,9 @@ fn main() -> Result<()> {
         arguments.get(2).map_or("100000", String::as_str).parse().context("messages are a number")?;
     let homa = Settings::paper(workload, load, messages);
     let queue = Settings { transport: Transport::Queue, ..homa.clone() };
+    let shipped = Settings::shipped(workload, load, messages);
     let mut systems = serde_json::Map::new();
-    for (system, settings) in [("homa", homa), ("queue", queue)] {
+    for (system, settings) in [("homa", homa), ("shipped", shipped), ("queue", queue)] {
         let started = Instant::now();
         let report = simulate(&settings).map_err(|error| anyhow!(error))?;
         println!(
@@ -66,5 +68,6 @@ fn print(report: &Report) -> Value {
         values.insert(format!("queue_max_{name}"), queues.most.into());
     }
     values.insert("goodput".to_owned(), report.goodput().into());
+    values.insert("failed".to_owned(), report.failed.into());
     values.into()
 }

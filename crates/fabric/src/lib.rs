@@ -10,11 +10,12 @@
 //! | [`run`] | virtual time, from arrivals to completions |
 //! | [`report`] | slowdown by length, queues, goodput |
 //!
-//! Messages are one-way, as in the simulations of the paper: a request that has arrived whole is acknowledged outside of
-//! the network, and nothing is answered.
+//! Under [`Settings::paper`] messages are one-way, as in the simulations of the paper: a request that has arrived whole is
+//! acknowledged outside of the network, and nothing is answered. Under [`Settings::shipped`] the core has the settings that
+//! ship, a link's pace, responses and acknowledgements; faults are optional.
 //!
-//! Invariants: a seed replays exactly; no clock, no sockets, no threads. Deliberately absent: loss (queues have no end; the
-//! core's own tests lose), hosts that are busy, and TCP.
+//! Invariants: a seed replays exactly; no clock, no sockets, no threads. Deliberately absent: queues with an end, hosts that
+//! are busy, and TCP.
 
 #![forbid(unsafe_code)]
 
@@ -26,5 +27,5 @@ pub mod topology;
 pub mod workload;
 
 pub use report::Report;
-pub use run::{Settings, Transport, simulate};
+pub use run::{Faults, Settings, Transport, simulate};
 pub use workload::Workload;

@@ -54,6 +54,8 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// From rack to spine, from spine to rack, from rack to host.
     pub queues: [Queues; 3],
+    /// Messages whose request had another outcome than a response.
+    pub failed: u32,
     /// Frames sent over any link.
     pub packets: u64,
     hosts: usize,
@@ -68,6 +70,7 @@ impl Report {
         Self {
             samples: Vec::new(),
             queues: [Queues::default(); 3],
+            failed: 0,
             packets: 0,
             hosts: settings.topology.hosts(),
             rate: settings.topology.host_rate,

@@ -1,7 +1,7 @@
 //! Virtual time: messages come, frames move, messages complete.
 
 use crate::report::{Report, Sample};
-use crate::station::{Frame, Homa, Queue, Station};
+use crate::station::{Frame, Homa, Outcome, Queue, Station};
 use crate::switch::Port;
 use crate::topology::{MICROSECOND, Topology};
 use crate::workload::{Rng, Workload};
@@ -17,10 +17,23 @@ const TICK: u64 = 1000 * MICROSECOND;
 /// What hosts run.
 #[derive(Debug, Clone)]
 pub enum Transport {
-    /// The core that ships, under these settings.
+    /// The core that ships, under these settings. Nothing is paced, and requests are not answered.
     Homa(Box<Config>),
+    /// The same as it is used: links are paced, requests get a short response, and acknowledgements travel.
+    Exchange(Box<Config>),
     /// First in, first out, at one level.
     Queue,
+}
+
+/// Parts of all frames, 0 to 1.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Lost.
+    pub lost: f64,
+    /// Delivered twice, the second time 100 µs later, which is behind others.
+    pub repeated: f64,
+    /// Delivered 20 µs later than it should.
+    pub late: f64,
 }
 
 /// One simulation.
@@ -38,6 +51,8 @@ pub struct Settings {
     pub warm_up: f64,
     /// What hosts run.
     pub transport: Transport,
+    /// What the network does to frames on their last link. A plain queue stands none of it.
+    pub faults: Faults,
     /// The same seed gives the same run.
     pub seed: u64,
 }
@@ -61,8 +76,18 @@ impl Settings {
             messages,
             warm_up: 0.1,
             transport: Transport::Homa(Box::new(paper_config(workload))),
+            faults: Faults::default(),
             seed: 1,
         }
+    }
+
+    /// The same network and load under the settings that ship; only W5 has longer messages than they allow.
+    #[must_use]
+    pub fn shipped(workload: Workload, load: f64, messages: u32) -> Self {
+        let mut config = Config::default();
+        config.max_message = config.max_message.max(1 << 25);
+        let transport = Transport::Exchange(Box::new(config));
+        Self { transport, ..Self::paper(workload, load, messages) }
     }
 }
 
@@ -99,7 +124,9 @@ pub fn paper_config(workload: Workload) -> Config {
     config.max_held = u64::MAX / 2;
     config.max_kept = u64::MAX / 2;
     config.max_peer_held = u64::MAX / 2;
+    config.max_peer_kept = u64::MAX / 2;
     config.max_client_rpcs = usize::MAX;
+    config.max_peer_calls = usize::MAX;
     config.max_server_rpcs = usize::MAX;
     config.max_peer_rpcs = usize::MAX;
     config
@@ -118,6 +145,8 @@ enum Happening {
     Queued(u32, u32),
     /// A frame is whole at its destination, and the host looks at it.
     Received(u32),
+    /// A host has something to send again, which it paced.
+    Wake(u16),
     /// Timers.
     Tick,
 }
@@ -127,6 +156,8 @@ struct Message {
     to: u16,
     length: u32,
     born: u64,
+    /// It is whole at its destination, or was given up.
+    ended: bool,
 }
 
 struct World {
@@ -145,6 +176,8 @@ struct World {
     interval: f64,
     open: u32,
     packets: u64,
+    /// For each host when it is asked again next.
+    wakes: Vec<u64>,
     report: Report,
 }
 
@@ -185,7 +218,10 @@ impl World {
         let mut stations = Vec::new();
         for host in 0..hosts as u16 {
             match &settings.transport {
-                Transport::Homa(config) => homas.push(Homa::new(host, &topology, config, rng.seed())?),
+                Transport::Homa(config) => homas.push(Homa::new(host, &topology, config, rng.seed(), false)?),
+                Transport::Exchange(config) => {
+                    homas.push(Homa::new(host, &topology, config, rng.seed(), true)?);
+                }
                 Transport::Queue => stations.push(Station::Queue(Queue::new(host))),
             }
         }
@@ -214,6 +250,7 @@ impl World {
             interval,
             open: 0,
             packets: 0,
+            wakes: vec![0; hosts],
             report,
         })
     }
@@ -241,8 +278,14 @@ impl World {
                 self.send(port);
             }
             Happening::Received(frame) => self.received(frame),
+            Happening::Wake(host) => self.send(u32::from(host)),
             Happening::Tick => {
-                self.stations.iter_mut().for_each(|station| station.tick(self.now));
+                for host in 0..self.stations.len() {
+                    for outcome in self.stations[host].tick(self.now) {
+                        self.end(outcome);
+                    }
+                    self.send(host as u32);
+                }
                 self.schedule(self.now + TICK, Happening::Tick);
             }
         }
@@ -263,7 +306,7 @@ impl World {
             self.ports.iter_mut().for_each(|port| port.load.start(now));
             self.report.begin(now);
         }
-        self.messages.push(Message { from: host, to, length, born: self.now });
+        self.messages.push(Message { from: host, to, length, born: self.now, ended: false });
         self.open += 1;
         self.schedule(self.now + self.settings.topology.send_delay, Happening::Submit(number));
         let next = self.rng.exponential(self.interval) as u64;
@@ -287,7 +330,12 @@ impl World {
             let frames = &self.frames;
             self.ports[index].pop(self.now, |frame| frames[frame as usize].bytes)
         };
-        let Some(frame) = frame else { return };
+        let Some(frame) = frame else {
+            if let Some(station) = self.stations.get(index) {
+                self.wake(index as u16, station.wakes_at());
+            }
+            return;
+        };
         let end = self.now + u64::from(self.frames[frame as usize].bytes) * self.ports[index].pace;
         self.ports[index].busy = true;
         self.packets += 1;
@@ -296,10 +344,40 @@ impl World {
         match self.next_port(index, frame) {
             Some(next) => self.schedule(end + topology.switch_delay, Happening::Queued(next, frame)),
             // The host answers no sooner than its software and card have both had their time.
-            None => {
-                self.schedule(end + topology.receive_delay + topology.send_delay, Happening::Received(frame));
-            }
+            None => self.arrive(end + topology.receive_delay + topology.send_delay, frame),
         }
+    }
+
+    /// A host that paces itself is asked again later; only where it does, or there would be no end to it.
+    fn wake(&mut self, host: u16, at: Option<u64>) {
+        if let (Transport::Exchange(_), Some(at)) = (&self.settings.transport, at)
+            && self.wakes[usize::from(host)] <= self.now
+        {
+            // The clock of hosts counts nanoseconds.
+            let at = at.max(self.now + 1000);
+            self.wakes[usize::from(host)] = at;
+            self.schedule(at, Happening::Wake(host));
+        }
+    }
+
+    /// A frame comes to its host, unless the network has it otherwise.
+    fn arrive(&mut self, at: u64, frame: u32) {
+        let Faults { lost, repeated, late } = self.settings.faults;
+        if self.happens(lost) {
+            self.free.push(frame);
+            return;
+        }
+        if self.happens(repeated) {
+            let copy = self.keep(self.frames[frame as usize].clone());
+            self.schedule(at + 100 * MICROSECOND, Happening::Received(copy));
+        }
+        let late = if self.happens(late) { 20 * MICROSECOND } else { 0 };
+        self.schedule(at + late, Happening::Received(frame));
+    }
+
+    fn happens(&mut self, part: f64) -> bool {
+        // No number is drawn where nothing may happen: so runs without faults stay the same.
+        part > 0.0 && (self.rng.below(1 << 32) as f64) < part * f64::from(u32::MAX)
     }
 
     fn keep(&mut self, frame: Frame) -> u32 {
@@ -338,24 +416,42 @@ impl World {
         let frame = self.frames[index as usize].clone();
         self.free.push(index);
         let to = frame.to;
-        let completed = self.stations[usize::from(to)].receive(self.now, &frame);
-        if let Some(completed) = completed {
-            let message = &self.messages[completed.message as usize];
+        for outcome in self.stations[usize::from(to)].receive(self.now, &frame) {
+            self.end(outcome);
+        }
+        self.send(u32::from(to));
+    }
+
+    /// A message has come to its end.
+    fn end(&mut self, outcome: Outcome) {
+        let number = match outcome {
+            Outcome::Completed(number) => number,
+            Outcome::Failed(number) => {
+                self.report.failed += 1;
+                let message = &mut self.messages[number as usize];
+                if !core::mem::replace(&mut message.ended, true) {
+                    self.open -= 1;
+                }
+                return;
+            }
+        };
+        let message = &mut self.messages[number as usize];
+        if !core::mem::replace(&mut message.ended, true) {
             let topology = &self.settings.topology;
             let took = self.now - topology.send_delay - message.born;
             let ideal = topology.ideal(usize::from(message.from), usize::from(message.to), message.length);
             let from = usize::from(message.from);
-            if completed.message >= self.warm() {
+            let length = message.length;
+            if number >= self.warm() {
                 let slowdown = took as f64 / ideal as f64;
-                self.report.samples.push(Sample { length: message.length, slowdown });
+                self.report.samples.push(Sample { length, slowdown });
             }
             self.open -= 1;
             if self.messages.len() < self.settings.messages as usize {
-                self.report.end(self.now, message.length);
+                self.report.end(self.now, length);
             }
-            self.stations[from].acknowledged(completed.message);
+            self.stations[from].acknowledged(number);
         }
-        self.send(u32::from(to));
     }
 
     fn finish(mut self) -> Report {

@@ -3,7 +3,7 @@
 use crate::topology::Topology;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use steadfast_homa::packet::{Acks, Body, Data, Dialect, Packet};
+use steadfast_homa::packet::{Acks, Body, DATA_HEADER, Data, Dialect, Packet};
 use steadfast_homa::{
     Call, Config, Event, Instant, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit, Transport,
 };
@@ -14,7 +14,9 @@ const LONGEST: usize = 30_000_000;
 static BODY: [u8; LONGEST] = [0; LONGEST];
 /// Requests are taken here.
 const PORT: u16 = 1;
-/// No message: a frame without payload.
+/// Bytes of a response.
+const RESPONSE: usize = 100;
+/// No message: a frame without payload of a request.
 const NONE: u32 = u32::MAX;
 
 /// A frame in the network.
@@ -39,10 +41,13 @@ enum What {
     Plain(u32),
 }
 
-/// What a frame did at its destination.
+/// What a frame, or time, did to messages of the host that sent them or is to have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Completed {
-    pub(crate) message: u32,
+pub(crate) enum Outcome {
+    /// It is whole at its destination.
+    Completed(u32),
+    /// Its sender gave up.
+    Failed(u32),
 }
 
 #[derive(Debug)]
@@ -59,10 +64,18 @@ impl Station {
         }
     }
 
-    pub(crate) fn receive(&mut self, now: u64, frame: &Frame) -> Option<Completed> {
+    pub(crate) fn receive(&mut self, now: u64, frame: &Frame) -> Vec<Outcome> {
         match self {
             Self::Homa(homa) => homa.receive(now, frame),
-            Self::Queue(queue) => queue.receive(frame),
+            Self::Queue(queue) => queue.receive(frame).into_iter().collect(),
+        }
+    }
+
+    /// When it is to be asked for its next frame, after it had none.
+    pub(crate) fn wakes_at(&self) -> Option<u64> {
+        match self {
+            Self::Homa(homa) => homa.core.poll_link(homa.link).map(|at| at.0.saturating_mul(1000)),
+            Self::Queue(_) => None,
         }
     }
 
@@ -76,6 +89,7 @@ impl Station {
     /// The receiver has a message of this sender whole.
     pub(crate) fn acknowledged(&mut self, message: u32) {
         if let Self::Homa(homa) = self
+            && !homa.answers
             && let Some(rpc) = homa.open.remove(&message)
         {
             homa.core.cancel(rpc);
@@ -83,9 +97,13 @@ impl Station {
         }
     }
 
-    pub(crate) fn tick(&mut self, now: u64) {
-        if let Self::Homa(homa) = self {
-            homa.core.handle_timeout(moment(now));
+    pub(crate) fn tick(&mut self, now: u64) -> Vec<Outcome> {
+        match self {
+            Self::Homa(homa) => {
+                homa.core.handle_timeout(moment(now));
+                homa.events(now, NONE)
+            }
+            Self::Queue(_) => Vec::new(),
         }
     }
 }
@@ -102,23 +120,32 @@ pub(crate) struct Homa {
     link: LinkId,
     peers: Vec<PeerId>,
     from: u16,
+    /// Requests are answered, and all is said over the network.
+    answers: bool,
     /// Messages by the index of their RPC.
     messages: Vec<u32>,
     open: std::collections::BTreeMap<u32, RpcId>,
 }
 
 impl Homa {
-    pub(crate) fn new(me: u16, topology: &Topology, config: &Config, seed: [u8; 32]) -> Result<Self, String> {
+    pub(crate) fn new(
+        me: u16,
+        topology: &Topology,
+        config: &Config,
+        seed: [u8; 32],
+        answers: bool,
+    ) -> Result<Self, String> {
         let mut core = Transport::new(config.clone(), seed);
-        // The link asks when it is idle, so nothing is to be paced.
-        let link = core.add_link(LinkConfig { rate: 0 });
-        let peer = PeerConfig { link, dialect: Dialect::Steadfast, segment: topology.segment, overhead: 0 };
+        // Where nothing is to be paced, the link asks when it is idle.
+        let link = core.add_link(LinkConfig { rate: if answers { topology.host_rate } else { 0 } });
+        let overhead = topology.data_overhead.saturating_sub(DATA_HEADER as u32);
+        let peer = PeerConfig { link, dialect: Dialect::Steadfast, segment: topology.segment, overhead };
         let add = |_| core.add_peer(Instant(0), peer).map_err(|error| error.to_string());
         let peers = (0..topology.hosts()).map(add).collect::<Result<_, _>>()?;
         core.bind(PORT).map_err(|error| error.to_string())?;
         let from = core.open_port().map_err(|error| error.to_string())?;
         let (messages, open) = (Vec::new(), std::collections::BTreeMap::new());
-        Ok(Self { me, core, link, peers, from, messages, open })
+        Ok(Self { me, core, link, peers, from, answers, messages, open })
     }
 
     /// Learns of another host's cut-offs, as if both had talked for long; false if it was not told.
@@ -151,7 +178,7 @@ impl Homa {
             body: Bytes::from_static(&BODY).slice(..(length as usize).min(LONGEST)),
             cookie: u64::from(message),
             deadline: None,
-            max_response: 1,
+            max_response: RESPONSE as u32,
         };
         let rpc = self.core.request(moment(now), call);
         let rpc = rpc.unwrap_or_else(|error| panic!("the simulator's limits are too tight: {error}"));
@@ -162,19 +189,36 @@ impl Homa {
         self.open.insert(message, rpc);
     }
 
-    fn receive(&mut self, now: u64, frame: &Frame) -> Option<Completed> {
-        let What::Homa(packet) = &frame.what else { return None };
+    fn receive(&mut self, now: u64, frame: &Frame) -> Vec<Outcome> {
+        let What::Homa(packet) = &frame.what else { return Vec::new() };
         let from = self.peers[usize::from(frame.from)];
         self.core.handle(moment(now), from, packet, frame.payload);
-        let mut completed = None;
+        self.events(now, frame.message)
+    }
+
+    /// What has happened; `message` is that of the frame that made it happen.
+    fn events(&mut self, now: u64, message: u32) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
         while let Some(event) = self.core.poll_event() {
-            if let Event::Request { rpc, .. } = event {
-                completed = Some(Completed { message: frame.message });
-                // Its client hears of it outside of the network.
-                self.core.abandon(rpc);
+            match event {
+                Event::Request { rpc, .. } => {
+                    outcomes.push(Outcome::Completed(message));
+                    let body = Bytes::from_static(&BODY).slice(..RESPONSE);
+                    if !self.answers || self.core.respond(moment(now), rpc, body).is_err() {
+                        // Its client hears of it outside of the network, or not at all.
+                        self.core.abandon(rpc);
+                    }
+                }
+                Event::Done { cookie, outcome, .. } => {
+                    self.open.remove(&(cookie as u32));
+                    if outcome != steadfast_homa::Outcome::Delivered {
+                        outcomes.push(Outcome::Failed(cookie as u32));
+                    }
+                }
+                _ => {}
             }
         }
-        completed
+        outcomes
     }
 
     fn next(&mut self, now: u64, topology: &Topology) -> Option<Frame> {
@@ -186,7 +230,9 @@ impl Homa {
             match transmit {
                 Transmit::Data(run) => {
                     let payload = run.payload.len() as u32;
-                    let message = self.messages.get(run.rpc.index()).copied().unwrap_or(NONE);
+                    let request = run.packet.sender_id & 1 == 0;
+                    let message = self.messages.get(run.rpc.index()).copied().filter(|_| request);
+                    let message = message.unwrap_or(NONE);
                     let what = What::Homa(run.packet);
                     return Some(Frame {
                         from,
@@ -200,7 +246,7 @@ impl Homa {
                 }
                 // These say what both sides know here already.
                 Transmit::Control { packet, .. }
-                    if matches!(packet.body, Body::Ack(_) | Body::Refused(_)) => {}
+                    if !self.answers && matches!(packet.body, Body::Ack(_) | Body::Refused(_)) => {}
                 Transmit::Control { packet, .. } => {
                     let what = What::Homa(packet);
                     return Some(Frame { from, to, level, bytes: control, payload: 0, message: NONE, what });
@@ -233,7 +279,7 @@ impl Queue {
         Self { me, ..Self::default() }
     }
 
-    fn receive(&mut self, frame: &Frame) -> Option<Completed> {
+    fn receive(&mut self, frame: &Frame) -> Option<Outcome> {
         let What::Plain(length) = frame.what else { return None };
         let missing = self.missing.entry(frame.message).or_insert(length);
         *missing -= frame.payload;
@@ -241,7 +287,7 @@ impl Queue {
             return None;
         }
         self.missing.remove(&frame.message);
-        Some(Completed { message: frame.message })
+        Some(Outcome::Completed(frame.message))
     }
 
     fn next(&mut self, topology: &Topology) -> Option<Frame> {

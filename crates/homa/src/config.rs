@@ -11,7 +11,7 @@ pub const ANY_LENGTH: u32 = i32::MAX as u32;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The longest message, sent or received; peers of [`Dialect::Linux`] get 1,000,000 at most. 16 MiB.
+    /// The longest message, sent or received; 1,000,000 at most with peers of [`Dialect::Linux`]. 16 MiB.
     pub max_message: u32,
     /// How much of a message is sent without being asked: what the network holds in a round trip. 40,000
     /// (`unsched_bytes`).
@@ -53,7 +53,8 @@ pub struct Config {
     pub cutoff_messages: u64,
     /// Silence after which missing bytes are asked for. 5 ms (`resend_ticks`).
     pub resend_after: Duration,
-    /// How often they are asked for again. 5 ms (`resend_interval`).
+    /// After which time they are asked for again, at first; the time doubles, up to a quarter of
+    /// [`timeout`](Self::timeout), while nothing new comes. 5 ms (`resend_interval`).
     pub resend_interval: Duration,
     /// Silence after which an RPC ends. 100 ms (`timeout_ticks`).
     pub timeout: Duration,
@@ -63,8 +64,14 @@ pub struct Config {
     /// How long a server keeps a response that its client neither fetches nor acknowledges; at least twice
     /// [`timeout`](Self::timeout). 300 ms.
     pub retain: Duration,
-    /// How long after its last packet an idle peer may be forgotten for a new one: longer than a packet may live in the
-    /// network. 30 s.
+    /// How long a message may take for a sixty-fourth of itself while it is its receiver's turn, or its sender's, and how
+    /// long a response is kept once it was sent whole, whatever its client says. A peer of
+    /// [`Dialect::Linux`], which does not say that it is busy with others, may leave a response without grants for as long.
+    /// At least [`retain`](Self::retain). 10 s.
+    pub patience: Duration,
+    /// How long after its last packet an idle peer that made or got requests may be forgotten for a new one: longer than a packet may live in the
+    /// network. Which requests of a peer of [`Dialect::Linux`] were taken is remembered for
+    /// once to twice as long. 30 s.
     pub packet_lifetime: Duration,
     /// How many questions in a row a peer leaves unanswered before all RPCs with it end at once. 5.
     pub peer_questions: u32,
@@ -74,25 +81,31 @@ pub struct Config {
     pub max_ports: usize,
     /// The most requests of this side that are under way. 65,536.
     pub max_client_rpcs: usize,
+    /// The most of them to one peer. 32,768.
+    pub max_peer_calls: usize,
     /// The most requests of all peers that are here. 65,536.
     pub max_server_rpcs: usize,
     /// The most requests of one peer that are here. 16,384.
     pub max_peer_rpcs: usize,
     /// Bytes of messages that arrive, counted whole from their first packet; a request until it is answered. What goes
-    /// over it is dropped and sent again when there is room. At least one message. 512 MiB.
+    /// over it is dropped and sent again when there is room. A quarter, if that leaves room for a message, is for responses
+    /// to our own requests. At least one message. 512 MiB.
     pub max_held: u64,
-    /// The same of one peer's requests. 128 MiB.
+    /// The same of one peer's requests, and of its responses. 128 MiB.
     pub max_peer_held: u64,
-    /// Bytes of messages that are sent, until they are acknowledged. 256 MiB (`wmem_max`).
+    /// Bytes of messages that are sent, until they are acknowledged; a quarter is for our own requests. 256 MiB
+    /// (`wmem_max`).
     pub max_kept: u64,
-    /// The same of responses to one peer, so that one that acknowledges nothing leaves room to others. 64 MiB.
+    /// The same of responses to one peer, and of requests to it, so that one that acknowledges nothing leaves room to
+    /// others. 64 MiB.
     pub max_peer_kept: u64,
     /// Ranges of a message that may have arrived out of order; a packet that would begin one more is dropped. 256.
     pub max_gaps: usize,
     /// Ranges of ids, of all peers, whose requests are remembered as taken: 16 bytes each. At least 64 of each peer
     /// are. 1,048,576.
     pub max_remembered: usize,
-    /// Packets other than DATA that wait for one link; more are dropped, which their peers repair. 4,096.
+    /// Packets other than DATA that wait for one link; more are dropped, which their peers repair. A quarter of them, 16 at
+    /// least, may be for one peer. 4,096.
     pub max_control: usize,
 }
 
@@ -120,11 +133,13 @@ impl Default for Config {
             timeout: Duration::from_millis(100),
             request_ack_after: Duration::from_millis(2),
             retain: Duration::from_millis(300),
+            patience: Duration::from_secs(10),
             packet_lifetime: Duration::from_secs(30),
             peer_questions: 5,
             max_peers: 10_000,
             max_ports: 1024,
             max_client_rpcs: 65_536,
+            max_peer_calls: 32_768,
             max_server_rpcs: 65_536,
             max_peer_rpcs: 16_384,
             max_held: 512 << 20,
@@ -156,6 +171,7 @@ impl Config {
         self.timeout = self.timeout.max(self.resend_after);
         // A server forgets a client only when that has given up.
         self.retain = self.retain.max(self.timeout * 2);
+        self.patience = self.patience.max(self.retain);
         self.max_held = self.max_held.max(u64::from(self.max_message));
         self.max_peer_held = self.max_peer_held.max(u64::from(self.max_message));
         self.max_gaps = self.max_gaps.max(2);

@@ -53,11 +53,12 @@ pub(crate) struct Traffic {
     messages: u64,
     all: u64,
     since: Option<Instant>,
+    sample: u32,
 }
 
 impl Traffic {
     pub(crate) fn new() -> Self {
-        Self { unscheduled: Box::new([0; BUCKETS]), messages: 0, all: 0, since: None }
+        Self { unscheduled: Box::new([0; BUCKETS]), messages: 0, all: 0, since: None, sample: 0 }
     }
 
     fn bucket(length: u32) -> usize {
@@ -76,11 +77,21 @@ impl Traffic {
         longest as u32
     }
 
-    /// A message of `length` begins, of which `unscheduled` bytes come unasked.
+    /// Which sample it is: peers are counted anew in each.
+    pub(crate) const fn sample(&self) -> u32 {
+        self.sample
+    }
+
+    /// A message of `length` has arrived, of which `unscheduled` bytes came unasked.
     pub(crate) fn count(&mut self, length: u32, unscheduled: u32) {
         self.unscheduled[Self::bucket(length)] += u64::from(unscheduled.min(length));
-        self.messages += 1;
         self.all += u64::from(length);
+        self.messages += 1;
+    }
+
+    /// A message has arrived of a peer that has its part of the sample.
+    pub(crate) const fn count_beyond(&mut self) {
+        self.messages += 1;
     }
 
     /// New levels, if it is time for them and enough was seen.
@@ -90,7 +101,7 @@ impl Traffic {
             return None;
         }
         let levels = self.divide(config.priorities);
-        *self = Self { since: Some(now), ..Self::new() };
+        *self = Self { since: Some(now), sample: self.sample.wrapping_add(1), ..Self::new() };
         Some(levels)
     }
 

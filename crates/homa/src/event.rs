@@ -50,7 +50,7 @@ pub enum Reason {
     Refused(Refusal),
     /// The server had it and does not know it any more: it gave up, or is another process now.
     Forgotten,
-    /// The response is longer than the call takes.
+    /// The response is longer than the call takes, or than any message may be.
     TooLong,
     /// The carrier says that the peer is another process now.
     Restarted,
@@ -124,9 +124,16 @@ pub enum Event {
 pub struct Placement {
     /// The request, or the response to ours.
     pub rpc: RpcId,
+    /// Who sent it.
+    pub peer: PeerId,
+    /// Our port: where the request goes, or from where ours was made.
+    pub port: u16,
+    /// That of the call to which it is the response; 0 for a request.
+    pub cookie: u64,
     /// Whether it is a response to a request of ours.
     pub response: bool,
-    /// Whether it is the first packet of its message here: whoever keeps messages makes room now.
+    /// Whether it is the first packet of its message here: whoever keeps messages makes room now, or calls
+    /// [`postpone`](crate::Transport::postpone).
     pub first: bool,
     /// Bytes of the whole message.
     pub length: u32,
@@ -195,13 +202,16 @@ pub enum PortError {
     TooMany(usize),
 }
 
-/// Why a peer cannot be added.
+/// Why a peer cannot be added or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PeerError {
     /// All are in use, or were a moment ago.
     #[error("cannot know more than {0} peers, and none has been idle long enough to be forgotten")]
     TooMany(usize),
     /// There is no such link.
-    #[error("cannot add a peer on a link that was not added")]
+    #[error("cannot reach a peer over a link that was not added; add the link first")]
     NoLink,
+    /// The peer was forgotten or removed.
+    #[error("cannot change a peer that is not known any more; add it again")]
+    NoPeer,
 }

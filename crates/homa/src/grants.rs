@@ -53,8 +53,9 @@ impl Grants {
         self.ages.len()
     }
 
-    pub(crate) fn oldest(&self) -> Option<u32> {
-        self.ages.first().map(|(_, rpc)| *rpc)
+    /// Oldest first.
+    pub(crate) fn by_age(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ages.iter().map(|(_, rpc)| *rpc)
     }
 
     /// How many active messages are better: the rank of an active one.
@@ -97,9 +98,10 @@ impl Grants {
         }
     }
 
-    /// The best message that may be due for a grant.
-    pub(crate) fn due(&self) -> Option<Key> {
-        self.slots.iter().filter(|slot| slot.due).map(|slot| slot.key).min()
+    /// The best message that may be due for a grant, of those behind `after`.
+    pub(crate) fn due(&self, after: Option<Key>) -> Option<Key> {
+        let due = self.slots.iter().filter(|slot| slot.due && after.is_none_or(|after| slot.key > after));
+        due.map(|slot| slot.key).min()
     }
 
     /// A message is granted as far as it may be for now.
@@ -256,7 +258,7 @@ mod tests {
                 let mut active: Vec<u32> = grants.slots.iter().map(|slot| slot.key.2).collect();
                 active.sort_unstable();
                 assert_eq!(active, best(&all, limit), "limit {limit}, step {step}");
-                assert_eq!(grants.oldest(), all.keys().next().copied());
+                assert_eq!(grants.by_age().next(), all.keys().next().copied());
             }
         }
     }
@@ -278,10 +280,10 @@ mod tests {
         let mut grants = Grants::new(1);
         grants.insert(0, (100, Instant(5), 1));
         grants.insert(1, (100, Instant(4), 2));
-        assert_eq!(grants.due().map(|key| key.2), Some(2));
+        assert_eq!(grants.due(None).map(|key| key.2), Some(2));
         assert!(grants.update(0, (100, Instant(5), 1), (99, Instant(5), 1)));
-        assert_eq!(grants.due().map(|key| key.2), Some(1));
+        assert_eq!(grants.due(None).map(|key| key.2), Some(1));
         grants.served(1);
-        assert_eq!(grants.due(), None);
+        assert_eq!(grants.due(None), None);
     }
 }

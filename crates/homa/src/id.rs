@@ -27,7 +27,8 @@ pub struct RpcId {
 }
 
 impl RpcId {
-    /// A small number, unique among the RPCs that there are now: an index for tables of the driver.
+    /// A small number: an index for tables of the driver. It is not used again before the RPC's last event was taken, or the
+    /// RPC was abandoned.
     #[must_use]
     pub const fn index(self) -> usize {
         self.index as usize

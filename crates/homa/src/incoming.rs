@@ -7,10 +7,14 @@ pub(crate) struct Incoming {
     pub(crate) length: u32,
     /// Up to where the sender may send: what it sends unasked, then what it was granted.
     pub(crate) granted: u32,
-    /// Whether anything was granted beyond what the sender itself said.
-    pub(crate) asked_for: bool,
+    /// Up to where the sender says that it sends unasked.
+    pub(crate) claimed: u32,
+    /// What we granted beyond what the sender itself said.
+    given: u32,
     /// Bytes that are here.
     pub(crate) got: u32,
+    /// Those of them that lie below `granted`.
+    arrived: u32,
     received: RangeSet,
     /// What it adds to the bytes on their way to the link.
     pub(crate) counted: u32,
@@ -36,8 +40,10 @@ impl Incoming {
         Self {
             length,
             granted: unscheduled.min(length),
-            asked_for: false,
+            claimed: unscheduled.min(length),
+            given: 0,
             got: 0,
+            arrived: 0,
             received: RangeSet::new(),
             counted: 0,
             stalled: false,
@@ -58,10 +64,30 @@ impl Incoming {
                 return Added::TooManyGaps;
             }
         }
-        self.got += self.received.insert(range) as u32;
-        // A sender that was asked for a gap may go on to the end of its packet.
-        self.granted = self.granted.max(offset.saturating_add(length)).min(self.length);
+        let new = self.received.insert(range) as u32;
+        self.got += new;
+        // A packet whose first byte was granted comes whole. What lies beyond was not asked for: it is kept, and says nothing
+        // of what is on its way.
+        let end = offset.saturating_add(length);
+        if offset < self.granted && end > self.granted {
+            self.granted = end.min(self.length);
+            self.count_arrived();
+        } else if offset < self.granted {
+            self.arrived += new;
+        }
         Added::New
+    }
+
+    /// The sender may send `step` bytes more.
+    pub(crate) fn grant(&mut self, step: u32) {
+        let before = self.granted;
+        self.granted = self.granted.saturating_add(step).min(self.length);
+        self.given = self.given.saturating_add(self.granted - before);
+        self.count_arrived();
+    }
+
+    fn count_arrived(&mut self) {
+        self.arrived = self.received.count_in(0..u64::from(self.granted)) as u32;
     }
 
     pub(crate) const fn is_complete(&self) -> bool {
@@ -75,18 +101,13 @@ impl Incoming {
 
     /// Bytes that may be on their way.
     pub(crate) const fn expected(&self) -> u32 {
-        self.granted.saturating_sub(self.got)
+        self.granted - self.arrived
     }
 
     /// What it adds to the bytes on their way: what a sender says of itself counts no more than `unscheduled`, or a
     /// single one could take all room by its word.
-    pub(crate) const fn counts(&self, unscheduled: u32) -> u32 {
-        let expected = self.expected();
-        match (self.stalled, self.asked_for) {
-            (true, _) => 0,
-            (false, false) if expected > unscheduled => unscheduled,
-            _ => expected,
-        }
+    pub(crate) fn counts(&self, unscheduled: u32) -> u32 {
+        if self.stalled { 0 } else { self.expected().min(unscheduled.saturating_add(self.given)) }
     }
 
     /// Whether all that may be sent has arrived: silence is our own doing.
@@ -103,6 +124,8 @@ impl Incoming {
     pub(crate) fn check_invariants(&self, max_gaps: usize, unscheduled: u32) {
         assert_eq!(u64::from(self.got), self.received.count(), "bytes are counted once");
         assert!(self.granted <= self.length && self.got <= self.length, "within the message");
+        let arrived = self.received.count_in(0..u64::from(self.granted));
+        assert_eq!(u64::from(self.arrived), arrived, "what was granted and is here is counted once");
         assert!(self.received.ranges() <= max_gaps + 1, "ranges are bounded");
         assert_eq!(self.counted, self.counts(unscheduled), "what is on its way");
     }
@@ -129,6 +152,30 @@ mod tests {
         message.add(1900, 2100, 8);
         message.add(5000, 5000, 8);
         assert!(message.is_complete());
+    }
+
+    #[test]
+    fn what_was_not_granted_says_nothing_of_what_is_on_its_way() {
+        let mut message = Incoming::new(1_000_000, 1000);
+        message.add(0, 600, 8);
+        message.add(999_999, 1, 8);
+        assert_eq!((message.granted, message.expected()), (1000, 400));
+        // Its first byte was granted.
+        message.add(600, 600, 8);
+        assert_eq!((message.granted, message.expected()), (1200, 0));
+        message.add(1200, 100, 8);
+        assert!(message.has_all_granted());
+        message.grant(1000);
+        assert_eq!((message.granted, message.expected()), (2200, 900));
+    }
+
+    #[test]
+    fn a_sender_that_claims_nearly_all_counts_no_more_once_it_was_granted_the_rest() {
+        let mut message = Incoming::new(1_000_000, 999_999);
+        message.add(0, 1, 8);
+        assert_eq!(message.counts(1000), 1000);
+        message.grant(1);
+        assert_eq!(message.counts(1000), 1001);
     }
 
     #[test]

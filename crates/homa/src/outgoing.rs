@@ -1,11 +1,13 @@
 //! A message that is sent: what was sent, what may be, and what has to be sent again.
 
 use crate::packet::RESEND_ALL;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
+use core::time::Duration;
 use steadfast_wire::{Instant, RangeSet};
 
-/// The most ranges to be sent again; beyond, what lies between them is sent as well.
+/// The most ranges to be sent again; what is beyond is asked for again.
 const MAX_RESENDS: usize = 64;
 
 #[derive(Debug)]
@@ -23,8 +25,22 @@ pub(crate) struct Outgoing {
     pub(crate) scheduled_priority: u8,
     resends: RangeSet,
     resend_priority: u8,
+    /// What was asked for again since when: it is not sent once more for a while.
+    repeated: RangeSet,
+    repeated_since: Instant,
     /// Its place in the link's order, if it is there.
     pub(crate) place: Option<(u32, Instant, u32)>,
+}
+
+/// Bytes that a receiver misses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    pub(crate) offset: u32,
+    /// Or [`RESEND_ALL`].
+    pub(crate) length: u32,
+    pub(crate) priority: u8,
+    /// Payload bytes of a packet to it.
+    pub(crate) segment: u32,
 }
 
 /// Bytes to send next, in packets of one header each.
@@ -47,6 +63,8 @@ impl Outgoing {
             scheduled_priority: 0,
             resends: RangeSet::new(),
             resend_priority: 0,
+            repeated: RangeSet::new(),
+            repeated_since: Instant(0),
             place: None,
         }
     }
@@ -69,10 +87,10 @@ impl Outgoing {
         self.sent < self.granted || !self.resends.is_empty()
     }
 
-    /// Bytes left, by which messages are ordered.
+    /// Bytes left, by which messages are ordered. What is sent again has its message's own length, or a long one would go
+    /// before all others whenever its receiver asks for a few bytes of it.
     pub(crate) fn remaining(&self) -> u32 {
-        let again = self.resends.count() as u32;
-        (self.length() - self.sent).saturating_add(again)
+        if self.resends.is_empty() { self.length() - self.sent } else { self.length() }
     }
 
     /// A grant arrived; they come out of order, and an old one says nothing new.
@@ -84,13 +102,22 @@ impl Outgoing {
         }
     }
 
-    /// The receiver misses bytes. Returns whether it waits for us rather than for the network: nothing of it was sent.
-    pub(crate) fn resend(&mut self, offset: u32, length: u32, priority: u8, segment: u32) -> bool {
+    /// The receiver misses bytes, of which `most` are sent again; what was asked for within `interval` is on its way.
+    /// Returns how many are sent again, none if the receiver waits for us rather than for the network: nothing of it was
+    /// sent.
+    pub(crate) fn resend(
+        &mut self,
+        now: Instant,
+        question: Question,
+        interval: Duration,
+        most: u64,
+    ) -> Option<u64> {
+        let Question { offset, length, priority, segment } = question;
         let end = if length == RESEND_ALL {
             self.sent
         } else {
             if offset >= self.length() {
-                return true;
+                return None;
             }
             // Who asks for bytes has granted them: so a lost grant is repaired.
             let end = offset.saturating_add(length).min(self.length());
@@ -98,23 +125,35 @@ impl Outgoing {
             end.min(self.sent)
         };
         if offset >= end {
-            return true;
+            return None;
+        }
+        if now >= self.repeated_since + interval {
+            self.repeated.clear();
+            self.repeated_since = now;
         }
         let range =
             self.packet_at(offset, segment).start..self.packet_at(end - 1, segment).end.min(self.sent);
-        self.resends.insert(u64::from(range.start)..u64::from(range.end));
-        if self.resends.ranges() > MAX_RESENDS
-            && let (Some(first), Some(last)) = (self.resends.min(), self.resends.max())
-        {
-            self.resends.insert(first..last + 1);
+        let mut again = 0;
+        let wanted: Vec<_> = self.repeated.missing(u64::from(range.start)..u64::from(range.end)).collect();
+        for gap in wanted {
+            // What is not sent now is asked for again.
+            let gap = gap.start..gap.end.min(gap.start.saturating_add(most.saturating_sub(again)));
+            if !gap.is_empty() && self.resends.ranges() < MAX_RESENDS {
+                again += gap.end - gap.start;
+                self.repeated.insert(gap.clone());
+                self.resends.insert(gap);
+            }
         }
-        self.resend_priority = self.resend_priority.max(priority);
-        false
-    }
-
-    /// All that was sent has to be sent again.
-    pub(crate) fn resend_all(&mut self, priority: u8, segment: u32) {
-        self.resend(0, RESEND_ALL, priority, segment);
+        if let (Some(first), Some(last)) = (self.repeated.min(), self.repeated.max())
+            && self.repeated.ranges() > MAX_RESENDS
+        {
+            // What lies between them waits as well.
+            self.repeated.insert(first..last + 1);
+        }
+        if again > 0 {
+            self.resend_priority = self.resend_priority.max(priority);
+        }
+        Some(again)
     }
 
     /// The packet that holds a byte: packets begin anew where the unscheduled bytes end.
@@ -169,6 +208,14 @@ mod tests {
     use super::*;
     use alloc::vec;
 
+    const INTERVAL: Duration = Duration::from_millis(5);
+
+    /// Whether the receiver waits for us.
+    fn resend(message: &mut Outgoing, offset: u32, length: u32) -> bool {
+        let question = Question { offset, length, priority: 7, segment: 1000 };
+        message.resend(Instant(0), question, INTERVAL, u64::MAX).is_none()
+    }
+
     fn message(length: usize, unscheduled: u32) -> Outgoing {
         Outgoing::new(Bytes::from(vec![0; length]), unscheduled, 6)
     }
@@ -201,7 +248,7 @@ mod tests {
         message.grant(6000, 2);
         while message.next_piece(1000, u32::MAX).is_some() {}
         assert_eq!(message.sent, 6500);
-        assert!(!message.resend(2400, 200, 7, 1000));
+        assert!(!resend(&mut message, 2400, 200));
         let again = |range| Some(Piece { range, priority: 7, retransmit: true });
         assert_eq!(message.next_piece(1000, u32::MAX), again(2000..2500));
         assert_eq!(message.next_piece(1000, u32::MAX), again(2500..3500));
@@ -212,13 +259,13 @@ mod tests {
     fn a_resend_beyond_what_was_sent_is_a_grant() {
         let mut message = message(10_000, 2500);
         message.next_piece(1000, u32::MAX);
-        assert!(message.resend(2500, 2000, 7, 1000), "nothing of it was sent");
+        assert!(resend(&mut message, 2500, 2000), "nothing of it was sent");
         assert_eq!(message.granted, 4500);
         assert_eq!(message.next_piece(1000, u32::MAX).map(|piece| piece.range), Some(2500..4500));
-        assert!(message.resend(u32::MAX, 5, 7, 1000));
-        assert!(message.resend(10_000, 1, 7, 1000));
+        assert!(resend(&mut message, u32::MAX, 5));
+        assert!(resend(&mut message, 10_000, 1));
         assert_eq!(message.granted, 4500, "there are no such bytes");
-        assert!(message.resend(10_000, RESEND_ALL, 7, 1000));
+        assert!(resend(&mut message, 10_000, RESEND_ALL));
         message.check_invariants();
     }
 
@@ -227,9 +274,29 @@ mod tests {
         let mut message = message(1_000_000, 1_000_000);
         message.next_piece(1000, u32::MAX);
         for offset in (0..1_000_000).step_by(2000) {
-            message.resend(offset, 1, 7, 1000);
+            resend(&mut message, offset, 1);
             message.check_invariants();
         }
-        assert!(message.remaining() >= 500_000);
+        let again = core::iter::from_fn(|| message.next_piece(1000, u32::MAX)).count();
+        assert_eq!(again, MAX_RESENDS);
+    }
+
+    #[test]
+    fn bytes_are_sent_again_once_in_an_interval_and_no_more_of_them_than_may_be() {
+        let mut message = message(10_000, 10_000);
+        message.next_piece(1000, u32::MAX);
+        assert_eq!(message.remaining(), 0);
+        let mut ask = |micros: u64, offset, length, most| {
+            let question = Question { offset, length, priority: 7, segment: 1000 };
+            let again = message.resend(Instant(micros * 1000), question, INTERVAL, most);
+            assert_eq!(message.remaining(), if again == Some(0) { 0 } else { 10_000 }, "by its own length");
+            while message.next_piece(1000, u32::MAX).is_some() {}
+            again
+        };
+        assert_eq!(ask(5000, 2500, 1, u64::MAX), Some(1000));
+        assert_eq!(ask(9999, 2500, 1, u64::MAX), Some(0));
+        assert_eq!(ask(9999, 2000, 2000, u64::MAX), Some(1000));
+        assert_eq!(ask(10_000, 2500, 1, u64::MAX), Some(1000));
+        assert_eq!(ask(20_000, 0, RESEND_ALL, 3000), Some(3000));
     }
 }

@@ -43,7 +43,8 @@ pub enum Dialect {
     /// Exactly what the Linux module speaks (version 2, July 2026).
     Linux,
     /// The same, and REFUSED, so that a client hears why a request is not answered. RPC ids are never reused by a
-    /// restarted process without the carrier noticing.
+    /// restarted process without the carrier noticing: whenever the keys of a peer change, both sides call
+    /// [`handle_restart`](crate::Transport::handle_restart).
     Steadfast,
 }
 
@@ -197,6 +198,8 @@ pub enum Refusal {
     Gone,
     /// The server's application gave up on it.
     Abandoned,
+    /// There is no room for it at present: it was not executed, and is to be asked about again.
+    NoRoom,
 }
 
 impl Refusal {
@@ -212,6 +215,7 @@ impl Refusal {
             Self::TooLong => 2,
             Self::Gone => 3,
             Self::Abandoned => 4,
+            Self::NoRoom => 5,
         }
     }
 
@@ -221,6 +225,7 @@ impl Refusal {
             2 => Self::TooLong,
             3 => Self::Gone,
             4 => Self::Abandoned,
+            5 => Self::NoRoom,
             _ => return None,
         })
     }

@@ -23,6 +23,30 @@ pub(crate) enum State {
     InService,
 }
 
+/// Parts of a message that count as getting on.
+const PARTS: u32 = 64;
+
+/// Since when a message has not got on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) since: Instant,
+    bytes: u32,
+}
+
+impl Progress {
+    pub(crate) const fn new(now: Instant, bytes: u32) -> Self {
+        Self { since: now, bytes }
+    }
+
+    /// `bytes` of `length` have come, or gone. A few are not enough, or a message could be dragged on for ever.
+    pub(crate) fn note(&mut self, now: Instant, bytes: u32, length: u32) {
+        let enough = self.bytes.saturating_add((length / PARTS).max(1)).min(length);
+        if bytes > self.bytes && bytes >= enough {
+            *self = Self::new(now, bytes);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Rpc {
     pub(crate) name: RpcId,
@@ -37,8 +61,14 @@ pub(crate) struct Rpc {
     pub(crate) birth: Instant,
     /// Since when we wait for the peer and hear nothing: what we send ourselves begins the wait anew.
     pub(crate) quiet_since: Instant,
+    /// Of the message that arrives, or of a response that is sent.
+    pub(crate) progress: Progress,
+    /// When bytes came that were not here, or the peer was allowed to send some.
+    pub(crate) fresh: Instant,
     /// When we asked last for what is missing.
     pub(crate) asked: Option<Instant>,
+    /// How often, since something new came.
+    pub(crate) asks: u32,
     /// Questions for an acknowledgement.
     pub(crate) need_acks: u32,
     /// Its entry among the timers.
@@ -70,6 +100,29 @@ impl Rpc {
     /// What was sent of our message has all left, and it is not the network's turn.
     pub(crate) fn is_sending(&self) -> bool {
         self.outgoing.as_ref().is_some_and(Outgoing::is_ready)
+    }
+
+    /// Whether it is our doing that the peer says nothing: it has all that it may answer, or sent all that it may.
+    pub(crate) fn is_our_turn(&self) -> bool {
+        match &self.incoming {
+            Some(incoming) => incoming.has_all_granted(),
+            None => self.is_sending(),
+        }
+    }
+
+    /// Whether every byte of our message was sent, or it was dropped because its answer is here.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.outgoing.as_ref().is_none_or(Outgoing::is_sent)
+    }
+
+    /// Whether its driver had no room for the peer's message.
+    pub(crate) fn is_postponed(&self) -> bool {
+        self.state == State::Incoming && self.incoming.is_none()
+    }
+
+    /// Whether the rest of our message may not be sent yet.
+    pub(crate) fn waits_for_grants(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.granted < outgoing.length())
     }
 
     /// Its place in the order in which messages are granted.

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 pub(crate) struct Slab<T> {
     entries: Vec<Entry<T>>,
     free: Vec<u32>,
+    /// Entries without a value that are not free yet.
+    retired: usize,
 }
 
 #[derive(Debug)]
@@ -16,11 +18,11 @@ struct Entry<T> {
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
+        Self { entries: Vec::new(), free: Vec::new(), retired: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len() - self.free.len() - self.retired
     }
 
     /// One more than the largest index that was ever used.
@@ -40,11 +42,24 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
+        let value = self.retire(index)?;
+        self.release(index);
+        Some(value)
+    }
+
+    /// Takes an entry out; its place is used again once it is released.
+    pub(crate) fn retire(&mut self, index: u32) -> Option<T> {
         let entry = self.entries.get_mut(index as usize)?;
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(index);
+        self.retired += 1;
         Some(value)
+    }
+
+    /// A retired place may be used again.
+    pub(crate) fn release(&mut self, index: u32) {
+        self.retired -= 1;
+        self.free.push(index);
     }
 
     pub(crate) fn generation(&self, index: u32) -> u32 {
@@ -84,5 +99,11 @@ mod tests {
         assert_eq!(slab.index_of(first.0, first.1), None);
         assert_eq!(slab.index_of(second.0, second.1), Some(second.0));
         assert_eq!((slab.len(), slab.end()), (1, 1));
+        assert_eq!(slab.retire(second.0), Some('b'));
+        assert_eq!(slab.insert('c').0, 1);
+        assert_eq!((slab.len(), slab.end()), (1, 2));
+        slab.release(second.0);
+        assert_eq!(slab.insert('d').0, second.0);
+        assert_eq!((slab.len(), slab.end()), (2, 2));
     }
 }

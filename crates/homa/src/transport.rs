@@ -105,10 +105,15 @@ pub struct Transport {
     cutoff_version: u16,
     /// Bytes of messages that arrive or wait for their answer.
     held: u64,
+    /// Those of them that are requests of peers.
+    held_requests: u64,
     /// Bytes of messages that are sent.
     kept: u64,
-    /// Something was refused because of `kept`.
-    wants_room: bool,
+    /// Those of them that are responses.
+    kept_responses: u64,
+    /// The shortest request, and the shortest response, that was refused because of these.
+    refused_call: Option<u64>,
+    refused_response: Option<u64>,
 }
 
 impl Transport {
@@ -138,8 +143,11 @@ impl Transport {
             levels,
             cutoff_version,
             held: 0,
+            held_requests: 0,
             kept: 0,
-            wants_room: false,
+            kept_responses: 0,
+            refused_call: None,
+            refused_response: None,
         }
     }
 
@@ -162,7 +170,8 @@ impl Transport {
         }
     }
 
-    /// Adds a peer. If there are too many, one that has been idle for [`Config::packet_lifetime`] is forgotten.
+    /// Adds a peer. If there are too many, one that has been idle for [`Config::packet_lifetime`] is forgotten, or one with
+    /// which no request was ever begun: a driver that adds a peer to make a request makes it at once.
     pub fn add_peer(&mut self, now: Instant, peer: PeerConfig) -> Result<PeerId, PeerError> {
         if usize::from(peer.link.0) >= self.links.len() {
             return Err(PeerError::NoLink);
@@ -183,7 +192,8 @@ impl Transport {
             self.hand = index + 1;
             let lifetime = self.config.packet_lifetime;
             // What was remembered of it goes with it, so no packet of it may be left in the network.
-            if self.peers.get(index).is_some_and(|peer| peer.is_idle() && peer.heard + lifetime <= now) {
+            let peer = self.peers.get(index);
+            if peer.is_some_and(|peer| peer.is_blank() || peer.is_idle() && peer.heard + lifetime <= now) {
                 let peer = PeerId { index, generation: self.peers.generation(index) };
                 self.peers.remove(index);
                 self.events.push_back(Event::PeerForgotten { peer });
@@ -191,6 +201,46 @@ impl Transport {
             }
         }
         false
+    }
+
+    /// A peer is reached in another way now; its dialect stays. What is under way with it goes on, which it would not if it
+    /// was removed and added again. Takes time with the number of RPCs with it if the link is another.
+    pub fn update_peer(&mut self, peer: PeerId, config: PeerConfig) -> Result<(), PeerError> {
+        if usize::from(config.link.0) >= self.links.len() {
+            return Err(PeerError::NoLink);
+        }
+        let Some(known) = self.peer_mut(peer) else { return Err(PeerError::NoPeer) };
+        known.segment = config.segment.max(1);
+        known.overhead = config.overhead;
+        if known.link != config.link.0 {
+            self.move_peer(peer, config.link.0);
+        }
+        Ok(())
+    }
+
+    fn move_peer(&mut self, peer: PeerId, link: u16) {
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        let before = core::mem::replace(&mut known.link, link);
+        let all: Vec<u32> = known.clients.values().chain(known.servers.values()).copied().collect();
+        for index in &all {
+            self.unmanage(*index);
+            self.count_incoming(*index, 0);
+            let Some(rpc) = self.rpcs.get_mut(*index) else { continue };
+            if let Some(outgoing) = &mut rpc.outgoing {
+                self.links[usize::from(before)].sender.place(outgoing.place.take(), None);
+            }
+            rpc.link = link;
+        }
+        for index in all {
+            self.requeue(index);
+            self.recount(index);
+            self.manage_anew(index);
+        }
+        let control = core::mem::take(&mut self.links[usize::from(before)].sender.control);
+        for (to, packet) in control {
+            let link = if to == peer { link } else { before };
+            self.links[usize::from(link)].sender.control.push_back((to, packet));
+        }
     }
 
     /// Payload bytes of one packet to a peer, at most, from now on: its path changed.
@@ -203,13 +253,20 @@ impl Transport {
     /// Ends all that is under way with a peer and forgets it.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.end_all(peer, Reason::Closed);
-        if self.peers.index_of(peer.index, peer.generation).is_some() {
-            self.peers.remove(peer.index);
+        if self.peers.index_of(peer.index, peer.generation).is_some()
+            && let Some(known) = self.peers.remove(peer.index)
+        {
+            // Nothing is said to it any more, also not to stop.
+            self.links[usize::from(known.link)].sender.control.retain(|(to, _)| *to != peer);
         }
     }
 
     /// The carrier knows that a peer is another process now: whatever was under way has ended, and what the former process
     /// sent does not arrive any more. Without this a peer's restart is noticed by its answers.
+    ///
+    /// In [`Dialect::Steadfast`] every change of keys has to be told to both sides, and so has a peer that was removed and
+    /// added again: one side that forgets what it took while the other goes on could execute a request twice that it has
+    /// not confirmed yet.
     pub fn handle_restart(&mut self, peer: PeerId) {
         self.end_all(peer, Reason::Restarted);
         let priorities = self.config.priorities;
@@ -282,7 +339,16 @@ impl Transport {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let Event::Cancelled { rpc }
+        | Event::Answered { rpc, .. }
+        | Event::Done { rpc, .. }
+        | Event::Discarded { rpc } = &event
+        {
+            // Its last: a new one of the same index must not come before the driver has heard of it.
+            self.rpcs.release(rpc.index);
+        }
+        Some(event)
     }
 
     /// What was done and refused.
@@ -328,13 +394,20 @@ impl Transport {
 
     /// A packet other than DATA, for a peer that there is.
     fn push_control(&mut self, peer: PeerId, packet: Packet) {
-        let Some(known) = self.peers.get(peer.index) else { return };
+        let share = self.control_share();
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
         let link = &mut self.links[usize::from(known.link)];
-        if link.sender.control.len() < self.config.max_control {
+        if link.sender.control.len() < self.config.max_control && known.control < share {
             link.sender.control.push_back((peer, packet));
+            known.control += 1;
         } else {
             self.metrics.refused_control += 1;
         }
+    }
+
+    /// How many packets other than DATA may wait for one peer.
+    fn control_share(&self) -> usize {
+        (self.config.max_control / 4).max(16)
     }
 
     /// A response is here: its server is told with the next DATA, or when there are too many to tell.

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 use steadfast_fabric::topology::Topology;
-use steadfast_fabric::{Report, Settings, Transport, Workload, simulate};
+use steadfast_fabric::{Faults, Report, Settings, Transport, Workload, simulate};
 use steadfast_homa::ANY_LENGTH;
 
 fn run(settings: &Settings) -> Report {
@@ -100,4 +100,32 @@ fn granting_several_messages_at_a_time_carries_more_than_one() {
     let one = run(&Settings { transport: Transport::Homa(config), ..settings });
     // A sender that was granted may be busy with another receiver, and the link to this one is idle.
     assert!(several.goodput() > 1.1 * one.goodput(), "{} {}", several.goodput(), one.goodput());
+}
+
+/// The settings that ship, on 16 hosts.
+fn shipped(workload: Workload, load: f64, messages: u32) -> Settings {
+    let topology = Topology { racks: 2, hosts_per_rack: 8, ..Topology::paper() };
+    Settings { topology, ..Settings::shipped(workload, load, messages) }
+}
+
+#[test]
+fn the_core_as_it_is_used_answers_everything_and_keeps_short_messages_short() {
+    let settings = shipped(Workload::W3, 0.8, 20_000);
+    let homa = run(&settings);
+    assert_eq!((homa.failed, homa.samples.len()), (0, 18_000));
+    let queue = run(&Settings { transport: Transport::Queue, ..settings });
+    let short = |report: &Report| report.up_to(300).expect("short messages").p99;
+    assert!(short(&queue) > 3.0 * short(&homa), "{} {}", short(&queue), short(&homa));
+    let long = run(&shipped(Workload::W4, 0.8, 2000));
+    assert_eq!((long.failed, long.samples.len()), (0, 1800));
+}
+
+#[test]
+fn a_network_that_loses_repeats_and_reorders_costs_time_and_no_message() {
+    let settings = shipped(Workload::W4, 0.6, 1000);
+    let faults = Faults { lost: 0.002, repeated: 0.01, late: 0.01 };
+    let report = run(&Settings { faults, ..settings.clone() });
+    assert_eq!((report.failed, report.samples.len()), (0, 900));
+    let worst = |report: &Report| report.samples.iter().map(|sample| sample.slowdown).fold(0.0, f64::max);
+    assert!(worst(&report) > worst(&run(&settings)), "what is lost is asked for after milliseconds");
 }

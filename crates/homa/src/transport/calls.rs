@@ -6,7 +6,7 @@ use crate::event::{Call, CallError, Event, Outcome, Reason, RespondError};
 use crate::id::{PeerId, RpcId};
 use crate::outgoing::Outgoing;
 use crate::packet::{Ack, Acks, Body, Dialect, LINUX_MAX_MESSAGE, Refusal};
-use crate::rpc::{Role, Rpc, State};
+use crate::rpc::{Progress, Role, Rpc, State};
 use bytes::Bytes;
 use steadfast_wire::Instant;
 
@@ -36,9 +36,10 @@ impl Transport {
         if self.clients >= self.config.max_client_rpcs {
             return Err(CallError::TooMany(self.config.max_client_rpcs));
         }
-        if !self.has_room(length) {
-            return Err(CallError::Full(self.config.max_kept));
+        if peer.clients.len() >= self.config.max_peer_calls {
+            return Err(CallError::TooMany(self.config.max_peer_calls));
         }
+        self.find_room(call.peer, Role::Client, length).map_err(CallError::Full)?;
         let Some(peer) = self.peers.get_mut(call.peer.index) else { return Err(CallError::NoPeer) };
         let client_id = peer.take_id();
         let beginning = Beginning {
@@ -78,25 +79,17 @@ impl Transport {
         if length == 0 || length > limit as usize {
             return Err(RespondError::Length { length, limit });
         }
-        if !self.has_room(length) {
-            return Err(RespondError::Full(self.config.max_kept));
-        }
-        if let Some(peer) = self.peers.get_mut(peer.index) {
-            if peer.kept > 0 && peer.kept + length as u64 > self.config.max_peer_kept {
-                self.metrics.refused_sends += 1;
-                peer.wants_room = true;
-                return Err(RespondError::Full(self.config.max_peer_kept));
-            }
-            peer.kept += length as u64;
-        }
+        self.find_room(peer, Role::Server, length).map_err(RespondError::Full)?;
         self.metrics.reply_calls += 1;
         if let Some(rpc) = self.rpcs.get_mut(index) {
             rpc.state = State::Outgoing;
             rpc.quiet_since = now;
+            rpc.progress = Progress::new(now, 0);
             let held = u64::from(core::mem::take(&mut rpc.held));
             self.held -= held;
+            self.held_requests -= held;
             if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
-                peer.held -= held;
+                *peer.held(Role::Server) -= held;
             }
         }
         self.set_outgoing(index, body);
@@ -116,7 +109,35 @@ impl Transport {
             }
             self.metrics.server_rpc_discards += 1;
             self.unlink(index);
+            // No event follows.
+            self.rpcs.release(index);
         }
+    }
+
+    /// The driver has no room for a message whose first bytes came. They are forgotten, and its sender is asked for them again
+    /// after [`Config::resend_after`](crate::Config::resend_after): its first packet is then announced anew. False if the
+    /// message is whole or gone.
+    pub fn postpone(&mut self, now: Instant, rpc: RpcId) -> bool {
+        let Some(index) = self.rpcs.index_of(rpc.index, rpc.generation) else { return false };
+        if !self.rpcs.get(index).is_some_and(|rpc| rpc.state == State::Incoming && rpc.incoming.is_some()) {
+            return false;
+        }
+        self.unmanage(index);
+        self.count_incoming(index, 0);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return false };
+        rpc.incoming = None;
+        rpc.asked = Some(now);
+        rpc.quiet_since = now;
+        let held = u64::from(core::mem::take(&mut rpc.held));
+        self.held -= held;
+        if rpc.role == Role::Server {
+            self.held_requests -= held;
+        }
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            *peer.held(rpc.role) -= held;
+        }
+        self.arm(index, now + self.config.resend_after);
+        true
     }
 
     /// Gives up on one of our requests. Its outcome comes as [`Event::Done`]; the server is told to stop.
@@ -128,15 +149,36 @@ impl Transport {
         }
     }
 
-    /// Whether so much more may be kept; whoever is refused hears when there is room.
-    fn has_room(&mut self, length: usize) -> bool {
-        // A message longer than all may be sent alone.
-        let room = self.kept == 0 || self.kept + length as u64 <= self.config.max_kept;
-        if !room {
+    /// Whether so much more may be kept; whoever is refused, with the limit, hears when there is room.
+    fn find_room(&mut self, peer: PeerId, role: Role, length: usize) -> Result<(), u64> {
+        let length = length as u64;
+        let shorter =
+            |refused: &mut Option<u64>| *refused = Some(refused.map_or(length, |other| other.min(length)));
+        let Some(limit) = self.lacks_room(role, length) else {
+            let limit = self.config.max_peer_kept;
+            let Some(peer) = self.peers.get_mut(peer.index) else { return Ok(()) };
+            let (kept, refused) = peer.kept_and_refused(role);
+            if fits(*kept, length, limit) {
+                return Ok(());
+            }
+            shorter(refused);
             self.metrics.refused_sends += 1;
-            self.wants_room = true;
+            return Err(limit);
+        };
+        let refused = if role == Role::Client { &mut self.refused_call } else { &mut self.refused_response };
+        shorter(refused);
+        self.metrics.refused_sends += 1;
+        Err(limit)
+    }
+
+    /// The limit of all that a message goes over. Peers that fetch nothing leave room to our own requests.
+    fn lacks_room(&self, role: Role, length: u64) -> Option<u64> {
+        let all = self.config.max_kept;
+        let responses = all - all / 4;
+        if !fits(self.kept, length, all) {
+            return Some(all);
         }
-        room
+        (role == Role::Server && !fits(self.kept_responses, length, responses)).then_some(responses)
     }
 
     pub(super) fn begin(&mut self, now: Instant, beginning: Beginning) -> RpcId {
@@ -153,7 +195,10 @@ impl Transport {
             remote_port,
             birth: now,
             quiet_since: now,
+            progress: Progress::new(now, 0),
+            fresh: now,
             asked: None,
+            asks: 0,
             need_acks: 0,
             timer: None,
             cookie: 0,
@@ -178,10 +223,14 @@ impl Transport {
 
     fn set_outgoing(&mut self, index: u32, body: Bytes) {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
-        let Some(peer) = self.peers.get(rpc.peer.index) else { return };
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return };
         let length = body.len() as u32;
         self.metrics.sent_msg_bytes += u64::from(length);
         self.kept += u64::from(length);
+        if rpc.role == Role::Server {
+            self.kept_responses += u64::from(length);
+        }
+        *peer.kept_and_refused(rpc.role).0 += u64::from(length);
         let level = Levels::level_of(&peer.cutoffs, length).min(self.config.priorities - 1);
         rpc.outgoing = Some(Outgoing::new(body, self.config.unscheduled, level));
         self.requeue(index);
@@ -204,40 +253,54 @@ impl Transport {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(outgoing) = rpc.outgoing.take() else { return };
         self.links[usize::from(rpc.link)].sender.place(outgoing.place, None);
-        self.kept -= u64::from(outgoing.length());
-        let mut room = self.wants_room && self.kept <= self.config.max_kept / 2;
-        if room {
-            self.wants_room = false;
+        let length = u64::from(outgoing.length());
+        let role = rpc.role;
+        self.kept -= length;
+        if role == Role::Server {
+            self.kept_responses -= length;
         }
-        if rpc.role == Role::Server
-            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
-        {
-            peer.kept -= u64::from(outgoing.length());
-            if peer.wants_room && peer.kept <= self.config.max_peer_kept / 2 {
-                peer.wants_room = false;
+        let mut room = false;
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            let (kept, refused) = peer.kept_and_refused(role);
+            *kept -= length;
+            if refused.is_some_and(|length| fits(*kept, length, self.config.max_peer_kept)) {
+                *refused = None;
                 room = true;
             }
+        }
+        // Of what was refused the shortest has room now.
+        if self.refused_call.is_some_and(|length| self.lacks_room(Role::Client, length).is_none()) {
+            self.refused_call = None;
+            room = true;
+        }
+        if self.refused_response.is_some_and(|length| self.lacks_room(Role::Server, length).is_none()) {
+            self.refused_response = None;
+            room = true;
         }
         if room {
             self.events.push_back(Event::Room);
         }
     }
 
-    /// Takes an RPC out of every table.
+    /// Takes an RPC out of every table. Its place is free once its last event was taken.
     pub(super) fn unlink(&mut self, index: u32) -> Option<Rpc> {
         self.drop_outgoing(index);
         self.unmanage(index);
-        let rpc = self.rpcs.remove(index)?;
-        if let Some(incoming) = &rpc.incoming {
-            self.links[usize::from(rpc.link)].incoming -= u64::from(incoming.counted);
-        }
+        self.count_incoming(index, 0);
+        let rpc = self.rpcs.retire(index)?;
         if let Some(at) = rpc.timer {
             self.timers.remove(&(at, index));
         }
         self.held -= u64::from(rpc.held);
+        if rpc.role == Role::Server {
+            self.held_requests -= u64::from(rpc.held);
+        }
+        let most = self.remembered();
         if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
-            if rpc.role == Role::Server {
-                peer.held -= u64::from(rpc.held);
+            *peer.held(rpc.role) -= u64::from(rpc.held);
+            if rpc.role == Role::Server && rpc.state != State::Incoming {
+                // Taken long ago, it may have been forgotten while it was here.
+                peer.taken.insert(rpc.client_id, most);
             }
             let table = if rpc.role == Role::Client { &mut peer.clients } else { &mut peer.servers };
             table.remove(&rpc.client_id);
@@ -262,8 +325,7 @@ impl Transport {
         // A server executes whole requests only. Whatever else was asked of it, it has not got this one.
         let unexecuted = !whole || matches!(reason, Reason::Refused(refusal) if refusal.is_unexecuted());
         let outcome = if unexecuted { Outcome::Dropped(reason) } else { Outcome::Unknown(reason) };
-        let gone =
-            matches!(reason, Reason::Refused(_) | Reason::Restarted | Reason::Closed | Reason::Forgotten);
+        let gone = matches!(reason, Reason::Refused(_) | Reason::Restarted | Reason::Forgotten);
         if begun && !gone {
             // An acknowledgement frees a server's RPC in any state, and it will not begin again.
             let ack = Ack { client_id: rpc.client_id, server_port: rpc.remote_port };
@@ -297,8 +359,13 @@ impl Transport {
     }
 }
 
-/// The longest message that a peer takes.
-fn longest(limit: u32, dialect: Dialect) -> u32 {
+/// Whether so much more may be kept: a message longer than all may be sent alone.
+const fn fits(kept: u64, length: u64, limit: u64) -> bool {
+    kept == 0 || kept + length <= limit
+}
+
+/// The longest message that a peer takes, or sends.
+pub(super) fn longest(limit: u32, dialect: Dialect) -> u32 {
     match dialect {
         Dialect::Linux => limit.min(LINUX_MAX_MESSAGE),
         Dialect::Steadfast => limit,

@@ -1,18 +1,22 @@
 //! What arrives: packets become state, never errors.
 
 use super::Transport;
-use super::calls::Beginning;
+use super::calls::{Beginning, longest};
 use crate::event::{Event, Outcome, Placement, Reason};
 use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
-use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, Refusal};
-use crate::rpc::{Role, State};
+use crate::outgoing::Question;
+use crate::packet::{Ack, Acks, Body, DATA_HEADER, Data, DecodeError, Dialect, Packet, RESEND_ALL, Refusal};
+use crate::rpc::{Progress, Role, Rpc, State};
 use crate::taken::Taken;
 use core::time::Duration;
 use steadfast_wire::Instant;
 
 /// A peer is told of cut-offs no more often than this.
 const TELL_CUTOFFS: Duration = Duration::from_millis(1);
+/// Questions for an acknowledgement that count as asked once a client said that it is busy: the next comes at sixteen
+/// times the first interval.
+const BUSY_NEED_ACKS: u32 = 4;
 
 impl Transport {
     /// A packet arrived from a peer: the bytes after the IP or carrier header. If it brought bytes of a message, they
@@ -36,7 +40,9 @@ impl Transport {
 
     /// The same for a packet that was read already; `payload` is how many bytes follow the header of DATA.
     pub fn handle(&mut self, now: Instant, peer: PeerId, packet: &Packet, payload: u32) -> Option<Placement> {
+        let lifetime = self.config.packet_lifetime;
         let known = self.peer_mut(peer)?;
+        known.taken.turn(now, lifetime);
         known.heard = now;
         known.questions = 0;
         self.metrics.packets_rcvd[packet.kind().index()] += 1;
@@ -53,16 +59,8 @@ impl Transport {
             Body::Resend { offset, length, priority } => {
                 self.handle_resend(now, peer, packet, index, (offset, length, priority));
             }
-            Body::Unknown => self.handle_unknown(index),
-            Body::Busy => {
-                // A client that is busy with a response that it has to fetch could keep it here for ever.
-                if let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index))
-                    && (rpc.role == Role::Client || rpc.state == State::Incoming)
-                {
-                    rpc.quiet_since = now;
-                    rpc.confirmed = true;
-                }
-            }
+            Body::Unknown => self.handle_unknown(now, index),
+            Body::Busy => self.handle_busy(now, index),
             Body::Cutoffs { cutoffs, version } => {
                 if let Some(known) = self.peers.get_mut(peer.index) {
                     known.cutoffs = cutoffs;
@@ -82,13 +80,8 @@ impl Transport {
                     }
                 }
             }
-            Body::Refused(refusal) => {
-                if let Some(index) = index
-                    && packet.sender_id & 1 == 1
-                {
-                    self.fail(index, Reason::Refused(refusal));
-                }
-            }
+            Body::Refused(refusal) if packet.sender_id & 1 == 1 => self.handle_refused(now, index, refusal),
+            Body::Refused(_) => {}
         }
         None
     }
@@ -142,29 +135,39 @@ impl Transport {
             self.reply(peer, packet, answer);
             return;
         };
-        let segment = self.peers.get(peer.index).map_or(1, |peer| peer.segment);
         let priority = priority.min(self.top());
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
-        let waits = match (&mut rpc.outgoing, rpc.role) {
-            (Some(outgoing), Role::Client) => {
-                rpc.confirmed = true;
-                outgoing.resend(offset, length, priority, segment)
-            }
-            (Some(outgoing), Role::Server) => {
+        match (&rpc.outgoing, rpc.role) {
+            (Some(_), Role::Client) => rpc.confirmed = true,
+            (Some(_), Role::Server) => {
                 // The client is there: it is asked for an acknowledgement from the beginning.
                 rpc.quiet_since = now;
                 rpc.need_acks = 0;
-                outgoing.resend(offset, length, priority, segment)
             }
-            (None, Role::Server) => true,
+            (None, Role::Server) => {}
             // A late question for a request that has its answer on the way.
             (None, Role::Client) => return,
-        };
-        if waits {
+        }
+        let waits = !self.repeat(now, index, (offset, length, priority));
+        if let Some(rpc) = self.rpcs.get(index).filter(|_| waits) {
             let busy = rpc.packet(Body::Busy);
             self.push_control(peer, busy);
         }
+    }
+
+    /// Sends again what a peer misses; false if nothing of it was sent. Bytes are repeated no more often than an honest peer
+    /// asks, which may come a little early, and no more than may be on their way to it.
+    fn repeat(&mut self, now: Instant, index: u32, (offset, length, priority): (u32, u32, u8)) -> bool {
+        let interval = self.config.resend_interval / 2;
+        let Some(rpc) = self.rpcs.get_mut(index) else { return false };
+        let Some(outgoing) = &mut rpc.outgoing else { return false };
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return false };
+        let question = Question { offset, length, priority, segment: peer.segment };
+        let most = peer.may_repeat(now, interval, u64::from(self.config.max_incoming));
+        let again = outgoing.resend(now, question, interval, most);
+        peer.count_repeated(again.unwrap_or(0));
         self.requeue(index);
+        again.is_some()
     }
 
     /// What to say of an RPC that is not here.
@@ -178,13 +181,13 @@ impl Transport {
         } else if self.has_room_for_any(peer) {
             Body::Unknown
         } else {
-            // It would be sent again for nothing; and its client need not give up on a server that lives. In the module's
-            // dialect this would say that the request is here.
-            Body::Busy
+            // It would be sent again for nothing; and its client need not give up on a server that lives. BUSY would say that
+            // the request is here.
+            Body::Refused(Refusal::NoRoom)
         }
     }
 
-    fn handle_unknown(&mut self, index: Option<u32>) {
+    fn handle_unknown(&mut self, now: Instant, index: Option<u32>) {
         let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
         let index = rpc.name.index;
         let Some(peer) = self.peers.get(rpc.peer.index) else { return };
@@ -194,19 +197,43 @@ impl Transport {
                 self.end_server(index, false);
             }
             // It had it, and has forgotten it or is another process: to ask again might execute it again. In our own
-            // dialect a server that had it says that it is gone, and the carrier tells of another process.
-            Role::Client if rpc.confirmed && peer.dialect == Dialect::Linux => {
+            // dialect a server that had it says that it is gone, unless it forgot this peer.
+            Role::Client if rpc.confirmed && (peer.dialect == Dialect::Linux || rpc.is_sent()) => {
                 if rpc.state == State::Outgoing {
                     self.fail(index, Reason::Forgotten);
                 }
             }
-            Role::Client => {
-                let (segment, top) = (peer.segment, self.config.priorities - 1);
-                if let Some(outgoing) = &mut rpc.outgoing {
-                    outgoing.resend_all(top, segment);
-                    self.requeue(index);
+            Role::Client => _ = self.repeat(now, index, (0, RESEND_ALL, self.top())),
+        }
+    }
+
+    fn handle_busy(&mut self, now: Instant, index: Option<u32>) {
+        let Some(rpc) = index.and_then(|index| self.rpcs.get_mut(index)) else { return };
+        match (rpc.role, rpc.state) {
+            (Role::Client, _) | (Role::Server, State::Incoming) => {
+                rpc.quiet_since = now;
+                rpc.confirmed = true;
+            }
+            // Its client grants others first.
+            (Role::Server, State::Outgoing) if rpc.waits_for_grants() => {
+                rpc.quiet_since = now;
+                rpc.need_acks = rpc.need_acks.min(BUSY_NEED_ACKS);
+            }
+            // A client that is busy with a response that it has to fetch could keep it here for ever.
+            (Role::Server, _) => {}
+        }
+    }
+
+    fn handle_refused(&mut self, now: Instant, index: Option<u32>, refusal: Refusal) {
+        let Some(index) = index else { return };
+        match refusal {
+            // It lives, but has not got the request: that is not confirmed.
+            Refusal::NoRoom => {
+                if let Some(rpc) = self.rpcs.get_mut(index) {
+                    rpc.quiet_since = now;
                 }
             }
+            refusal => self.fail(index, Reason::Refused(refusal)),
         }
     }
 
@@ -219,10 +246,14 @@ impl Transport {
             None => self.reply(peer, packet, Body::Ack(Acks::new())),
             Some(index) => {
                 self.metrics.ignored_need_acks += 1;
-                let interval = self.config.resend_interval;
-                let asked = self.rpcs.get(index).and_then(|rpc| rpc.asked);
-                // The module asks every millisecond: what was asked for needs time to come.
-                if asked.is_none_or(|asked| now >= asked + interval) {
+                let Some(rpc) = self.rpcs.get(index) else { return };
+                let interval = self.question_interval(rpc.asks);
+                if rpc.incoming.is_some() && rpc.is_our_turn() {
+                    // Others are granted first. A server that hears nothing would give up.
+                    let busy = rpc.packet(Body::Busy);
+                    self.push_control(peer, busy);
+                } else if rpc.asked.is_none_or(|asked| now >= asked + interval) {
+                    // The module asks every millisecond: what was asked for needs time to come.
                     self.ask_for_missing(now, index);
                 }
             }
@@ -245,7 +276,7 @@ impl Transport {
     }
 
     /// How many ranges of ids are remembered of each peer.
-    fn remembered(&self) -> usize {
+    pub(super) fn remembered(&self) -> usize {
         Taken::share(self.config.max_remembered, self.peers.len())
     }
 
@@ -298,17 +329,25 @@ impl Transport {
             return None;
         };
         let rpc = self.rpcs.get(index)?;
-        let Some(outgoing) = &rpc.outgoing else { return self.add(now, index, data, payload) };
-        if !outgoing.is_sent() {
+        if rpc.incoming.is_some() {
+            return self.add(now, index, data, payload);
+        }
+        if rpc.outgoing.as_ref().is_some_and(|outgoing| !outgoing.is_sent()) {
             // An answer to half a question; its outcome is to stay true.
             self.metrics.malformed_packets += 1;
             return None;
         }
-        if data.length > rpc.max_response {
+        let limit = longest(self.config.max_message, self.dialect(peer));
+        let rpc = self.rpcs.get(index)?;
+        if data.length > rpc.max_response.min(limit) {
             self.fail(index, Reason::TooLong);
             return None;
         }
-        if !self.may_hold(data.length, payload) {
+        let from_peer = self.peers.get(peer.index).map_or(0, |peer| peer.held_responses);
+        if self.held + u64::from(data.length) > self.config.max_held
+            || from_peer + u64::from(data.length) > self.config.max_peer_held
+        {
+            self.metrics.dropped_data_no_bufs += u64::from(payload);
             // The server has answered; it is for us to make room.
             if let Some(rpc) = self.rpcs.get_mut(index) {
                 rpc.quiet_since = now;
@@ -333,6 +372,12 @@ impl Transport {
     ) -> Option<Placement> {
         let client_id = packet.sender_id;
         if let Some(index) = self.find(peer, client_id) {
+            if self.rpcs.get(index).is_some_and(Rpc::is_postponed) {
+                if data.length > self.config.max_message || !self.may_hold_of(peer, data.length, payload) {
+                    return None;
+                }
+                self.begin_message(now, index, data);
+            }
             return self.add(now, index, data, payload);
         }
         let most = self.remembered();
@@ -361,12 +406,7 @@ impl Transport {
             self.metrics.server_cant_create_rpcs += 1;
             return None;
         }
-        let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(data.length);
-        if peer_held > self.config.max_peer_held {
-            self.metrics.dropped_data_no_bufs += u64::from(payload);
-            return None;
-        }
-        if !self.may_hold(data.length, payload) {
+        if !self.may_hold_of(peer, data.length, payload) {
             return None;
         }
         let (local_port, remote_port) = (packet.destination, packet.source);
@@ -389,17 +429,25 @@ impl Transport {
         let longest = u64::from(self.config.max_message);
         let peer_held = self.peers.get(peer.index).map_or(0, |peer| peer.held);
         self.may_begin(peer)
-            && self.held + longest <= self.config.max_held
+            && self.may_hold_request(self.config.max_message)
             && peer_held + longest <= self.config.max_peer_held
     }
 
-    /// Whether there is room for a message that begins.
-    fn may_hold(&mut self, length: u32, payload: u32) -> bool {
-        let room = self.held + u64::from(length) <= self.config.max_held;
+    /// Whether there is room for a request of a peer that begins.
+    fn may_hold_of(&mut self, peer: PeerId, length: u32, payload: u32) -> bool {
+        let held = self.peers.get(peer.index).map_or(0, |peer| peer.held) + u64::from(length);
+        let room = held <= self.config.max_peer_held && self.may_hold_request(length);
         if !room {
             self.metrics.dropped_data_no_bufs += u64::from(payload);
         }
         room
+    }
+
+    /// Whether there is room for a request that begins. Those of peers leave a part to responses that we wait for.
+    fn may_hold_request(&self, length: u32) -> bool {
+        let (length, all) = (u64::from(length), self.config.max_held);
+        let ours = (all / 4).min(all - u64::from(self.config.max_message));
+        self.held + length <= all && self.held_requests + length <= all - ours
     }
 
     /// The first packet of a message is here.
@@ -409,21 +457,36 @@ impl Transport {
         rpc.incoming = Some(Incoming::new(data.length, data.incoming));
         rpc.held = data.length;
         rpc.asked = None;
+        rpc.asks = 0;
+        rpc.progress = Progress::new(now, 0);
         self.held += u64::from(data.length);
-        if rpc.role == Role::Server
-            && let Some(peer) = self.peers.get_mut(rpc.peer.index)
-        {
-            peer.held += u64::from(data.length);
+        if rpc.role == Role::Server {
+            self.held_requests += u64::from(data.length);
         }
-        if self.config.adapt_cutoffs {
-            self.traffic.count(data.length, data.incoming);
-            if let Some(levels) = self.traffic.levels(now, &self.config)
-                && levels != self.levels
-            {
-                self.levels = levels;
-                self.cutoff_version = self.cutoff_version.wrapping_add(1).max(1);
-                self.metrics.cutoff_changes += 1;
-            }
+        if let Some(peer) = self.peers.get_mut(rpc.peer.index) {
+            *peer.held(rpc.role) += u64::from(data.length);
+        }
+    }
+
+    /// A whole message is in the sample that cut-offs follow: what its sender only claims is not.
+    fn sample(&mut self, now: Instant, peer: PeerId, length: u32, unscheduled: u32) {
+        if !self.config.adapt_cutoffs {
+            return;
+        }
+        // One peer does not decide for all, unless it is the only one.
+        let most = if self.peers.len() > 1 { self.config.cutoff_messages / 4 } else { u64::MAX };
+        let sample = self.traffic.sample();
+        if self.peers.get_mut(peer.index).is_some_and(|peer| peer.is_sampled(sample, most.max(1))) {
+            self.traffic.count(length, unscheduled.min(self.config.unscheduled));
+        } else {
+            self.traffic.count_beyond();
+        }
+        if let Some(levels) = self.traffic.levels(now, &self.config)
+            && levels != self.levels
+        {
+            self.levels = levels;
+            self.cutoff_version = self.cutoff_version.wrapping_add(1).max(1);
+            self.metrics.cutoff_changes += 1;
         }
     }
 
@@ -454,11 +517,21 @@ impl Transport {
             }
         }
         incoming.stalled = false;
+        rpc.fresh = now;
+        rpc.asks = 0;
         let response = rpc.role == Role::Client;
-        let placement =
-            Placement { rpc: rpc.name, response, first, length: data.length, offset: data.offset };
+        let placement = Placement {
+            rpc: rpc.name,
+            peer: rpc.peer,
+            port: rpc.local_port,
+            cookie: rpc.cookie,
+            response,
+            first,
+            length: data.length,
+            offset: data.offset,
+        };
         if incoming.is_complete() {
-            self.complete(index, key);
+            self.complete(now, index, key);
         } else {
             self.recount(index);
             self.manage(index, key);
@@ -476,12 +549,28 @@ impl Transport {
 
     /// Brings up to date what is on its way to the link.
     pub(super) fn recount(&mut self, index: u32) {
+        let Some(incoming) = self.rpcs.get(index).and_then(|rpc| rpc.incoming.as_ref()) else { return };
+        let counted = incoming.counts(self.config.unscheduled);
+        self.count_incoming(index, counted);
+    }
+
+    /// A message adds so much to what is on its way. All of one peer add no more than half of what may be, or its word could
+    /// keep others from being granted.
+    pub(super) fn count_incoming(&mut self, index: u32, counted: u32) {
+        let most = self.peer_incoming();
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
-        let counted = incoming.counts(self.config.unscheduled);
+        let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return };
         let link = &mut self.links[usize::from(rpc.link)];
-        link.incoming = link.incoming - u64::from(incoming.counted) + u64::from(counted);
+        let before = peer.incoming.min(most);
+        peer.incoming = peer.incoming - u64::from(incoming.counted) + u64::from(counted);
+        link.incoming = link.incoming - before + peer.incoming.min(most);
         incoming.counted = counted;
+    }
+
+    /// What the messages of one peer count at most, to others.
+    pub(super) fn peer_incoming(&self) -> u64 {
+        u64::from(self.config.max_incoming) / 2
     }
 
     /// Tells the grants of a message that has changed; `old` is its place before.
@@ -502,6 +591,17 @@ impl Transport {
         incoming.managed = needs_more;
     }
 
+    /// Tells the grants of a message that they do not know, if it waits for them.
+    pub(super) fn manage_anew(&mut self, index: u32) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let Some(key) = rpc.grant_key() else { return };
+        let Some(incoming) = &mut rpc.incoming else { return };
+        if incoming.granted < incoming.length && !incoming.stalled && !incoming.managed {
+            incoming.managed = true;
+            self.links[usize::from(rpc.link)].grants.insert(rpc.peer.index, key);
+        }
+    }
+
     /// The grants need not know of a message any more, whose place has not changed since they were told.
     pub(super) fn unmanage(&mut self, index: u32) {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
@@ -513,7 +613,7 @@ impl Transport {
     }
 
     /// The last bytes of a message are here; `old` is its place before they were.
-    fn complete(&mut self, index: u32, old: Option<(u32, Instant, u32)>) {
+    fn complete(&mut self, now: Instant, index: u32, old: Option<(u32, Instant, u32)>) {
         self.recount(index);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let (name, peer, client_id) = (rpc.name, rpc.peer, rpc.client_id);
@@ -524,8 +624,12 @@ impl Transport {
         {
             self.links[usize::from(rpc.link)].grants.remove(peer.index, old);
         }
-        let length = rpc.incoming.as_ref().map_or(0, |incoming| incoming.length);
-        if rpc.role == Role::Client {
+        let message = rpc.incoming.as_ref();
+        let (length, claimed) = message.map_or((0, 0), |incoming| (incoming.length, incoming.claimed));
+        let role = rpc.role;
+        self.sample(now, peer, length, claimed);
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        if role == Role::Client {
             let cookie = rpc.cookie;
             self.metrics.responses_received += 1;
             self.unlink(index);

@@ -3,8 +3,8 @@
 use super::Transport;
 use crate::event::{Event, Reason};
 use crate::id::PeerId;
-use crate::packet::{Body, Packet, RESEND_ALL};
-use crate::rpc::{Role, Rpc, State};
+use crate::packet::{Body, Dialect, Packet, RESEND_ALL};
+use crate::rpc::{Progress, Role, State};
 use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -58,13 +58,30 @@ impl Transport {
     /// A message of the peer is missing, or its answer to ours.
     fn expire_question(&mut self, now: Instant, index: u32) -> Option<Instant> {
         let rpc = self.rpcs.get_mut(index)?;
-        if is_our_turn(rpc) {
+        if rpc.is_our_turn() {
             rpc.quiet_since = now;
+            rpc.fresh = now;
         }
-        let (after, interval) = (self.config.resend_after, self.config.resend_interval);
+        let mut slow = false;
+        if let Some(incoming) = &rpc.incoming {
+            if rpc.is_our_turn() {
+                rpc.progress = Progress::new(now, incoming.got);
+            } else {
+                rpc.progress.note(now, incoming.got, incoming.length);
+            }
+            slow = now >= rpc.progress.since + self.config.patience;
+        }
+        let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.config.resend_after;
+        if stale {
+            // Also if its sender says something: duplicates keep nobody else from being granted.
+            self.stall(index);
+        }
+        let rpc = self.rpcs.get(index)?;
+        let after = self.config.resend_after;
+        let interval = self.question_interval(rpc.asks);
         let silent = now.since(rpc.quiet_since);
         let end = rpc.quiet_since + self.config.timeout;
-        if silent >= self.config.timeout {
+        if silent >= self.config.timeout || slow {
             let peer = rpc.peer;
             self.metrics.rpc_timeouts += 1;
             self.end(index, Reason::Timeout);
@@ -74,22 +91,26 @@ impl Transport {
         if silent < after {
             return Some(rpc.quiet_since + after);
         }
-        if rpc.asked.is_none_or(|asked| now >= asked + interval || asked < rpc.quiet_since) {
-            self.stall(index);
+        if rpc.asked.is_none_or(|asked| now >= asked + interval) {
             self.ask_for_missing(now, index);
         }
         let rpc = self.rpcs.get(index)?;
+        let interval = self.question_interval(rpc.asks);
         Some(rpc.asked.map_or(end, |asked| (asked + interval).min(end)))
     }
 
     /// A response is sent and not acknowledged, or not granted whole.
     fn expire_response(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        let dialect = self.dialect(self.rpcs.get(index)?.peer);
         let rpc = self.rpcs.get_mut(index)?;
         if rpc.is_sending() {
             rpc.quiet_since = now;
             return Some(now + self.config.resend_after);
         }
-        let end = rpc.quiet_since + self.config.retain;
+        // A client that grants others first says so if it is asked, but the module does not.
+        let mute = rpc.waits_for_grants() && dialect == Dialect::Linux;
+        let retain = if mute { self.config.patience } else { self.config.retain };
+        let end = (rpc.quiet_since + retain).min(rpc.progress.since + self.config.patience);
         if now >= end {
             // The client gave up long ago: its timeout is shorter. What it sends late finds that the request was taken.
             let peer = rpc.peer;
@@ -97,9 +118,6 @@ impl Transport {
             self.end_server(index, false);
             self.judge(now, peer);
             return None;
-        }
-        if !rpc.outgoing.as_ref().is_some_and(crate::outgoing::Outgoing::is_sent) {
-            return Some(end);
         }
         let wait = |asked: u32| self.config.request_ack_after.saturating_mul(1 << asked.min(16));
         if now >= rpc.quiet_since + wait(rpc.need_acks) {
@@ -121,21 +139,36 @@ impl Transport {
         self.recount(index);
     }
 
+    /// How long after a question the next is asked, if nothing new came after `asks` of them: who answers that it is busy
+    /// needs not be asked all the time.
+    pub(super) fn question_interval(&self, asks: u32) -> Duration {
+        let interval = self.config.resend_interval;
+        let longest = (self.config.timeout / 4).max(interval);
+        interval.saturating_mul(1 << asks.saturating_sub(1).min(16)).min(longest)
+    }
+
     /// Asks for all that could be here and is not.
     pub(super) fn ask_for_missing(&mut self, now: Instant, index: u32) {
         let priority = self.top();
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         rpc.asked = Some(now);
         let peer = rpc.peer;
+        let Some(known) = self.peers.get_mut(peer.index) else { return };
+        let most = known.may_ask(now, self.config.resend_interval).min(QUESTIONS);
+        if most == 0 {
+            return;
+        }
+        rpc.asks = rpc.asks.saturating_add(1);
         let resend = |offset, length| Body::Resend { offset, length, priority };
         let packets: Vec<Packet> = match &rpc.incoming {
             Some(incoming) => incoming
                 .gaps()
-                .take(QUESTIONS)
+                .take(most)
                 .map(|(offset, length)| rpc.packet(resend(offset, length)))
                 .collect(),
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };
+        known.count_asked(packets.len());
         for packet in packets {
             self.ask(peer, packet);
         }
@@ -171,13 +204,5 @@ impl Transport {
             self.end(index, Reason::Timeout);
         }
         self.events.push_back(Event::PeerSilent { peer });
-    }
-}
-
-/// Whether it is our doing that the peer says nothing: it has all that it may answer, or sent all that it may.
-fn is_our_turn(rpc: &Rpc) -> bool {
-    match &rpc.incoming {
-        Some(incoming) => incoming.has_all_granted(),
-        None => rpc.is_sending(),
     }
 }

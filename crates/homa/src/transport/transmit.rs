@@ -2,6 +2,7 @@
 
 use super::Transport;
 use crate::id::{LinkId, PeerId, RpcId};
+use crate::incoming::Incoming;
 use crate::packet::{Body, DATA_HEADER, Data, Kind, Packet};
 use bytes::{BufMut, Bytes};
 use core::time::Duration;
@@ -9,6 +10,8 @@ use steadfast_wire::Instant;
 
 /// The rate of a link that has none, where one is needed.
 const ASSUMED_RATE: u64 = 10_000_000_000;
+/// How many messages are looked at to find the oldest whose sender uses what it has.
+const OLDEST: usize = 256;
 
 /// Packets of one message to one peer, in order: all have a full segment of payload but the last.
 #[derive(Debug, Clone)]
@@ -116,7 +119,9 @@ impl Transport {
         let link = &mut self.links[usize::from(index)];
         while let Some((peer, packet)) = link.sender.control.pop_front() {
             let Some(known) = self.peers.index_of(peer.index, peer.generation) else { continue };
-            let overhead = self.peers.get(known).map_or(0, |peer| peer.overhead);
+            let Some(known) = self.peers.get_mut(known) else { continue };
+            known.control -= 1;
+            let overhead = known.overhead;
             let bytes = packet.kind().header() as u64 + u64::from(overhead);
             let priority = self.config.priorities - 1;
             link.sender.charge(now, bytes, &self.config);
@@ -149,10 +154,12 @@ impl Transport {
             offset: piece.range.start,
         };
         let payload = outgoing.payload(piece.range);
-        let waits = outgoing.is_sent() && !outgoing.is_ready();
+        let waits = !outgoing.is_ready();
         // What is sent again is no new beginning, or a server that forgets all it gets would be asked for ever.
         if !piece.retransmit {
             rpc.quiet_since = now;
+            rpc.need_acks = 0;
+            rpc.progress.note(now, outgoing.sent, outgoing.length());
         }
         let run = Run {
             peer: rpc.peer,
@@ -190,31 +197,39 @@ impl Transport {
     /// Grants what may be granted on a link.
     fn grant(&mut self, now: Instant, index: u16) {
         self.grant_oldest(now, index);
+        let mut after = None;
         loop {
             let link = &self.links[usize::from(index)];
             let room = link.sender.control.len() < self.config.max_control;
-            let Some(key) = link.grants.due().filter(|_| room) else { return };
+            let Some(key) = link.grants.due(after).filter(|_| room) else { return };
             let window = self.window(link.grants.active());
-            let headroom = u64::from(self.config.max_incoming).saturating_sub(link.incoming);
             let Some(rpc) = self.rpcs.get(key.2) else { return };
             let Some(incoming) = &rpc.incoming else { return };
             let goal = incoming.got.saturating_add(window).min(incoming.length);
             let wanted = goal.saturating_sub(incoming.granted);
-            let segment = self.peers.get(rpc.peer.index).map_or(1, |peer| peer.segment);
+            let Some(peer) = self.peers.get(rpc.peer.index) else { return };
+            // A peer with more on its way than counts for others has that against itself.
+            let excess = peer.incoming.saturating_sub(self.peer_incoming());
+            let headroom = u64::from(self.config.max_incoming).saturating_sub(link.incoming + excess);
             if wanted == 0 {
                 self.links[usize::from(index)].grants.served(key.2);
                 continue;
             }
             // It stays due, and so does all that is behind it: a grant of a few bytes would cost a whole packet.
-            if headroom < u64::from(wanted.min(segment)) {
-                return;
+            let says = peer.control < self.control_share();
+            if !says || headroom < u64::from(wanted.min(peer.segment)) {
+                if says && excess == 0 {
+                    return;
+                }
+                after = Some(key);
+                continue;
             }
             let step = u64::from(wanted).min(headroom) as u32;
             if step == wanted {
                 self.links[usize::from(index)].grants.served(key.2);
             }
             let priority = self.grant_priority(index, key);
-            self.extend_grant(key.2, step, priority);
+            self.extend_grant(now, key.2, step, priority);
         }
     }
 
@@ -227,11 +242,15 @@ impl Transport {
         scheduled.saturating_sub(rank).saturating_sub(unused)
     }
 
-    fn extend_grant(&mut self, index: u32, step: u32, priority: u8) {
+    fn extend_grant(&mut self, now: Instant, index: u32, step: u32, priority: u8) {
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
-        incoming.granted = incoming.granted.saturating_add(step).min(incoming.length);
-        incoming.asked_for = true;
+        if incoming.has_all_granted() {
+            // It could not send anything until now.
+            rpc.fresh = now;
+            rpc.quiet_since = now;
+        }
+        incoming.grant(step);
         let whole = incoming.granted == incoming.length;
         let offset = incoming.granted;
         let (peer, packet) = (rpc.peer, rpc.packet(Body::Grant { offset, priority }));
@@ -245,10 +264,10 @@ impl Transport {
     /// Each time that the link's share for the oldest message is one increment, it gets it, however much it has left.
     fn grant_oldest(&mut self, now: Instant, index: u16) {
         let link = &mut self.links[usize::from(index)];
-        let Some(oldest) = link.grants.oldest() else {
+        if link.grants.len() == 0 {
             link.next_fifo = None;
             return;
-        };
+        }
         if link.next_fifo.is_some_and(|next| now < next)
             || link.sender.control.len() >= self.config.max_control
         {
@@ -260,17 +279,22 @@ impl Transport {
             // The first message of all begins the first interval.
             return;
         }
-        let window = u64::from(self.window(self.links[usize::from(index)].grants.active()));
+        let grants = &self.links[usize::from(index)].grants;
         let increment = self.config.grant_fifo_increment;
-        let Some(incoming) = self.rpcs.get(oldest).and_then(|rpc| rpc.incoming.as_ref()) else { return };
-        // Its sender does not even use what it has.
-        if u64::from(incoming.expected()) >= window + 2 * u64::from(increment) {
-            return;
-        }
+        let most = u64::from(self.window(grants.active())) + 2 * u64::from(increment);
+        let expected = |rpc: u32| {
+            let rpc = self.rpcs.get(rpc)?;
+            let says = self.peers.get(rpc.peer.index)?.control < self.control_share();
+            rpc.incoming.as_ref().filter(|_| says).map(Incoming::expected)
+        };
+        // Some senders do not even use what they have.
+        let some = grants.by_age().take(OLDEST).filter_map(|rpc| Some((rpc, expected(rpc)?)));
+        let oldest = { some }.find(|(_, expected)| u64::from(*expected) < most);
+        let Some((oldest, expected)) = oldest else { return };
         self.metrics.fifo_grants += 1;
-        self.metrics.fifo_grants_no_incoming += u64::from(incoming.expected() == 0);
+        self.metrics.fifo_grants_no_incoming += u64::from(expected == 0);
         let priority = self.config.priorities.saturating_sub(2);
-        self.extend_grant(oldest, increment, priority);
+        self.extend_grant(now, oldest, increment, priority);
     }
 
     /// How often the oldest message gets its share.
@@ -285,15 +309,26 @@ impl Transport {
         Some(Duration::from_nanos(nanos as u64))
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) should be called again.
+    pub fn poll_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) should be called again for a link, once it had nothing more. A driver whose
+    /// socket is full need not ask, but waits for that.
+    pub fn poll_link(&self, link: LinkId) -> Option<Instant> {
+        let link = self.links.get(usize::from(link.0))?;
+        let control = (!link.sender.control.is_empty()).then_some(Instant(0));
+        let waits = link.grants.len() > link.grants.active() || link.grants.due(None).is_some();
+        let fifo = link.next_fifo.filter(|_| waits);
+        [control, fifo, link.sender.wakes_at(&self.config)].into_iter().flatten().min()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) should be called again,
-    /// once everything was drained; none if only the application or a packet can change anything.
+    /// once everything was drained; none if only the application or a packet can change anything. A driver that could not
+    /// drain a link asks [`poll_timer`](Self::poll_timer) and [`poll_link`](Self::poll_link) of the others.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.links.iter().filter_map(|link| {
-            let control = (!link.sender.control.is_empty()).then_some(Instant(0));
-            let waits = link.grants.len() > link.grants.active() || link.grants.due().is_some();
-            let fifo = link.next_fifo.filter(|_| waits);
-            [control, fifo, link.sender.wakes_at(&self.config)].into_iter().flatten().min()
-        });
-        links.chain(self.timers.first().map(|(at, _)| *at)).min()
+        let links = (0..self.links.len() as u16).filter_map(|link| self.poll_link(LinkId(link)));
+        links.chain(self.poll_timer()).min()
     }
 }

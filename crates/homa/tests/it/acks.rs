@@ -1,7 +1,7 @@
 //! Acknowledgements: piggybacked, gathered, asked for, and not for ever (homa.md 2.4, 2.9).
 
 use crate::hand::{Hand, ack, ack_of, config, data, ms, us};
-use steadfast_homa::packet::{Acks, Body, Data, Packet, RESEND_ALL};
+use steadfast_homa::packet::{Acks, Body, Data, Dialect, Packet, RESEND_ALL};
 use steadfast_homa::{Config, Event};
 
 /// Makes a request and lets its response arrive; the id of it.
@@ -131,11 +131,79 @@ fn a_server_gives_up_on_a_client_that_never_acknowledges() {
     assert!(hand.pass(ms(1000)).is_empty(), "and asks no more");
 }
 
+/// A server of our dialect, most of whose response to request 10 waits for grants.
+fn ungranted(dialect: Dialect) -> Hand {
+    let mut hand = Hand::speaking(dialect, config!(unscheduled: 1000));
+    hand.request(10, 100, 0, 100);
+    let rpc = hand.announced();
+    hand.respond(rpc, 10_000);
+    hand.leaving();
+    hand
+}
+
 #[test]
-fn a_server_gives_up_on_a_client_that_never_grants() {
-    let mut hand = answered(config!(unscheduled: 1000), 10_000);
-    hand.pass(ms(301));
+fn a_server_gives_up_on_a_client_that_never_grants_and_says_nothing() {
+    let mut hand = ungranted(Dialect::Steadfast);
+    assert!(hand.pass(ms(299)).contains(&Body::NeedAck), "it asks first");
+    assert!(hand.events().is_empty());
+    hand.pass(ms(2));
     assert!(matches!(hand.events()[0], Event::Answered { acknowledged: false, .. }));
+    // The module says nothing while it grants others.
+    let mut hand = ungranted(Dialect::Linux);
+    hand.pass(ms(9990));
+    assert!(hand.events().is_empty());
+    hand.pass(ms(20));
+    assert!(matches!(hand.events()[0], Event::Answered { acknowledged: false, .. }));
+}
+
+/// Lets time pass for a client that is busy with others whenever it is asked.
+fn busy_for(hand: &mut Hand, time: u64) {
+    for _ in 0..time {
+        if hand.pass(ms(1)).contains(&Body::NeedAck) {
+            hand.asks(10, Body::Busy);
+        }
+    }
+}
+
+#[test]
+fn a_response_waits_for_grants_while_its_client_says_that_it_is_busy_but_not_for_ever() {
+    for dialect in [Dialect::Steadfast, Dialect::Linux] {
+        let mut hand = ungranted(dialect);
+        busy_for(&mut hand, 5000);
+        assert!(hand.events().is_empty(), "{dialect:?}");
+        hand.asks(10, Body::Grant { offset: 10_000, priority: 0 });
+        assert_eq!(hand.offsets().len(), 9, "and goes on");
+        hand.asks(10, ack());
+        assert!(matches!(hand.events()[..], [Event::Answered { acknowledged: true, .. }]));
+        let mut hand = ungranted(dialect);
+        busy_for(&mut hand, 10_010);
+        assert_eq!(hand.core.rpcs(), (0, 0), "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_client_that_grants_others_first_says_so_when_asked() {
+    let config = config!(max_incoming: 1, grant_fifo_share: 0);
+    let mut hand = Hand::new(config);
+    hand.call(100);
+    let id = hand.id_of_call();
+    hand.response(id, 50_000, 1000, 0, 1000);
+    assert!(hand.replies().is_empty(), "there is no room for a grant");
+    for _ in 0..3 {
+        hand.answers(id, Body::NeedAck);
+        assert_eq!(hand.replies(), [Body::Busy]);
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_ever_does_not_keep_the_response_for_ever() {
+    let mut hand = answered(Config::default(), 100);
+    for _ in 0..101 {
+        hand.pass(ms(100));
+        hand.asks(10, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });
+        hand.leaving();
+    }
+    assert_eq!(hand.core.rpcs(), (0, 0));
 }
 
 #[test]

@@ -118,6 +118,52 @@ fn a_sender_takes_not_all_room_by_its_word() {
 }
 
 #[test]
+fn a_peer_that_claims_and_trickles_does_not_stop_the_grants_of_others() {
+    for length in [16 << 20, 40_000] {
+        let mut hand = Hand::new(config!(max_message: 16 << 20, grant_fifo_share: 0));
+        let (hostile, honest) = (hand.peer, hand.another_peer());
+        // One that seems to have sent its end, and ten that claim all that may come unasked.
+        let ids: Vec<u64> = if length > 40_000 { vec![10] } else { (0..10).map(|id| 10 + 2 * id).collect() };
+        let claim = if length > 40_000 { 1 } else { length };
+        for id in &ids {
+            hand.request_of(hostile, *id, length, claim, 0, 1);
+            hand.request_of(hostile, *id, length, claim, length - 1, 1);
+        }
+        grants(&mut hand);
+        begins(&mut hand, honest, 100, 900_000);
+        assert!(grants(&mut hand).iter().any(|grant| grant.0 == 100), "{length}");
+    }
+}
+
+#[test]
+fn duplicates_and_busy_do_not_keep_what_is_on_its_way_from_ending() {
+    for body in [None, Some(Body::Busy)] {
+        let config = config!(max_incoming: 20_000, overcommit: 1, grant_fifo_share: 0);
+        let mut hand = Hand::new(config);
+        let other = hand.another_peer();
+        begins(&mut hand, other, 10, 30_000);
+        grants(&mut hand);
+        // It has the only slot.
+        let peer = hand.peer;
+        begins(&mut hand, peer, 12, 900_000);
+        assert_eq!(grants(&mut hand), []);
+        let mut granted = false;
+        for _ in 0..4 {
+            match body {
+                None => begins(&mut hand, other, 10, 30_000),
+                Some(body) => {
+                    let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 10, body };
+                    hand.arrives_from(other, packet, 0);
+                }
+            }
+            let said = hand.pass(ms(4));
+            granted |= said.iter().any(|body| matches!(body, Body::Grant { .. }));
+        }
+        assert!(granted, "{body:?}");
+    }
+}
+
+#[test]
 fn every_peer_has_one_message_granted_before_any_has_two() {
     let mut hand = Hand::new(config!(grant_fifo_share: 0, overcommit: 2));
     let peer = hand.peer;
@@ -132,34 +178,50 @@ fn every_peer_has_one_message_granted_before_any_has_two() {
 
 #[test]
 fn no_more_is_on_its_way_than_may_be_and_the_best_is_served_first_when_there_is_room() {
-    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 100_000, window: 80_000));
-    let peer = hand.peer;
-    let other = hand.another_peer();
+    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 100_000, window: 45_000));
+    let (peer, other, third) = (hand.peer, hand.another_peer(), hand.another_peer());
     begins(&mut hand, peer, 10, 900_000);
     begins(&mut hand, other, 12, 800_000);
-    // The shorter one gets its window, the other what is left.
-    assert_eq!(grants(&mut hand), [(12, 81_000, 1), (10, 21_000, 0)]);
+    begins(&mut hand, third, 14, 700_000);
+    // The shorter ones get their window, the longest what is left.
+    assert_eq!(grants(&mut hand), [(14, 46_000, 2), (12, 46_000, 1), (10, 11_000, 0)]);
     hand.request_of(hand.peer, 10, 900_000, 1000, 1000, 1000);
-    assert_eq!(grants(&mut hand), [(10, 22_000, 0)]);
+    assert_eq!(grants(&mut hand), [(10, 12_000, 0)]);
     hand.request_of(hand.peer, 10, 900_000, 1000, 2000, 1000);
     hand.request_of(other, 12, 800_000, 1000, 1000, 1000);
-    assert_eq!(grants(&mut hand), [(12, 82_000, 1), (10, 23_000, 0)]);
+    assert_eq!(grants(&mut hand), [(12, 47_000, 1), (10, 13_000, 0)]);
+}
+
+#[test]
+fn a_peer_with_more_on_its_way_than_counts_for_others_has_it_against_itself() {
+    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 100_000, window: 60_000));
+    let (peer, other) = (hand.peer, hand.another_peer());
+    for id in [10, 12] {
+        begins(&mut hand, peer, id, 500_000 + 100 * id as u32);
+    }
+    assert_eq!(grants(&mut hand), [(10, 61_000, 1), (12, 41_000, 0)], "all that may be");
+    begins(&mut hand, other, 14, 900_000);
+    assert_eq!(grants(&mut hand), [(14, 51_000, 0)], "half of it");
+    hand.request_of(peer, 10, 501_000, 1000, 1000, 1000);
+    assert_eq!(grants(&mut hand), []);
 }
 
 #[test]
 fn no_packet_is_spent_on_granting_less_than_one() {
-    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 80_500, window: 80_000));
-    let (peer, other) = (hand.peer, hand.another_peer());
+    let mut hand = Hand::new(config!(grant_fifo_share: 0, max_incoming: 90_500, window: 45_000));
+    let (peer, other, third) = (hand.peer, hand.another_peer(), hand.another_peer());
     begins(&mut hand, peer, 10, 900_000);
     begins(&mut hand, other, 12, 800_000);
-    assert_eq!(grants(&mut hand), [(12, 81_000, 1)], "500 bytes are left, which is half a packet");
+    begins(&mut hand, third, 14, 700_000);
+    let most = [(14, 46_000, 2), (12, 46_000, 1)];
+    assert_eq!(grants(&mut hand), most, "500 bytes are left, which is half a packet");
     hand.request_of(other, 12, 800_000, 1000, 1000, 500);
-    assert_eq!(grants(&mut hand), [(12, 81_500, 1)]);
+    assert_eq!(grants(&mut hand), [(12, 46_500, 1)]);
     hand.request_of(peer, 10, 900_000, 1000, 1000, 500);
     assert_eq!(grants(&mut hand), [], "it was beyond what was granted, so no room came back");
     let packet = Packet { source: CLIENT, destination: SERVER, sender_id: 12, body: ack() };
     hand.arrives_from(other, packet, 0);
-    assert_eq!(grants(&mut hand), [(10, 81_500, 0)]);
+    assert_eq!(grants(&mut hand), [(10, 46_500, 0)]);
 }
 
 #[test]
@@ -205,6 +267,13 @@ fn the_oldest_message_gets_a_share_of_the_link_whatever_its_length() {
         hand.request_of(young, 12, 500_000, 1000, 1000, 1000);
     }
     assert!(hand.core.metrics().fifo_grants < 10);
+    // But the next one does.
+    let before = hand.core.metrics().fifo_grants;
+    begins(&mut hand, young, 14, 900_000);
+    hand.now += Duration::from_micros(320);
+    let given = grants(&mut hand);
+    assert!(given.iter().any(|(id, _, level)| (*id, *level) == (14, 6)), "{given:?}");
+    assert!(hand.core.metrics().fifo_grants > before);
 }
 
 #[test]

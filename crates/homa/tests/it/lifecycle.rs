@@ -251,6 +251,61 @@ fn a_response_longer_than_the_call_takes_ends_it() {
 }
 
 #[test]
+fn a_message_without_room_at_its_driver_is_postponed_and_asked_for_again() {
+    let mut hand = Hand::new(config!(max_message: 5000, max_held: 5000));
+    let all = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
+    let request = hand.request(10, 5000, 0, 1000).expect("is placed");
+    assert_eq!((request.peer, request.port, request.cookie), (hand.peer, SERVER, 0));
+    assert!(hand.core.postpone(hand.now, request.rpc));
+    hand.core.check_invariants();
+    assert!(!hand.core.postpone(hand.now, request.rpc));
+    // Its room is another's.
+    hand.call(100);
+    let id = hand.id_of_call();
+    let response = hand.response(id, 5000, 5000, 0, 1000).expect("is placed");
+    assert_eq!((response.peer, response.port, response.cookie), (hand.peer, hand.from, 42));
+    assert!(hand.core.postpone(hand.now, response.rpc));
+    assert_eq!(hand.pass(ms(6)), [all, all]);
+    let again = hand.request(10, 5000, 0, 1000).expect("is placed");
+    assert!(again.first && again.rpc == request.rpc);
+    assert!(hand.request(10, 5000, 1000, 4000).is_some());
+    let served = hand.announced();
+    assert!(!hand.core.postpone(hand.now, served), "it is whole");
+    hand.respond(served, 10);
+    assert!(hand.response(id, 5000, 5000, 0, 5000).is_some_and(|placement| placement.first));
+    assert!(matches!(hand.events()[..], [Event::Done { outcome: Outcome::Delivered, .. }]));
+}
+
+#[test]
+fn an_index_is_not_used_again_before_its_last_event_was_taken() {
+    let mut hand = Hand::new(Config::default());
+    let first = hand.call(100);
+    hand.core.cancel(first);
+    let second = hand.call(100);
+    assert_ne!(first.index(), second.index());
+    hand.events();
+    let third = hand.call(100);
+    assert_eq!(first.index(), third.index());
+    assert_ne!(first, third);
+    hand.request(10, 100, 0, 100);
+    let served = hand.announced();
+    hand.core.abandon(served);
+    assert_eq!(hand.call(100).index(), served.index(), "no event follows");
+}
+
+#[test]
+fn a_response_longer_than_any_message_ends_its_call() {
+    for (dialect, length) in [(Dialect::Linux, 1_000_001), (Dialect::Steadfast, 2_000_001)] {
+        let mut hand = Hand::speaking(dialect, config!(max_message: 2_000_000, max_held: 3_000_000));
+        let rpc = hand.call(100);
+        let id = hand.id_of_call();
+        assert_eq!(hand.response(id, length, 1000, 0, 1000), None);
+        let outcome = Outcome::Unknown(Reason::TooLong);
+        assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
+    }
+}
+
+#[test]
 fn an_unreachable_port_ends_the_requests_to_it_and_an_unreachable_host_all() {
     let mut hand = Hand::new(Config::default());
     let rpc = hand.call(100);
@@ -279,8 +334,19 @@ fn closing_a_port_ends_what_is_under_way_there() {
     hand.core.close_port(hand.from);
     let outcome = Outcome::Unknown(Reason::Closed);
     assert_eq!(hand.events(), [Event::Done { rpc: asked, cookie: 42, outcome, length: 0 }]);
+    assert_eq!(hand.replies(), [ack()], "its server is told to stop");
     assert_eq!(hand.request(12, 100, 0, 100), None);
     hand.core.check_invariants();
+}
+
+#[test]
+fn nothing_is_said_to_a_peer_that_was_removed() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    hand.leaving();
+    hand.core.remove_peer(hand.peer);
+    assert_eq!(hand.core.poll_timeout(), None, "nothing waits");
+    assert!(hand.leaving().is_empty());
 }
 
 #[test]

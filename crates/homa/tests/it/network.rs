@@ -121,8 +121,13 @@ fn call_of(bytes: &[u8], response: bool) -> usize {
 
 impl World {
     pub(crate) fn new(seed: u64, hosts: usize, dialect: Dialect, config: Config) -> Self {
-        let mut rng = Rng(seed);
-        let rate = [0, 1_000_000_000, 10_000_000_000][rng.range(0, 3) as usize];
+        let rate = [0, 1_000_000_000, 10_000_000_000][Rng(seed).range(0, 3) as usize];
+        Self::at(rate, seed, hosts, dialect, config)
+    }
+
+    /// With links of so many bits a second.
+    pub(crate) fn at(rate: u64, seed: u64, hosts: usize, dialect: Dialect, config: Config) -> Self {
+        let mut rng = Rng(seed ^ 0xa7);
         let segment = rng.range(200, 1500) as u32;
         let mut world = Self {
             now: Instant(1_000_000_000),

@@ -3,7 +3,7 @@
 use crate::hand::{Hand, SEGMENT, config};
 use core::time::Duration;
 use steadfast_homa::packet::{Body, Dialect, RESEND_ALL};
-use steadfast_homa::{Call, Config, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit};
+use steadfast_homa::{Call, Config, LinkConfig, LinkId, PeerConfig, PeerError, PeerId, RpcId, Transmit};
 
 /// A transport with a second link of 1 Gbit/s: 1,118 bytes, headers and all, take 9 µs.
 fn paced(settings: Config) -> (Hand, LinkId, PeerId) {
@@ -82,6 +82,39 @@ fn a_full_link_holds_up_no_other() {
     let free = hand.call(3000);
     let first = hand.link;
     assert_eq!(leaving(&mut hand, first), [free; 3]);
+}
+
+#[test]
+fn a_link_whose_socket_is_full_hides_neither_timers_nor_other_links() {
+    let (mut hand, full, peer) = paced(config!(grant_fifo_share: 0));
+    call(&mut hand, peer, 20_000);
+    assert!(hand.core.poll_link(full).is_some_and(|at| at <= hand.now), "it would send");
+    assert!(hand.core.poll_timeout().is_some_and(|at| at <= hand.now));
+    assert_eq!(hand.core.poll_timer(), Some(hand.now + Duration::from_millis(5)));
+    assert_eq!(hand.core.poll_link(hand.link), None);
+    hand.call(100);
+    assert!(hand.core.poll_link(hand.link).is_some());
+}
+
+#[test]
+fn what_is_under_way_goes_on_over_another_link() {
+    let (mut hand, slow, _) = paced(config!(grant_fifo_share: 0, unscheduled: 2000));
+    hand.call(2000);
+    hand.request_of(hand.peer, 10, 900_000, 1000, 0, 1000);
+    hand.asks(20, Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 });
+    let peer = PeerConfig { link: slow, dialect: Dialect::Linux, segment: 500, overhead: 62 };
+    hand.core.update_peer(hand.peer, peer).expect("both are known");
+    hand.core.check_invariants();
+    assert!(hand.leaving().is_empty(), "nothing is left on the link before");
+    hand.link = slow;
+    let mut all = hand.leaving();
+    hand.now += Duration::from_micros(50);
+    all.extend(hand.leaving());
+    assert!(all.iter().any(|(packet, ..)| matches!(packet.body, Body::Grant { .. })));
+    assert!(all.iter().any(|(packet, ..)| matches!(packet.body, Body::Unknown)));
+    assert_eq!(all.iter().map(|(_, payload, _)| payload).sum::<usize>(), 2000);
+    hand.core.remove_peer(hand.peer);
+    assert_eq!(hand.core.update_peer(hand.peer, peer), Err(PeerError::NoPeer));
 }
 
 #[test]

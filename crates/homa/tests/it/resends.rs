@@ -1,7 +1,7 @@
 //! Loss, silence, what is asked for and what is answered (homa.md 2.4).
 
 use crate::hand::{Hand, SERVER, ack, config, data, ms, us};
-use steadfast_homa::packet::{Body, Data, Dialect, Packet, RESEND_ALL};
+use steadfast_homa::packet::{Body, Data, Dialect, Packet, RESEND_ALL, Refusal};
 use steadfast_homa::{Config, Event, Outcome, Reason};
 
 const ALL: Body = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
@@ -11,7 +11,7 @@ fn resend(offset: u32, length: u32) -> Body {
 }
 
 #[test]
-fn a_silent_server_is_asked_for_all_after_5_ms_and_again_every_5_ms() {
+fn a_silent_server_is_asked_for_all_after_5_ms_and_less_and_less_often() {
     let mut hand = Hand::new(Config::default());
     hand.call(100);
     hand.leaving();
@@ -19,7 +19,41 @@ fn a_silent_server_is_asked_for_all_after_5_ms_and_again_every_5_ms() {
     assert_eq!(hand.pass(us(2)), [ALL]);
     assert!(hand.pass(us(4990)).is_empty());
     assert_eq!(hand.pass(us(20)), [ALL]);
-    assert_eq!(hand.pass(ms(50)).len(), 10);
+    assert!(hand.pass(us(9900)).is_empty());
+    assert_eq!(hand.pass(us(200)), [ALL]);
+    // 40, 65 and 90 ms after its request.
+    assert_eq!(hand.pass(ms(75)).len(), 3);
+}
+
+#[test]
+fn a_server_that_says_that_it_is_busy_is_not_asked_all_the_time() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    let id = hand.id_of_call();
+    let mut questions = 0;
+    for _ in 0..1000 {
+        let said = hand.pass(ms(1)).len();
+        questions += said;
+        if said > 0 {
+            hand.answers(id, Body::Busy);
+        }
+    }
+    assert!((30..50).contains(&questions), "{questions}");
+    assert_eq!(hand.core.rpcs(), (1, 0));
+}
+
+#[test]
+fn one_packet_of_a_peer_is_answered_by_few() {
+    let mut hand = Hand::new(config!(grant_fifo_share: 0));
+    for id in 0..200 {
+        for offset in (1..20).map(|step| step * 2000) {
+            hand.request(10 + 2 * id, 40_000, offset, 1);
+        }
+    }
+    let said = hand.pass(ms(300));
+    let questions = said.iter().filter(|body| matches!(body, Body::Resend { .. })).count();
+    assert!(questions < 2000, "{questions} for 3,800 packets");
+    assert_eq!(hand.core.rpcs(), (0, 0), "and all have ended");
 }
 
 #[test]
@@ -210,11 +244,25 @@ fn what_a_server_had_and_forgot_is_not_sent_again() {
     let outcome = Outcome::Unknown(Reason::Forgotten);
     assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
     assert!(hand.offsets().is_empty());
-    // In our dialect a server that had it would say so.
+    // In our dialect a server that had it would say so, unless it was told to forget us.
+    let mut hand = Hand::speaking(Dialect::Steadfast, Config::default());
+    let rpc = hand.call(2500);
+    let id = hand.id_of_call();
+    hand.answers(id, Body::Busy);
+    hand.answers(id, Body::Unknown);
+    assert_eq!(hand.events(), [Event::Done { rpc, cookie: 42, outcome, length: 0 }]);
+    assert!(hand.offsets().is_empty());
+}
+
+#[test]
+fn a_server_without_room_has_not_got_the_request() {
     let mut hand = Hand::speaking(Dialect::Steadfast, Config::default());
     hand.call(2500);
     let id = hand.id_of_call();
-    hand.answers(id, Body::Busy);
+    for _ in 0..20 {
+        hand.pass(ms(50));
+        hand.answers(id, Body::Refused(Refusal::NoRoom));
+    }
     hand.answers(id, Body::Unknown);
     assert_eq!(hand.offsets(), [0, 1000, 2000]);
 }
@@ -385,4 +433,47 @@ fn cutoffs_follow_the_traffic_that_arrives() {
     assert_ne!(before, after);
     assert_eq!(after[7], 704, "all messages have the same length: {after:?}");
     assert!(hand.core.metrics().cutoff_changes >= 1);
+}
+
+#[test]
+fn cutoffs_follow_what_arrived_and_not_what_was_claimed() {
+    let mut hand = Hand::new(config!(cutoff_messages: 100));
+    let before = hand.core.cutoffs();
+    for id in 0..400_u64 {
+        hand.request(10 + 2 * id, 700, 0, 1);
+        hand.asks(10 + 2 * id, ack());
+        hand.pass(ms(5));
+    }
+    assert_eq!(hand.core.cutoffs(), before);
+}
+
+/// Cut-offs after 400 messages, three of four from one peer, all claimed to come unasked. `length` is told which peer's it
+/// is.
+fn cutoffs_of(unscheduled: u32, length: impl Fn(u64, bool) -> u32) -> [u32; 8] {
+    let mut hand = Hand::new(config!(cutoff_messages: 100, unscheduled: unscheduled));
+    let other = hand.another_peer();
+    for id in 0..400_u64 {
+        let many = id % 4 != 0;
+        let (peer, length) = (if many { hand.peer } else { other }, length(id, many));
+        hand.request_of(peer, 10 + 2 * id, length, length, 0, length);
+        let packet = Packet { source: 1, destination: SERVER, sender_id: 10 + 2 * id, body: ack() };
+        hand.arrives_from(peer, packet, 0);
+        hand.pass(ms(5));
+    }
+    assert!(hand.core.metrics().cutoff_changes >= 1);
+    hand.core.cutoffs()
+}
+
+#[test]
+fn one_peer_does_not_decide_on_cutoffs_for_all() {
+    let cutoffs = cutoffs_of(40_000, |_, many| if many { 100 } else { 1000 });
+    // All together a quarter of the bytes are in messages of 100 bytes, without that peer's excess a tenth.
+    assert_eq!(cutoffs[7], 1024, "{cutoffs:?}");
+}
+
+#[test]
+fn no_more_counts_as_unasked_than_we_want() {
+    let cutoffs = cutoffs_of(1000, |id, _| 3000 + 100 * (id as u32 % 30));
+    let levels = cutoffs[1..].iter().filter(|cutoff| **cutoff > 0).count();
+    assert_eq!(levels, 2, "for less than a quarter of all bytes: {cutoffs:?}");
 }

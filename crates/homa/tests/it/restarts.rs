@@ -53,6 +53,23 @@ fn a_restarted_client_is_noticed_by_its_answers() {
 }
 
 #[test]
+fn a_kernel_that_starts_again_and_counts_from_the_beginning_is_served() {
+    let mut hand = Hand::new(Config::default());
+    for id in (1..40).map(|half| 2 * half) {
+        assert!(hand.request(id, 100, 0, 100).is_some());
+        let rpc = hand.announced();
+        hand.respond(rpc, 100);
+        hand.leaving();
+        hand.asks(id, crate::hand::ack());
+        hand.events();
+        hand.pass(ms(1000));
+    }
+    assert_eq!(hand.request(78, 100, 0, 100), None, "a late duplicate");
+    hand.pass(ms(60_000));
+    assert!((1..40).all(|half| hand.request(2 * half, 100, 0, 100).is_some()));
+}
+
+#[test]
 fn ids_and_ports_of_another_process_are_others() {
     let first = |seed| {
         let mut core = steadfast_homa::Transport::new(Config::default(), [seed; 32]);
