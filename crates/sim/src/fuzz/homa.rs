@@ -80,9 +80,9 @@ pub fn hostile(data: &[u8]) {
         }
         victim.drain();
     }
-    // All that is under way ends by silence, whatever was said before.
+    // All that is under way ends by silence, whatever was said before; a response that waits for grants last.
     victim.requests.drain(..).for_each(|rpc| victim.core.abandon(rpc));
-    for _ in 0..40 {
+    for _ in 0..260 {
         victim.pass(Duration::from_millis(50));
         victim.drain();
         victim.requests.drain(..).for_each(|rpc| victim.core.abandon(rpc));
