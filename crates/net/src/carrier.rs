@@ -59,8 +59,9 @@ struct Shared {
 /// Nothing runs inside: whoever owns it calls [`try_write`](Self::try_write) and [`try_read`](Self::try_read), which
 /// never block, and awaits [`socket`](Self::socket)`.writable()` or `.readable()` between them, without a lock.
 ///
-/// Holds up to two records of output (see [`set_record_size`](Self::set_record_size)) and what has arrived of a TLS
-/// record; some 6 KiB while it is idle.
+/// Holds what the socket did not take of a record of output (see [`set_record_size`](Self::set_record_size)) and of TLS
+/// what has arrived of a message, at most 32 KiB; while it is idle, only the state of TLS. The threads that read and write
+/// carriers keep some 450 KiB of buffers each, whatever the number of carriers.
 /// Dropping it ends the connection without a farewell: the peer sees [`ReadState::Truncated`] or
 /// [`ReadState::Reset`].
 pub struct Carrier {
@@ -422,8 +423,7 @@ impl Carrier {
         records.clear();
         let result = self.tls.decrypt(&mut input[..length], out, records);
         if !records.is_empty() && self.output == Output::Open {
-            // An answer that TLS owes, such as to a change of keys, must not wait for the caller's next message. An
-            // alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
+            // An alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
             let _ = self.send(records);
         }
         result.map_err(|error| self.explain(error))
