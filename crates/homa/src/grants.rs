@@ -204,8 +204,8 @@ impl Grants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
     use alloc::collections::BTreeMap;
+    use steadfast_wire::rng::Rng;
 
     /// The best by (place in the peer's own order, order of messages), computed from all.
     fn best(all: &BTreeMap<u32, (u32, Key)>, limit: usize) -> Vec<u32> {
@@ -233,11 +233,11 @@ mod tests {
             let mut grants = Grants::new(limit);
             let mut all: BTreeMap<u32, (u32, Key)> = BTreeMap::new();
             for step in 0..4000_u32 {
-                let some = all.keys().nth(rng.next() as usize % all.len().max(1)).copied();
-                match (rng.next() % 5, some) {
+                let some = all.keys().nth(rng.bits() as usize % all.len().max(1)).copied();
+                match (rng.bits() % 5, some) {
                     (0 | 1, _) if all.len() < 40 => {
-                        let peer = (rng.next() % 4) as u32;
-                        let key = ((rng.next() % 50) as u32 + 50, Instant(u64::from(step)), step);
+                        let peer = (rng.bits() % 4) as u32;
+                        let key = ((rng.bits() % 50) as u32 + 50, Instant(u64::from(step)), step);
                         grants.insert(peer, key);
                         all.insert(step, (peer, key));
                     }
@@ -248,7 +248,7 @@ mod tests {
                     }
                     (_, Some(rpc)) => {
                         let (peer, old) = all[&rpc];
-                        let new = (old.0.saturating_sub((rng.next() % 30) as u32), old.1, rpc);
+                        let new = (old.0.saturating_sub((rng.bits() % 30) as u32), old.1, rpc);
                         grants.update(peer, old, new);
                         all.insert(rpc, (peer, new));
                     }

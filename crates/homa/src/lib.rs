@@ -40,7 +40,6 @@ mod metrics;
 mod outgoing;
 pub mod packet;
 mod peer;
-mod rng;
 mod rpc;
 mod sender;
 mod slab;

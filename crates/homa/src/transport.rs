@@ -8,13 +8,13 @@ use crate::id::{FIRST_CLIENT_PORT, LinkId, PeerId};
 use crate::metrics::Metrics;
 use crate::packet::{Ack, Acks, Body, Dialect, Packet};
 use crate::peer::Peer;
-use crate::rng::Rng;
 use crate::rpc::Rpc;
 use crate::sender::Sender;
 use crate::slab::Slab;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use steadfast_wire::Instant;
+use steadfast_wire::rng::Rng;
 
 mod calls;
 mod check;
@@ -123,9 +123,9 @@ impl Transport {
         let mut rng = Rng::new(seed);
         let levels = Levels::new(config.cutoffs, config.priorities);
         // Random, so that senders notice when another process decides.
-        let cutoff_version = (rng.next() as u16).max(1);
+        let cutoff_version = (rng.bits() as u16).max(1);
         let clients = u64::from(u16::MAX - FIRST_CLIENT_PORT) + 1;
-        let next_port = FIRST_CLIENT_PORT + (rng.next() % clients) as u16;
+        let next_port = FIRST_CLIENT_PORT + (rng.bits() % clients) as u16;
         Self {
             config,
             rng,
@@ -181,7 +181,7 @@ impl Transport {
             return Err(PeerError::TooMany(self.config.max_peers));
         }
         self.metrics.peer_allocs += 1;
-        let peer = Peer::new(now, &peer, self.rng.next(), self.config.priorities);
+        let peer = Peer::new(now, &peer, self.rng.bits(), self.config.priorities);
         let (index, generation) = self.peers.insert(peer);
         Ok(PeerId { index, generation })
     }

@@ -4,12 +4,12 @@ use crate::config::Config;
 use crate::event::{Action, Event};
 use crate::journal::{Effect, JournalEntry, Record};
 use crate::learned::Learned;
-use crate::rng::Rng;
 use crate::stats::Stats;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use steadfast_wire::rng::Rng;
 use steadfast_wire::{Fingerprint, Incarnation, Network, NetworkId, PathNumber, SessionId};
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Context {
         Self {
             config: config.consistent(),
             identity,
-            incarnation: Incarnation(rng.next()),
+            incarnation: Incarnation(rng.bits()),
             rng,
             networks: Vec::new(),
             former_networks: Vec::new(),

@@ -47,7 +47,6 @@ mod outbound;
 mod path;
 mod payload;
 mod policy;
-mod rng;
 mod rules;
 mod seldom;
 mod session;

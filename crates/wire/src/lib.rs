@@ -26,6 +26,7 @@ pub mod id;
 pub mod label;
 pub mod network;
 pub mod range_set;
+pub mod rng;
 pub mod time;
 pub mod varint;
 

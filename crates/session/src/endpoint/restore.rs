@@ -69,7 +69,7 @@ impl Endpoint {
 
     /// New randomness, after the process image was copied: two copies must not draw the same tokens.
     pub fn reseed(&mut self, seed: [u8; 32]) {
-        self.cx.rng = crate::rng::Rng::new(seed);
+        self.cx.rng = steadfast_wire::rng::Rng::new(seed);
     }
 }
 
