@@ -407,7 +407,9 @@ impl Association {
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.routes_changed();
-                session.out.copies.retain(|_, path| self.paths.contains_key(path));
+                if let Some(special) = session.out.special.existing() {
+                    special.copies.retain(|_, path| self.paths.contains_key(path));
+                }
             }
             self.touch(id);
         }

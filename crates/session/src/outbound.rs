@@ -8,6 +8,7 @@ mod copies;
 mod lifetime;
 mod relabel;
 mod resume;
+mod special;
 mod unroutable;
 
 use crate::config::Ordering;
@@ -17,6 +18,7 @@ use crate::event::{DropReason, Event, Outcome, SendError, Violation};
 use crate::journal::{Effect, Record};
 use crate::options::{OrderRequest, SendOptions};
 use crate::payload::Payload;
+use crate::seldom::Seldom;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -24,11 +26,10 @@ use bytes::Bytes;
 use core::ops::Range;
 use core::time::Duration;
 use lifetime::{Limits, micros};
+use special::Special;
 use steadfast_wire::frame::{Ack, Data, Head, MAX_OUTSTANDING, MAX_PAYLOAD, ShutKind};
 use steadfast_wire::label::MAX_DEPENDENCIES;
-use steadfast_wire::{
-    Frame, Instant, Labels, MessageId, Order, PathNumber, RangeSet, SessionId, SizeClass, Urgency,
-};
+use steadfast_wire::{Frame, Instant, Labels, MessageId, Order, RangeSet, SessionId, SizeClass, Urgency};
 use unroutable::Unroutable;
 
 /// Messages of at most this many bytes count as small unless labelled.
@@ -126,14 +127,7 @@ pub(crate) struct Outbound {
     unroutable: Unroutable,
     /// The unordered stream that was served last, by urgency: the others come next.
     turn: [u64; 2],
-    /// When the wait of a message is over.
-    deadlines: BTreeSet<(Instant, u64)>,
-    /// Messages that may be without a network for so long only, until the peer's library has them.
-    impatient: BTreeSet<u64>,
-    /// Messages that are to go out once more, and on which path.
-    pub(crate) copies: BTreeMap<u64, PathNumber>,
-    pub(crate) resets: BTreeSet<u64>,
-    pub(crate) relabels: BTreeSet<u64>,
+    pub(crate) special: Seldom<Special>,
     /// Background messages below this id are awaited by foreground.
     raised_below: u64,
     pub(crate) used: [u64; 2],
@@ -168,11 +162,7 @@ impl Outbound {
             quick: BTreeSet::new(),
             unroutable: Unroutable::default(),
             turn: [0; 2],
-            deadlines: BTreeSet::new(),
-            impatient: BTreeSet::new(),
-            copies: BTreeMap::new(),
-            resets: BTreeSet::new(),
-            relabels: BTreeSet::new(),
+            special: Seldom::default(),
             raised_below: 0,
             used: [0; 2],
             limit: [0; 2],
@@ -212,9 +202,7 @@ impl Outbound {
             self.queues = Default::default();
             self.quick = BTreeSet::new();
             self.unroutable = Unroutable::default();
-            self.deadlines = BTreeSet::new();
-            self.impatient = BTreeSet::new();
-            self.copies = BTreeMap::new();
+            self.special = Seldom::default();
             self.acked.shrink();
         }
     }
@@ -237,7 +225,7 @@ impl Outbound {
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        !self.resets.is_empty() || !self.relabels.is_empty()
+        !self.special.resets.is_empty() || !self.special.relabels.is_empty()
     }
 
     /// Whether anything with these labels may be sent at all.
@@ -458,7 +446,7 @@ impl Outbound {
             .record(self.session, Record::Cancelled(MessageId(id), reason), Effect::Reset(MessageId(id)))
             .is_some()
         {
-            self.resets.insert(id);
+            self.special.make().resets.insert(id);
         }
         if untouched {
             self.report(cx, id, Outcome::Dropped(reason));
@@ -469,7 +457,7 @@ impl Outbound {
     /// The journal has the cancellation.
     pub(crate) fn reset_confirmed(&mut self, id: MessageId) {
         if self.messages.contains_key(&id.0) {
-            self.resets.insert(id.0);
+            self.special.make().resets.insert(id.0);
         }
     }
 
@@ -797,9 +785,10 @@ impl Outbound {
         }
         message.pending.clear();
         self.dequeue(id);
-        self.copies.remove(&id);
         self.set_routable(Instant(0), id, true);
-        self.impatient.remove(&id);
+        if let Some(special) = self.special.existing() {
+            special.release(id);
+        }
         if !self.peer_durable {
             self.release_payload(id);
         }
@@ -818,8 +807,9 @@ impl Outbound {
         self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
-        self.resets.remove(&id);
-        self.relabels.remove(&id);
+        if let Some(special) = self.special.existing() {
+            special.told(id);
+        }
         let gone = self.forget(id);
         cx.remember(self.session, Record::Settled { id: MessageId(id), delivered: true });
         self.release_dependencies(gone.as_deref());
@@ -842,7 +832,9 @@ impl Outbound {
         self.release_writer(cx, id);
         self.release_payload(id);
         self.dequeue(id);
-        self.relabels.remove(&id);
+        if let Some(special) = self.special.existing() {
+            special.relabels.remove(&id);
+        }
         self.report(cx, id, Outcome::Dropped(reason));
         self.dropped.insert_one(id);
         let oldest = self.dropped.iter().next();
@@ -862,7 +854,7 @@ impl Outbound {
         let waited_for =
             self.messages.range(id.0 + 1..).any(|(_, m)| m.head.order.dependencies().contains(&id));
         if !waited_for && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
-            self.resets.insert(id.0);
+            self.special.make().resets.insert(id.0);
         }
     }
 
@@ -911,9 +903,7 @@ impl Outbound {
             self.report(cx, id, outcome);
         }
         self.messages.clear();
-        self.deadlines.clear();
-        self.impatient.clear();
-        self.copies.clear();
+        self.special = Seldom::default();
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -934,9 +924,9 @@ impl Outbound {
             let queued =
                 self.queues.iter().filter(|queue| queue.contains(id)).count() + self.unroutable.count(*id);
             assert!(queued <= 1, "{id} queued twice");
-            let says = queued == 1 || self.copies.contains_key(id);
+            let says = queued == 1 || self.special.copies.contains_key(id);
             assert!(message.held == 0 || !says, "{id} would go out before its record is confirmed");
-            let told = self.relabels.contains(id);
+            let told = self.special.relabels.contains(id);
             assert!(message.unstored_labels == 0 || !told, "{id} would be told labels that are not stored");
             if message.phase == Phase::Live && message.held == 0 && !message.pending.is_empty() {
                 assert_eq!(queued, 1, "{id} has something to send and is not queued");

@@ -1,7 +1,7 @@
 //! What few conversations need: there may be thousands, and most have none of it.
 
 use alloc::boxed::Box;
-use core::ops::{Deref, DerefMut};
+use core::ops::Deref;
 
 /// What there is of something while there is nothing of it.
 pub(crate) trait Blank: Default + 'static {
@@ -29,8 +29,14 @@ impl<T: Blank> Deref for Seldom<T> {
     }
 }
 
-impl<T: Blank> DerefMut for Seldom<T> {
-    fn deref_mut(&mut self) -> &mut T {
+impl<T: Blank> Seldom<T> {
+    /// To add something: from now on it takes room.
+    pub(crate) fn make(&mut self) -> &mut T {
         self.0.get_or_insert_default()
+    }
+
+    /// To change or remove something, if there ever was anything.
+    pub(crate) fn existing(&mut self) -> Option<&mut T> {
+        self.0.as_deref_mut()
     }
 }

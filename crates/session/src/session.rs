@@ -154,7 +154,7 @@ impl Session {
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
         self.out.handle_timeout(cx, now);
         self.inb.handle_timeout(cx, now);
-        if self.deferrals.timeout().is_some() && self.deferrals.handle_timeout(now) {
+        if self.deferrals.existing().is_some_and(|deferrals| deferrals.handle_timeout(now)) {
             cx.event(Event::Suitable { session: self.id });
         }
     }
@@ -357,12 +357,12 @@ impl Session {
         self.epoch.release_room();
     }
 
-    /// Whether anything at all is due.
     /// Whether something may wait for a network that has no path.
     pub(crate) fn wants_network(&self) -> bool {
         self.out.waits() || self.deferrals.wants()
     }
 
+    /// Whether anything at all is due.
     pub(crate) fn has_work(&self) -> bool {
         let sends = || self.out.has_copies() || Urgency::ALL.iter().any(|u| self.out.has_queued(*u));
         self.has_control() || (self.may_send() && sends())
@@ -399,12 +399,12 @@ impl Session {
                 return Some((Frame::Credit { session: self.id, class, limit }, Item::Credit(class)));
             }
         }
-        if let Some(id) = self.out.resets.pop_first() {
+        if let Some(id) = self.out.special.existing().and_then(|special| special.resets.pop_first()) {
             let frame = self.out.reset_frame(id)?;
             let known = matches!(frame, Frame::Reset { known: true, .. });
             return Some((frame, Item::Reset(MessageId(id), known)));
         }
-        if let Some(id) = self.out.relabels.pop_first() {
+        if let Some(id) = self.out.special.existing().and_then(|special| special.relabels.pop_first()) {
             let labels = self.out.labels(id)?.clone();
             return Some((
                 Frame::Relabel { session: self.id, id: MessageId(id), labels },

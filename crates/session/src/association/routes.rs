@@ -30,8 +30,8 @@ impl Association {
         for (message, routable) in routable {
             session.out.set_routable(now, message, routable);
         }
-        if !session.deferrals.wished().is_empty() {
-            session.deferrals.paths_changed();
+        if let Some(deferrals) = session.deferrals.existing() {
+            deferrals.paths_changed();
         }
         // What waits for room may be better told that no network fits.
         session.out.try_again(cx);

@@ -42,7 +42,7 @@ impl Endpoint {
         labels: &Labels,
         timeout: Option<Duration>,
     ) -> Result<(), SessionError> {
-        self.find_mut(session)?.policies.set_timeout(labels, timeout);
+        self.find_mut(session)?.policies.make().set_timeout(labels, timeout);
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl Endpoint {
         labels: &Labels,
         redundancy: Redundancy,
     ) -> Result<(), SessionError> {
-        self.find_mut(session)?.policies.set_redundancy(labels, redundancy);
+        self.find_mut(session)?.policies.make().set_redundancy(labels, redundancy);
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Endpoint {
             return Ok(Some(timeout));
         }
         // One that is used on demand only would otherwise never be there in time.
-        let _wished = self.on_session(now, id, |s, _| s.deferrals.wish(&labels.rule));
+        let _wished = self.on_session(now, id, |s, _| s.deferrals.make().wish(&labels.rule));
         self.dial_again(now, id);
         Err(SendError::NoNetwork { labels: Box::new(labels.clone()), timeout })
     }
@@ -106,7 +106,7 @@ impl Endpoint {
     ) -> Result<DeferralId, SendError> {
         self.find(session).map_err(|_| SendError::Ended)?.1.out.check_open(&labels)?;
         let id = self
-            .on_session(now, session, |s, _| s.deferrals.add(now, labels, limit))
+            .on_session(now, session, |s, _| s.deferrals.make().add(now, labels, limit))
             .map_err(|_| SendError::Ended)??;
         self.dial_again(now, session);
         Ok(id)
@@ -130,7 +130,8 @@ impl Endpoint {
 
     /// Waits no longer. Whether it was waiting.
     pub fn end_deferral(&mut self, now: Instant, session: SessionId, id: DeferralId) -> bool {
-        self.on_session(now, session, |s, _| s.deferrals.remove(id)).unwrap_or(false)
+        self.on_session(now, session, |s, _| s.deferrals.existing().is_some_and(|d| d.remove(id)))
+            .unwrap_or(false)
     }
 
     /// Cancels every send with exactly these labels that waits for a network without a limit; returns how many they were.
@@ -140,7 +141,8 @@ impl Endpoint {
         session: SessionId,
         labels: &Labels,
     ) -> Result<usize, SessionError> {
-        let cancelled = self.on_session(now, session, |s, _| s.deferrals.cancel(labels))?;
+        let cancelled =
+            self.on_session(now, session, |s, _| s.deferrals.existing().map_or(0, |d| d.cancel(labels)))?;
         if cancelled > 0 {
             self.cx.event(crate::event::Event::Suitable { session });
         }

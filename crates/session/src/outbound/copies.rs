@@ -13,7 +13,7 @@ impl Message {
 
 impl Outbound {
     pub(crate) fn has_copies(&self) -> bool {
-        !self.copies.is_empty()
+        !self.special.copies.is_empty()
     }
 
     /// Whether a small, whole message was just given to its paths to the last unit, for the first time: later it is not

@@ -82,32 +82,34 @@ impl Outbound {
 
     /// When the wait of a message is over.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.special.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Begins to watch a new message's limits.
     pub(super) fn watch(&mut self, id: u64) {
         let Some(limits) = self.messages.get(&id).map(|m| m.limits) else { return };
-        self.deadlines.extend(limits.expires.map(|at| (at, id)));
+        if let Some(at) = limits.expires {
+            self.special.make().deadlines.insert((at, id));
+        }
         if limits.patience.is_some() {
-            self.impatient.insert(id);
+            self.special.make().impatient.insert(id);
         }
     }
 
     /// The message is on its way out, one way or the other.
     pub(super) fn unwatch(&mut self, id: u64) {
-        let Some(message) = self.messages.get(&id) else { return };
+        let (Some(message), Some(special)) = (self.messages.get(&id), self.special.existing()) else {
+            return;
+        };
         for at in [message.limits.expires, message.limits.stranded].into_iter().flatten() {
-            self.deadlines.remove(&(at, id));
+            special.deadlines.remove(&(at, id));
         }
-        self.impatient.remove(&id);
-        self.copies.remove(&id);
+        special.release(id);
     }
 
     /// Drops what has waited too long.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
-        while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            self.deadlines.pop_first();
+        while let Some(id) = self.over(now) {
             let Some(limits) = self.messages.get(&id).filter(|m| m.phase == Phase::Live).map(|m| m.limits)
             else {
                 continue;
@@ -126,13 +128,20 @@ impl Outbound {
         }
     }
 
+    /// Takes out the message that has waited longest for something, if that is over.
+    fn over(&mut self, now: Instant) -> Option<u64> {
+        let deadlines = &mut self.special.existing()?.deadlines;
+        deadlines.first().filter(|(at, _)| *at <= now)?;
+        deadlines.pop_first().map(|(_, id)| id)
+    }
+
     /// Messages that may be without a network for so long only, with their rules.
     pub(crate) fn impatient(&self) -> impl Iterator<Item = (u64, &Rule)> {
-        self.impatient.iter().filter_map(|id| self.messages.get(id).map(|m| (*id, &m.labels.rule)))
+        self.special.impatient.iter().filter_map(|id| self.messages.get(id).map(|m| (*id, &m.labels.rule)))
     }
 
     pub(crate) fn has_impatient(&self) -> bool {
-        !self.impatient.is_empty()
+        !self.special.impatient.is_empty()
     }
 
     /// Whether a network that is up may carry the message.
@@ -146,19 +155,24 @@ impl Outbound {
         message.limits.stranded = patience.map(|patience| now + patience).filter(|_| stranded);
         let after = message.limits.stranded;
         // It may expire at that very moment.
-        if let Some(at) = before.filter(|_| before != expires) {
-            self.deadlines.remove(&(at, id));
+        if before.is_none() && after.is_none() {
+            return;
         }
-        self.deadlines.extend(after.map(|at| (at, id)));
+        let deadlines = &mut self.special.make().deadlines;
+        if let Some(at) = before.filter(|_| before != expires) {
+            deadlines.remove(&(at, id));
+        }
+        deadlines.extend(after.map(|at| (at, id)));
     }
 
     pub(super) fn check_limits(&self) {
-        for (at, id) in &self.deadlines {
+        for (at, id) in &self.special.deadlines {
             let limits = self.messages.get(id).map(|m| m.limits).unwrap_or_default();
             assert!([limits.expires, limits.stranded].contains(&Some(*at)), "{id} has a deadline of its own");
         }
         for (id, message) in self.messages.iter().filter(|(_, m)| m.phase == Phase::Live) {
-            let entered = |at: Option<Instant>| at.is_none_or(|at| self.deadlines.contains(&(at, *id)));
+            let entered =
+                |at: Option<Instant>| at.is_none_or(|at| self.special.deadlines.contains(&(at, *id)));
             assert!(entered(message.limits.expires), "{id} would never expire");
             assert!(entered(message.limits.stranded), "{id} would wait for ever");
         }

@@ -33,12 +33,14 @@ impl Outbound {
         if cx.record(self.session, record, Effect::Relabel { id, holds }).is_none() {
             message.unstored_labels += 1;
             message.held += u32::from(holds);
-            self.relabels.remove(&id.0);
-            if holds {
-                self.copies.remove(&id.0);
+            if let Some(special) = self.special.existing() {
+                special.relabels.remove(&id.0);
+                if holds {
+                    special.copies.remove(&id.0);
+                }
             }
         } else {
-            self.relabels.insert(id.0);
+            self.special.make().relabels.insert(id.0);
         }
         self.take_labels(id.0, labels);
         Ok(true)
@@ -66,7 +68,7 @@ impl Outbound {
     pub(crate) fn relabel_due(&mut self, id: MessageId) {
         let due = |m: &Message| m.relabelled && m.unstored_labels == 0 && m.phase == Phase::Live;
         if self.messages.get(&id.0).is_some_and(|message| due(message)) {
-            self.relabels.insert(id.0);
+            self.special.make().relabels.insert(id.0);
         }
     }
 
@@ -143,9 +145,9 @@ mod tests {
             confirm(&mut cx, &mut out, number);
         }
         assert!(out.has_queued(Urgency::Foreground), "a new urgency is in force at once");
-        assert!(out.relabels.is_empty(), "and the peer is not told before it is confirmed");
+        assert!(out.special.relabels.is_empty(), "and the peer is not told before it is confirmed");
         confirm(&mut cx, &mut out, 5);
-        assert!(out.relabels.contains(&ID.0));
+        assert!(out.special.relabels.contains(&ID.0));
     }
 
     #[test]
@@ -166,9 +168,12 @@ mod tests {
         out.relabel(&mut cx, ID, Labels::background()).unwrap();
         // What was said before is lost with its path.
         out.relabel_due(ID);
-        assert!(out.relabels.is_empty());
+        assert!(out.special.relabels.is_empty());
         confirm(&mut cx, &mut out, 3);
-        assert!(out.relabels.contains(&ID.0), "the labels of its head may not be what the peer knows");
+        assert!(
+            out.special.relabels.contains(&ID.0),
+            "the labels of its head may not be what the peer knows"
+        );
     }
 
     #[test]
@@ -179,7 +184,7 @@ mod tests {
         assert!(out.cancel(&mut cx, ID));
         confirm(&mut cx, &mut out, 1);
         confirm(&mut cx, &mut out, 2);
-        assert!(out.relabels.is_empty() && !is_queued(&out));
+        assert!(out.special.relabels.is_empty() && !is_queued(&out));
     }
 
     #[test]
@@ -197,6 +202,6 @@ mod tests {
         }
         again.check_invariants();
         assert_eq!(again.labels(ID.0), Some(&free()));
-        assert!(again.relabels.contains(&ID.0) && again.has_queued(Urgency::Background));
+        assert!(again.special.relabels.contains(&ID.0) && again.has_queued(Urgency::Background));
     }
 }

@@ -37,15 +37,16 @@ impl Outbound {
         self.unwatch(id.0);
         self.release_payload(id.0);
         self.dequeue(id.0);
-        self.resets.insert(id.0);
+        self.special.make().resets.insert(id.0);
     }
 
     pub(crate) fn restore_settled(&mut self, id: MessageId, delivered: bool) {
         self.unwatch(id.0);
         self.release_payload(id.0);
         self.dequeue(id.0);
-        self.resets.remove(&id.0);
-        self.relabels.remove(&id.0);
+        if let Some(special) = self.special.existing() {
+            special.told(id.0);
+        }
         if delivered {
             self.forget(id.0);
         } else if let Some(message) = self.messages.get_mut(&id.0) {
@@ -53,7 +54,7 @@ impl Outbound {
             message.pending.clear();
             message.reported = true;
             self.dropped.insert_one(id.0);
-            self.resets.insert(id.0);
+            self.special.make().resets.insert(id.0);
         }
     }
 
@@ -72,7 +73,7 @@ impl Outbound {
             }
             self.unwatch(id);
             cx.remember(self.session, Record::Cancelled(MessageId(id), DropReason::Restarted));
-            self.resets.insert(id);
+            self.special.make().resets.insert(id);
         }
     }
 
@@ -180,7 +181,7 @@ impl Outbound {
         } else if broken {
             self.drop_message(cx, id, DropReason::Restarted);
         } else if self.messages.get(&id).is_some_and(|m| matches!(m.phase, Phase::Dropping(_))) {
-            self.resets.insert(id);
+            self.special.make().resets.insert(id);
         } else {
             if whole {
                 self.acked(cx, id);

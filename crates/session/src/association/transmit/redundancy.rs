@@ -70,7 +70,7 @@ impl Association {
             return;
         }
         if self.redundancy.take(now, cx.config.redundancy_budget, bytes) {
-            session.out.copies.insert(message, second);
+            session.out.special.make().copies.insert(message, second);
         } else {
             cx.stats.refused_redundancy += 1;
         }
@@ -111,7 +111,7 @@ impl Association {
         let due = |id: &SessionId| self.sessions.get(id).is_some_and(|s| s.may_send() && s.out.has_copies());
         for id in self.work.iter().copied().filter(due).collect::<Vec<_>>() {
             let Some(session) = self.sessions.get(&id) else { continue };
-            let here = session.out.copies.iter().filter(|(_, path)| **path == number);
+            let here = session.out.special.copies.iter().filter(|(_, path)| **path == number);
             for message in here.map(|(message, _)| *message).collect::<Vec<_>>() {
                 if sheet.data_room() == 0 {
                     break;
@@ -144,7 +144,9 @@ impl Association {
         if sheet.used() > 0 && frame.len() > sheet.room() {
             return;
         }
-        session.out.copies.remove(&message);
+        if let Some(special) = session.out.special.existing() {
+            special.copies.remove(&message);
+        }
         let Some((rule, (units, data))) = copy else { return };
         self.introduce(now, number, id, sheet);
         sheet.out.extend_from_slice(&frame);
