@@ -23,7 +23,7 @@ use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use steadfast_wire::Fingerprint;
+use steadfast_wire::{Fingerprint, Gather};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -35,7 +35,7 @@ pub const DEFAULT_RECORD_SIZE: usize = 16 * 1024;
 pub const DEFAULT_UNSENT_LIMIT: u32 = 128 * 1024;
 /// What is read from the socket at once; TLS records of 16 KiB one by one would cost a system call each.
 const INPUT: usize = 128 * 1024;
-/// Plaintext that is encrypted before the kernel gets it: what stays in a processor's nearer caches.
+/// What is encrypted before the kernel gets it: what stays in a processor's nearer caches.
 const SLICE: usize = 64 * 1024;
 thread_local! {
     /// What one call needs and the next need not know, so that all carriers of a thread share it.
@@ -49,7 +49,7 @@ struct Shared {
     /// What the kernel gave; decrypted in place.
     input: Vec<u8>,
     /// What there is to say.
-    plain: Vec<u8>,
+    plain: Gather,
     /// The same, encrypted.
     records: Outgoing,
 }
@@ -203,11 +203,13 @@ impl Carrier {
     ///
     /// Errors are final: the connection was reset or timed out. After [`try_close`](Self::try_close) nothing is
     /// asked for.
-    pub fn try_write(&mut self, fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool) -> io::Result<WriteState> {
+    pub fn try_write(&mut self, fill: &mut dyn FnMut(&mut Gather, usize) -> bool) -> io::Result<WriteState> {
         // Taken out, so that a `fill` that writes to another carrier would not meet it.
         // There is none in a thread that ends.
         let mut shared = SHARED.try_with(RefCell::take).unwrap_or_default();
         let state = self.write_through(&mut shared, fill);
+        // Payloads are not held on to: their messages may be done with them before anything is written here again.
+        shared.plain.clear();
         let _kept = SHARED.try_with(|kept| kept.replace(shared));
         state
     }
@@ -215,7 +217,7 @@ impl Carrier {
     fn write_through(
         &mut self,
         Shared { plain, records, .. }: &mut Shared,
-        fill: &mut dyn FnMut(&mut Vec<u8>, usize) -> bool,
+        fill: &mut dyn FnMut(&mut Gather, usize) -> bool,
     ) -> io::Result<WriteState> {
         let mut written = 0;
         loop {
@@ -238,9 +240,15 @@ impl Carrier {
             }
             written += plain.len();
             self.unasked = self.unasked.saturating_add(plain.len());
-            for slice in plain.chunks(SLICE) {
-                records.clear();
+            records.clear();
+            for slice in plain.slices().flat_map(|slice| slice.chunks(SLICE)) {
                 self.tls.encrypt(slice, records).map_err(|error| self.explain(error))?;
+                if records.bytes().len() >= SLICE {
+                    self.send(records)?;
+                    records.clear();
+                }
+            }
+            if !records.is_empty() {
                 self.send(records)?;
             }
             if !more {

@@ -16,7 +16,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello, Resume};
 use steadfast_wire::{
-    Fingerprint, Frame, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
+    Fingerprint, Frame, Gather, Incarnation, Instant, MessageId, Network, NetworkId, PathNumber, SessionId,
 };
 use tombstones::Tombstones;
 
@@ -688,7 +688,7 @@ impl Endpoint {
 
     /// Appends what a path says next to `out`, about `max` bytes at most (one control frame may go over it);
     /// returns how many bytes that are. Call it only when the socket takes bytes at once.
-    pub fn poll_transmit(&mut self, now: Instant, path: PathNumber, max: usize, out: &mut Vec<u8>) -> usize {
+    pub fn poll_transmit(&mut self, now: Instant, path: PathNumber, max: usize, out: &mut Gather) -> usize {
         let Some(id) = self.homes.get(&path).copied() else { return 0 };
         let Some(association) = self.associations.get_mut(&id) else { return 0 };
         let bytes = association.fill(&mut self.cx, now, path, max, out);

@@ -8,7 +8,8 @@ use core::time::Duration;
 use steadfast_session::{Config, Endpoint, OrderRequest, SessionConfig};
 use steadfast_wire::frame::{Frame, Hello, Process};
 use steadfast_wire::{
-    Address, Incarnation, Instant, Labels, Network, NetworkClass, NetworkId, PathNumber, SessionId, Token,
+    Address, Gather, Incarnation, Instant, Labels, Network, NetworkClass, NetworkId, PathNumber, SessionId,
+    Token,
 };
 
 pub mod homa;
@@ -85,7 +86,7 @@ pub fn hostile(data: &[u8]) {
     input.put_slice(&honest);
     while core.handle_data(now, path, &mut input) {}
     let _here = core.send(now, SessionId(5), Labels::foreground(), OrderRequest::Default, "hello".into());
-    let mut out = Vec::new();
+    let mut out = Gather::default();
     for piece in data.chunks(64) {
         input.put_slice(piece);
         while core.handle_data(now, path, &mut input) {}
@@ -97,7 +98,7 @@ pub fn hostile(data: &[u8]) {
     }
 }
 
-fn exercise(core: &mut Endpoint, now: Instant, path: PathNumber, out: &mut Vec<u8>) {
+fn exercise(core: &mut Endpoint, now: Instant, path: PathNumber, out: &mut Gather) {
     let _session = core.accept(now, SessionConfig::default());
     for session in core.sessions().take(8).collect::<Vec<_>>() {
         let _message = core.recv(now, session);

@@ -9,7 +9,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use steadfast_session::{Action, Config, Endpoint, Event, JournalEntry};
 use steadfast_wire::{
-    Address, Fingerprint, Frame, Instant, MessageId, Network, NetworkClass, NetworkId, PathNumber, SessionId,
+    Address, Fingerprint, Frame, Gather, Instant, MessageId, Network, NetworkClass, NetworkId, PathNumber,
+    SessionId,
 };
 
 /// The port on which every host listens.
@@ -429,7 +430,7 @@ impl World {
         let Some(index) = self.nodes[host].carriers.get(&path).copied() else { return };
         let clock = self.clock(host);
         let side = usize::from(self.carriers[index].ends[0].host != host);
-        let mut out = Vec::new();
+        let mut out = Gather::default();
         loop {
             let pipe = &mut self.carriers[index].pipes[side];
             if pipe.room() == 0 {
@@ -442,6 +443,7 @@ impl World {
             if self.nodes[host].core.poll_transmit(clock, path, room, &mut out) == 0 {
                 break;
             }
+            let out = out.to_vec();
             self.carriers[index].pipes[side].push(&out);
             self.note_said(index, side, &out);
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
 use steadfast_net::tls::TlsError;
-use steadfast_wire::PathNumber;
+use steadfast_wire::{Gather, PathNumber};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -266,7 +266,7 @@ impl Shared {
         if !carrier.wants_write() && !self.peek(|inner, now| says(inner, now)) {
             return;
         }
-        let mut fill = |out: &mut Vec<u8>, max| {
+        let mut fill = |out: &mut Gather, max| {
             self.peek(|inner, now| {
                 inner.core.poll_transmit(now, link.path, max, out);
                 says(inner, now)

@@ -434,11 +434,16 @@ impl Frame {
 impl Data {
     /// Appends the frame to `out`, the payload copied once.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        out.put_slice(&self.payload);
+    }
+
+    /// Appends the frame without its payload, which is to follow.
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>) {
         let start = out.len();
         codec::encode_data_fields(self, out);
         let length = out.len() - start + self.payload.len();
         put_header(out, start, codec::DATA, length);
-        out.put_slice(&self.payload);
     }
 }
 

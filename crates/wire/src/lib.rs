@@ -9,6 +9,7 @@
 //! | [`label`] | [`Labels`], [`Urgency`], [`Rule`]: what the application says of a message |
 //! | [`network`] | [`Network`]: a local interface as the other side is told of it |
 //! | [`frame`] | every [`Frame`] of the session protocol, encoded and decoded |
+//! | [`gather`] | frames to be said, large payloads not copied |
 //! | [`call`] | the head of a message that belongs to a request or its response |
 //!
 //! Invariants: nothing here does I/O or reads a clock; every length from a peer is checked against a constant
@@ -22,6 +23,7 @@ extern crate alloc;
 
 pub mod call;
 pub mod frame;
+pub mod gather;
 pub mod id;
 pub mod label;
 pub mod network;
@@ -31,6 +33,7 @@ pub mod time;
 pub mod varint;
 
 pub use frame::{DecodeError, Frame};
+pub use gather::Gather;
 pub use id::{Fingerprint, Incarnation, MessageId, NetworkId, PathNumber, SessionId, Token};
 pub use label::{Labels, Order, Rule, Selector, SizeClass, Urgency};
 pub use network::{Address, Network, NetworkClass};

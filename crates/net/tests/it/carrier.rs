@@ -46,7 +46,7 @@ async fn nothing_is_asked_for_while_the_kernel_has_enough() {
             .try_write(&mut |out, room| {
                 asked += 1;
                 if asked == 1 {
-                    out.resize(room, 7);
+                    out.put_bytes(&vec![7; room]);
                 }
                 asked == 1
             })

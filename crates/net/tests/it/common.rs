@@ -72,7 +72,7 @@ pub(crate) async fn send(carrier: &mut Carrier, bytes: &[u8]) -> std::io::Result
     loop {
         let state = carrier.try_write(&mut |out, room| {
             let (now, later) = rest.split_at(rest.len().min(room));
-            out.extend_from_slice(now);
+            out.put_bytes(now);
             rest = later;
             !rest.is_empty()
         })?;

@@ -6,11 +6,10 @@ use crate::estimate::time_of;
 use crate::outbound::Candidate;
 use crate::path::{Cargo, Path};
 use crate::session::{Item, Join, Session};
-use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::frame::{DATA_OVERHEAD, Hello, MAX_BODY, Progress, VERSION};
 use steadfast_wire::time::nanos;
-use steadfast_wire::{Frame, Instant, PathNumber, Rule, SessionId, Urgency};
+use steadfast_wire::{Frame, Gather, Instant, PathNumber, Rule, SessionId, Urgency};
 
 mod redundancy;
 pub(super) use redundancy::Budget;
@@ -26,7 +25,7 @@ const PACKET: u64 = 1500;
 
 /// Output on its way into the caller's buffer.
 struct Sheet<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Gather,
     start: usize,
     max: usize,
 }
@@ -52,9 +51,7 @@ impl Sheet<'_> {
 
     /// Appends a frame; returns its size.
     fn put(&mut self, frame: &Frame) -> usize {
-        let before = self.out.len();
-        frame.encode(self.out);
-        self.out.len() - before
+        self.out.put(frame)
     }
 }
 
@@ -66,7 +63,7 @@ impl Association {
         now: Instant,
         number: PathNumber,
         max: usize,
-        out: &mut Vec<u8>,
+        out: &mut Gather,
     ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
         self.fill_path(cx, now, number, &mut sheet);
@@ -311,11 +308,9 @@ impl Association {
             }
             let Some(session) = self.sessions.get_mut(&id) else { return false };
             let Some((units, data)) = session.out.next_data(cx, now, candidate.id, room) else { return true };
-            let before = sheet.out.len();
-            data.encode(sheet.out);
             let left = session.out.has_just_left(candidate.id);
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
-            let bytes = sheet.out.len() - before;
+            let bytes = sheet.out.put_data(data);
             path.fly(now, cargo, bytes, bulk);
             path.carries(&rule);
             self.turn[urgency.index()] = id;

@@ -9,8 +9,8 @@ use steadfast_session::{Config, Endpoint, Event, Recv, SessionConfig};
 use steadfast_sim::world::identity;
 use steadfast_wire::frame::{Data, EndReason, Frame, Head, Hello, Process, Progress};
 use steadfast_wire::{
-    Address, Incarnation, Instant, Labels, MessageId, Network, NetworkClass, NetworkId, Order, PathNumber,
-    SessionId, Token, Urgency,
+    Address, Gather, Incarnation, Instant, Labels, MessageId, Network, NetworkClass, NetworkId, Order,
+    PathNumber, SessionId, Token, Urgency,
 };
 
 const GREEDY: u8 = 1;
@@ -88,9 +88,9 @@ impl Host {
     fn listen(&mut self, path: PathNumber) {
         while self.core.poll_action().is_some() {}
         while self.core.poll_ready().is_some() {}
-        let mut out = Vec::new();
+        let mut out = Gather::default();
         while self.core.poll_transmit(self.now, path, 64 * 1024, &mut out) > 0 {}
-        let mut out = BytesMut::from(&out[..]);
+        let mut out = BytesMut::from(&out.to_vec()[..]);
         while let Some(frame) = Frame::decode(&mut out).unwrap() {
             self.counted += u64::from(frame.is_counted());
             self.said.push(frame);

@@ -99,7 +99,7 @@ impl Enemy {
         loop {
             let state = self.carrier.try_write(&mut |out, room| {
                 let (now, later) = rest.split_at(rest.len().min(room));
-                out.extend_from_slice(now);
+                out.put_bytes(now);
                 rest = later;
                 !rest.is_empty()
             });

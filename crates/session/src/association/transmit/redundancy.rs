@@ -149,7 +149,7 @@ impl Association {
         }
         let Some((rule, (units, data))) = copy else { return };
         self.introduce(now, number, id, sheet);
-        sheet.out.extend_from_slice(&frame);
+        sheet.out.put_bytes(&frame);
         let bytes = frame.len();
         cx.stats.bytes_redundant += bytes as u64;
         if let Some(path) = self.paths.get_mut(&number) {
