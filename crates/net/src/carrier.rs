@@ -15,7 +15,7 @@ pub use tcp_info::TcpInfo;
 use crate::tls::{self, Outgoing, Records, TlsError};
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -242,15 +242,13 @@ impl Carrier {
             self.unasked = self.unasked.saturating_add(plain.len());
             records.clear();
             for slice in plain.slices().flat_map(|slice| slice.chunks(SLICE)) {
-                self.tls.encrypt(slice, records).map_err(|error| self.explain(error))?;
                 if records.bytes().len() >= SLICE {
-                    self.send(records)?;
+                    self.send(records, SendFlags::MORE)?;
                     records.clear();
                 }
+                self.tls.encrypt(slice, records).map_err(|error| self.explain(error))?;
             }
-            if !records.is_empty() {
-                self.send(records)?;
-            }
+            self.send(records, SendFlags::empty())?;
             if !more {
                 return Ok(if self.flush()? { WriteState::Idle } else { WriteState::Blocked });
             }
@@ -318,7 +316,7 @@ impl Carrier {
             let mut farewell = Outgoing::default();
             self.tls.close(&mut farewell).map_err(|error| self.explain(error))?;
             self.output = Output::ExpectFlush;
-            self.send(&farewell)?;
+            self.send(&farewell, SendFlags::empty())?;
         }
         if !self.flush()? {
             return Ok(WriteState::Blocked);
@@ -370,10 +368,11 @@ impl Carrier {
         tcp_info::query(&self.socket, self.local, self.remote)
     }
 
-    /// Gives records to the socket, after what waits for it; keeps what it does not take.
-    fn send(&mut self, records: &Outgoing) -> io::Result<()> {
+    /// Gives records to the socket, after what waits for it; keeps what it does not take. With [`SendFlags::MORE`] the
+    /// kernel keeps a packet that is not full for what follows: without it every call would end with a short one.
+    fn send(&mut self, records: &Outgoing, flags: SendFlags) -> io::Result<()> {
         let bytes = records.bytes();
-        let written = if self.unwritten.is_empty() { push(&self.socket, bytes)? } else { 0 };
+        let written = if self.unwritten.is_empty() { push(&self.socket, bytes, flags)? } else { 0 };
         self.unwritten.extend_from_slice(&bytes[written..]);
         Ok(())
     }
@@ -383,7 +382,7 @@ impl Carrier {
         if self.unwritten.is_empty() {
             return Ok(true);
         }
-        self.written += push(&self.socket, &self.unwritten[self.written..])?;
+        self.written += push(&self.socket, &self.unwritten[self.written..], SendFlags::empty())?;
         if self.written < self.unwritten.len() {
             return Ok(false);
         }
@@ -432,7 +431,7 @@ impl Carrier {
         let result = self.tls.decrypt(&mut input[..length], out, records);
         if !records.is_empty() && self.output == Output::Open {
             // An alert tells the peer why; if it cannot be sent, the end of the connection tells enough.
-            let _ = self.send(records);
+            let _ = self.send(records, SendFlags::empty());
         }
         result.map_err(|error| self.explain(error))
     }
@@ -485,10 +484,13 @@ fn with_shared<T>(run: impl FnOnce(&mut Shared) -> T) -> T {
 }
 
 /// Gives bytes to the socket until it is full: how many it took.
-fn push(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn push(socket: &TcpStream, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {
-        match socket.try_write(&bytes[written..]) {
+        let rest = &bytes[written..];
+        match socket
+            .try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, rest, flags | SendFlags::NOSIGNAL)?))
+        {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(length) => written += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -14,7 +14,7 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, Rule, SessionId};
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
-const REPORT_BYTES: [u64; 2] = [4096, 256 * 1024];
+const REPORT_BYTES: [u64; 2] = [4096, 1024 * 1024];
 /// How long a rate of arrival is measured at least, and how many of them are remembered.
 const ARRIVAL_ROUND: Duration = Duration::from_millis(100);
 const ARRIVAL_ROUNDS: usize = 8;
