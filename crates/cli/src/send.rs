@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use steadfast::{Endpoint, Labels, Rule, Target};
+use steadfast::{Endpoint, Labels, Rule, Selectors, Target};
 use steadfast_transfer::{Event, Monitor, Plan, SendFailure, Sender};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
@@ -103,12 +103,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
 fn labels(arguments: &Arguments) -> anyhow::Result<Labels> {
     let labels = if arguments.foreground { Labels::foreground() } else { Labels::background() };
     let all = |names: &[String]| names.iter().map(|name| rule::selector(name)).collect::<Vec<_>>();
-    let rule = Rule {
+    let rule = Rule::from(Selectors {
         require: all(&arguments.only),
         avoid: all(&arguments.avoid),
         prohibit: all(&arguments.never),
-        ..Rule::default()
-    };
+        ..Selectors::default()
+    });
     if !rule.fits() {
         let message = "cannot send under this rule: each of --only, --avoid and --never may be given 8 times, and a name \
                        has at most 64 bytes";

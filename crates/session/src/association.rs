@@ -70,6 +70,8 @@ pub(crate) struct Association {
     work: BTreeSet<SessionId>,
     /// Room for going through them in turns; empty between two calls.
     round: Vec<SessionId>,
+    /// The session that had nothing more to send last.
+    warm: SessionId,
     /// Sessions in which something may wait for a network that has no path.
     wanting: BTreeSet<SessionId>,
     /// The session that was served last, by urgency: the others come next.
@@ -119,6 +121,7 @@ impl Association {
             sessions: BTreeMap::new(),
             work: BTreeSet::new(),
             round: Vec::new(),
+            warm: SessionId(0),
             wanting: BTreeSet::new(),
             turn: [SessionId(0); 2],
             notices: VecDeque::new(),
@@ -200,9 +203,6 @@ impl Association {
             has_work = session.has_work();
             wants = session.wants_network();
             timeout = session.timeout();
-            if !has_work {
-                session.release_room();
-            }
             let dues = session.dues();
             self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
             if session.inb.may_grow() {
@@ -213,6 +213,7 @@ impl Association {
             self.work.insert(id);
         } else {
             self.work.remove(&id);
+            self.rest(id);
         }
         if wants {
             self.wanting.insert(id);
@@ -226,6 +227,16 @@ impl Association {
             if let Some(at) = timeout {
                 self.timer_of.insert(id, at);
                 self.timers.insert((at, id));
+            }
+        }
+    }
+
+    /// A session has nothing to send now. The one that said so last keeps its room: it is the most likely to go on.
+    fn rest(&mut self, id: SessionId) {
+        if self.warm != id {
+            let before = core::mem::replace(&mut self.warm, id);
+            if let Some(session) = self.sessions.get_mut(&before) {
+                session.release_room();
             }
         }
     }

@@ -14,6 +14,9 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, Rule, SessionId};
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
+/// The least time between two reports of little: what is urgent comes after what was, so that reports of single messages
+/// would be as many as these.
+pub(crate) const REPORT_PAUSE: Duration = Duration::from_millis(1);
 const REPORT_BYTES: [u64; 2] = [4096, 1024 * 1024];
 /// How long a rate of arrival is measured at least, and how many of them are remembered.
 const ARRIVAL_ROUND: Duration = Duration::from_millis(100);
@@ -103,6 +106,8 @@ pub(crate) struct Path {
     arrivals: Arrivals,
     pub(crate) report_at: Option<Instant>,
     pub(crate) report_due: bool,
+    /// When there was the last one.
+    pub(crate) reported_at: Instant,
     pub(crate) last_counted: Instant,
     pub(crate) last_heard: Instant,
     /// When the peer's HELLO came.
@@ -208,6 +213,7 @@ impl Path {
             },
             report_at: None,
             report_due: false,
+            reported_at: Instant(0),
             last_counted: now,
             last_heard: now,
             up_since: now,
@@ -332,12 +338,18 @@ impl Path {
         self.unreported += bytes.max(1);
         self.last_counted = now;
         self.arrivals.note(now, bytes);
-        if urgent || self.unreported >= self.arrivals.report_bytes {
+        if self.unreported >= self.arrivals.report_bytes || urgent && self.may_report(now) {
             self.report_due = true;
             self.report_at = None;
         } else if !self.report_due && self.report_at.is_none() {
-            self.report_at = Some(now + REPORT_DELAY);
+            let pause = if urgent { self.reported_at + REPORT_PAUSE } else { now + REPORT_DELAY };
+            self.report_at = Some(pause.min(now + REPORT_DELAY));
         }
+    }
+
+    /// Whether a report of little may go out: it waits a moment if there was one just now.
+    pub(crate) fn may_report(&self, now: Instant) -> bool {
+        self.reported_at + REPORT_PAUSE <= now
     }
 
     /// How long an answer may take.

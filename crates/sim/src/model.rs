@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steadfast_session::{DropReason, JournalEntry, Outcome, Record};
-use steadfast_wire::{Instant, Labels, MessageId, Network, Rule, Selector, SessionId, Urgency};
+use steadfast_wire::{Instant, Labels, MessageId, Network, Rule, Selector, Selectors, SessionId, Urgency};
 
 /// What a message waits for, in the model's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +205,9 @@ impl Model {
         let by_name = |list: &[Selector]| list.iter().all(|selector| matches!(selector, Selector::Name(_)));
         let hit = |list: &[Selector], network: &Network| list.iter().any(|s| s.matches(network));
         for rule in sent.wishes.iter().map(|(_, rule)| rule).chain([&sent.rule]) {
-            let far_fits = (!by_name(&rule.require) || rule.require.is_empty() || hit(&rule.require, far))
-                && !rule.prohibit.iter().any(|s| matches!(s, Selector::Name(_)) && s.matches(far));
+            let Selectors { require, prohibit, .. } = rule.selectors();
+            let far_fits = (!by_name(require) || require.is_empty() || hit(require, far))
+                && !prohibit.iter().any(|s| matches!(s, Selector::Name(_)) && s.matches(far));
             assert!(
                 rule.allows(near, near) && far_fits,
                 "{session} {id}: went from {} to {} under the rule {rule}",

@@ -93,8 +93,8 @@ pub use steadfast_session::{
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
-    Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, SessionId,
-    SizeClass, Urgency,
+    Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, Selectors,
+    SessionId, SizeClass, Urgency,
 };
 pub use strangers::Stranger;
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};

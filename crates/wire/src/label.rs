@@ -5,6 +5,7 @@ use crate::id::MessageId;
 use crate::network::{Network, NetworkClass, decode_name};
 use crate::varint::{self, Reader};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::BufMut;
 use core::fmt;
@@ -90,8 +91,15 @@ impl fmt::Display for Selector {
 /// let rule = Rule::default().prohibit(Selector::Metered).prefer(Selector::Class(NetworkClass::Wifi));
 /// assert!(!rule.is_empty());
 /// ```
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Rule {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Rule(
+    /// Nothing if all are empty: nearly every rule is, and every message has several copies of its own.
+    Option<Arc<Selectors>>,
+);
+
+/// What a [`Rule`] lists.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Selectors {
     /// If not empty, each end of the path must match at least one of these.
     pub require: Vec<Selector>,
     /// No end of the path may match any of these.
@@ -105,90 +113,96 @@ pub struct Rule {
 /// The most selectors in one list of a [`Rule`].
 pub const MAX_SELECTORS: usize = 8;
 
-impl Clone for Rule {
-    fn clone(&self) -> Self {
-        // Nearly all of them are empty, and every message has several copies of its own.
-        if self.is_empty() {
-            return Self::default();
-        }
-        Self {
-            require: self.require.clone(),
-            prohibit: self.prohibit.clone(),
-            prefer: self.prefer.clone(),
-            avoid: self.avoid.clone(),
-        }
+static NONE: Selectors =
+    Selectors { require: Vec::new(), prohibit: Vec::new(), prefer: Vec::new(), avoid: Vec::new() };
+
+impl From<Selectors> for Rule {
+    fn from(selectors: Selectors) -> Self {
+        Self(selectors.lists().iter().any(|list| !list.is_empty()).then(|| Arc::new(selectors)))
     }
 }
 
 impl Rule {
     /// Whether it says nothing.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.require.is_empty() && self.prohibit.is_empty() && self.prefer.is_empty() && self.avoid.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What it lists.
+    #[must_use]
+    pub fn selectors(&self) -> &Selectors {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+
+    fn change(&mut self) -> &mut Selectors {
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 
     /// Memory of what it lists, in bytes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let all = [&self.require, &self.prohibit, &self.prefer, &self.avoid].into_iter().flatten();
-        all.map(|selector| {
-            let name = if let Selector::Name(name) = selector { name.len() } else { 0 };
-            size_of::<Selector>() + name
-        })
-        .sum()
+        self.selectors()
+            .lists()
+            .into_iter()
+            .flatten()
+            .map(|selector| {
+                let name = if let Selector::Name(name) = selector { name.len() } else { 0 };
+                size_of::<Selector>() + name
+            })
+            .sum()
     }
 
     /// Adds to the networks of which each end must match one.
     #[must_use]
     pub fn require(mut self, selector: Selector) -> Self {
-        self.require.push(selector);
+        self.change().require.push(selector);
         self
     }
 
     /// Adds to the networks that are never used.
     #[must_use]
     pub fn prohibit(mut self, selector: Selector) -> Self {
-        self.prohibit.push(selector);
+        self.change().prohibit.push(selector);
         self
     }
 
     /// Adds to the networks that are used first.
     #[must_use]
     pub fn prefer(mut self, selector: Selector) -> Self {
-        self.prefer.push(selector);
+        self.change().prefer.push(selector);
         self
     }
 
     /// Adds to the networks that are used last.
     #[must_use]
     pub fn avoid(mut self, selector: Selector) -> Self {
-        self.avoid.push(selector);
+        self.change().avoid.push(selector);
         self
     }
 
     /// Whether a path between these two networks may carry the message.
     #[must_use]
     pub fn allows(&self, local: &Network, remote: &Network) -> bool {
+        let Some(listed) = &self.0 else { return true };
         let hit = |list: &[Selector], network: &Network| list.iter().any(|s| s.matches(network));
-        let required = |network: &Network| self.require.is_empty() || hit(&self.require, network);
-        required(local) && required(remote) && !hit(&self.prohibit, local) && !hit(&self.prohibit, remote)
+        let required = |network: &Network| listed.require.is_empty() || hit(&listed.require, network);
+        let prohibited = |network: &Network| hit(&listed.prohibit, network);
+        required(local) && required(remote) && !prohibited(local) && !prohibited(remote)
     }
 
     /// 0 for a preferred path, 1 for one the rule says nothing about, 2 for one to avoid.
     #[must_use]
     pub fn rank(&self, local: &Network, remote: &Network) -> u8 {
         let hit = |list: &[Selector]| list.iter().any(|s| s.matches(local) || s.matches(remote));
-        if hit(&self.avoid) { 2 } else { u8::from(!hit(&self.prefer)) }
-    }
-
-    fn lists(&self) -> [&Vec<Selector>; 4] {
-        [&self.require, &self.prohibit, &self.prefer, &self.avoid]
+        let Selectors { avoid, prefer, .. } = self.selectors();
+        if hit(avoid) { 2 } else { u8::from(!hit(prefer)) }
     }
 
     /// Whether every list and name is within the bounds of the wire format.
     #[must_use]
     pub fn fits(&self) -> bool {
-        self.lists().iter().all(|list| {
+        self.selectors().lists().iter().all(|list| {
             list.len() <= MAX_SELECTORS
                 && list
                     .iter()
@@ -197,7 +211,7 @@ impl Rule {
     }
 
     fn encode(&self, out: &mut impl BufMut) {
-        for list in self.lists() {
+        for list in self.selectors().lists() {
             varint::put(out, list.len().min(MAX_SELECTORS) as u64);
             for selector in list.iter().take(MAX_SELECTORS) {
                 match selector {
@@ -229,14 +243,28 @@ impl Rule {
             }
         }
         let [require, prohibit, prefer, avoid] = lists;
-        Ok(Self { require, prohibit, prefer, avoid })
+        Ok(Selectors { require, prohibit, prefer, avoid }.into())
+    }
+}
+
+impl Selectors {
+    const fn lists(&self) -> [&Vec<Selector>; 4] {
+        [&self.require, &self.prohibit, &self.prefer, &self.avoid]
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rule({self})")
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
-        for (word, list) in ["require", "prohibit", "prefer", "avoid"].into_iter().zip(self.lists()) {
+        for (word, list) in
+            ["require", "prohibit", "prefer", "avoid"].into_iter().zip(self.selectors().lists())
+        {
             for (place, selector) in list.iter().enumerate() {
                 match place {
                     0 => write!(f, "{before}{word} {selector}")?,

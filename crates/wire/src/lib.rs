@@ -35,7 +35,7 @@ pub mod varint;
 pub use frame::{DecodeError, Frame};
 pub use gather::Gather;
 pub use id::{Fingerprint, Incarnation, MessageId, NetworkId, PathNumber, SessionId, Token};
-pub use label::{Labels, Order, Rule, Selector, SizeClass, Urgency};
+pub use label::{Labels, Order, Rule, Selector, Selectors, SizeClass, Urgency};
 pub use network::{Address, Network, NetworkClass};
 pub use range_set::RangeSet;
 pub use time::Instant;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use steadfast::{Labels, Rule, Selector, SizeClass, Urgency};
+use steadfast::{Labels, Rule, Selector, Selectors, SizeClass, Urgency};
 use steadfast_tunnel::{AllowList, Target};
 
 use crate::rule::selector;
@@ -52,7 +52,7 @@ fn read_listen(text: &str) -> Option<SocketAddr> {
 
 fn read_labels<'a>(words: impl Iterator<Item = &'a str>) -> Result<Labels, String> {
     let mut labels = Labels::foreground();
-    let mut rule = Rule::default();
+    let mut selectors = Selectors::default();
     for word in words {
         match word.split_once('=') {
             None if word == "foreground" => labels.urgency = Urgency::Foreground,
@@ -60,10 +60,10 @@ fn read_labels<'a>(words: impl Iterator<Item = &'a str>) -> Result<Labels, Strin
             None if word == "small" => labels.size = SizeClass::Small,
             Some((verb, network)) if !network.is_empty() => {
                 let list = match verb {
-                    "only" => &mut rule.require,
-                    "prefer" => &mut rule.prefer,
-                    "avoid" => &mut rule.avoid,
-                    "never" => &mut rule.prohibit,
+                    "only" => &mut selectors.require,
+                    "prefer" => &mut selectors.prefer,
+                    "avoid" => &mut selectors.avoid,
+                    "never" => &mut selectors.prohibit,
                     _ => return Err(unknown(word)),
                 };
                 list.push(selector(network));
@@ -71,6 +71,7 @@ fn read_labels<'a>(words: impl Iterator<Item = &'a str>) -> Result<Labels, Strin
             _ => return Err(unknown(word)),
         }
     }
+    let rule = Rule::from(selectors);
     if !rule.fits() {
         return Err(
             "each of only, prefer, avoid and never may stand 8 times, and a name has at most 64 bytes".into(),
@@ -89,7 +90,7 @@ fn unknown(word: &str) -> String {
 impl Spec {
     /// The networks that its rule names.
     pub(super) fn selectors(&self) -> impl Iterator<Item = Selector> + '_ {
-        let Rule { require, prohibit, prefer, avoid } = &self.labels.rule;
+        let Selectors { require, prohibit, prefer, avoid } = self.labels.rule.selectors();
         [require, prohibit, prefer, avoid].into_iter().flatten().cloned()
     }
 
@@ -100,7 +101,7 @@ impl Spec {
         if labels.size == SizeClass::Small {
             words.push("small".into());
         }
-        let rule = &labels.rule;
+        let rule = labels.rule.selectors();
         for (verb, list) in [
             ("only", &rule.require),
             ("prefer", &rule.prefer),

@@ -6,6 +6,7 @@ use crate::event::{DownReason, Event, Violation};
 use crate::journal::{Effect, Record};
 use crate::path::{Cargo, Path, State};
 use crate::session::{Join, Session};
+use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, Hello, Progress};
 use steadfast_wire::{Frame, Instant, Network, PathNumber, Token, Urgency};
@@ -97,7 +98,7 @@ impl Association {
     /// There is a path again: all parked sessions go on.
     pub(crate) fn claim_parked(&mut self, cx: &mut Context) {
         let parked = self.sessions.values().filter(|s| s.join == Join::Parked).map(|s| s.id);
-        for id in parked.collect::<alloc::vec::Vec<_>>() {
+        for id in parked.collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.claim(cx);
             }
@@ -148,11 +149,11 @@ impl Association {
             Frame::Networks { epoch, networks } => return self.handle_networks(cx, now, epoch, networks),
             Frame::Bye { reason } => {
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
-                for id in self.sessions.keys().copied().collect::<alloc::vec::Vec<_>>() {
+                for id in self.sessions.keys().copied().collect::<Vec<_>>() {
                     self.end(cx, id, EndReason::Left, false, None);
                 }
                 self.dials.stop();
-                for number in self.paths.keys().copied().collect::<alloc::vec::Vec<_>>() {
+                for number in self.paths.keys().copied().collect::<Vec<_>>() {
                     self.path_down(cx, now, number, DownReason::Ended);
                 }
             }
@@ -257,7 +258,7 @@ impl Association {
             return Err(Violation::Progress);
         }
         let (mut bytes, mut newest) = (0, None);
-        let mut landed = alloc::vec::Vec::new();
+        let mut landed = Vec::new();
         while let Some(flight) = path.land(progress.count) {
             bytes += u64::from(flight.bytes);
             newest = Some(flight.at);
@@ -269,26 +270,35 @@ impl Association {
             path.reported(now, &progress, bytes, newest, cx.config.background_queue);
             self.recovered(cx, now, progress.path);
         }
-        for (cargo, at) in landed {
-            self.cargo_arrived(cx, cargo, at);
-        }
+        self.landed(cx, landed);
         Ok(())
     }
 
-    fn cargo_arrived(&mut self, cx: &mut Context, cargo: Cargo, at: Instant) {
-        let (id, late, item) = match cargo {
-            Cargo::Session(id, item) => (id, false, item),
-            Cargo::Moved(id, item) => (id, true, item),
-            _ => return,
-        };
-        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) else { return };
-        if late {
-            session.arrived_late(cx, item);
-        } else {
-            session.arrived(cx, item);
+    /// What flew since these times has arrived.
+    fn landed(&mut self, cx: &mut Context, landed: Vec<(Cargo, Instant)>) {
+        let mut concerned = None;
+        for (cargo, at) in landed {
+            let (id, late, item) = match cargo {
+                Cargo::Session(id, item) => (id, false, item),
+                Cargo::Moved(id, item) => (id, true, item),
+                _ => continue,
+            };
+            // Most often all of it is of one session.
+            if let Some(before) = concerned.replace(id).filter(|before| *before != id) {
+                self.finish_over(cx, before);
+                self.touch(before);
+            }
+            let Some(session) = self.sessions.get_mut(&id).filter(|s| s.joined_at <= at) else { continue };
+            if late {
+                session.arrived_late(cx, item);
+            } else {
+                session.arrived(cx, item);
+            }
         }
-        self.finish_over(cx, id);
-        self.touch(id);
+        if let Some(id) = concerned {
+            self.finish_over(cx, id);
+            self.touch(id);
+        }
     }
 
     /// The peer doubts a path: so do we, and we say what arrived on it.
@@ -335,16 +345,14 @@ impl Association {
         if count > path.sent {
             return Err(Violation::Progress);
         }
-        let mut landed = alloc::vec::Vec::new();
+        let mut landed = Vec::new();
         while let Some(flight) = path.land(count) {
             landed.push((flight.cargo, flight.at));
         }
         if !landed.is_empty() {
             path.last_progress = now;
         }
-        for (cargo, at) in landed {
-            self.cargo_arrived(cx, cargo, at);
-        }
+        self.landed(cx, landed);
         Ok(())
     }
 
@@ -396,7 +404,7 @@ impl Association {
         }
         if changed {
             self.enforce_rules(cx, now);
-            for number in self.paths.keys().copied().collect::<alloc::vec::Vec<_>>() {
+            for number in self.paths.keys().copied().collect::<Vec<_>>() {
                 self.expect(cx, now, number);
             }
             self.routes_changed();

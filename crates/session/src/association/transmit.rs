@@ -86,7 +86,7 @@ impl Association {
         if let Some(path) = self.paths.get_mut(&number)
             && path.is_up()
         {
-            if sheet.used() > 0 && path.unreported > 0 {
+            if sheet.used() > 0 && path.unreported > 0 && path.may_report(now) {
                 sheet.put(&report(path, now));
             }
             if sheet.used() > 0 {
@@ -416,6 +416,7 @@ fn report(path: &mut Path, now: Instant) -> Frame {
     path.unreported = 0;
     path.report_due = false;
     path.report_at = None;
+    path.reported_at = now;
     Frame::Progress(Progress {
         path: path.remote_number,
         count: path.received,

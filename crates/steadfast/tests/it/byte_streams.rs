@@ -5,8 +5,8 @@ use bytes::Bytes;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 use steadfast::{
-    DropReason, Endpoint, Labels, NetworkClass, OrderRequest, Rule, Selector, Stream, StreamError, Streams,
-    Urgency,
+    DropReason, Endpoint, Labels, NetworkClass, OrderRequest, Selector, Selectors, Stream, StreamError,
+    Streams, Urgency,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -61,7 +61,7 @@ async fn many_streams_at_once_each_with_its_labels() {
     tokio::spawn(async move {
         while let Ok(Some(mut stream)) = at_b.accept().await {
             tokio::spawn(async move {
-                let avoids = stream.labels().rule.avoid.len() as u8;
+                let avoids = stream.labels().rule.selectors().avoid.len() as u8;
                 let urgency = stream.labels().urgency;
                 stream.write_all(&[avoids, u8::from(urgency == Urgency::Foreground)]).await.unwrap();
                 let (mut read, mut write) = stream.into_split();
@@ -76,7 +76,8 @@ async fn many_streams_at_once_each_with_its_labels() {
         all.spawn(async move {
             let avoid = vec![Selector::Class(NetworkClass::Cellular); number % 3];
             let labels = if number % 2 == 0 { Labels::foreground() } else { Labels::background() };
-            let stream = at_a.open(labels.rule(Rule { avoid, ..Rule::default() })).await.unwrap();
+            let stream =
+                at_a.open(labels.rule(Selectors { avoid, ..Selectors::default() }.into())).await.unwrap();
             let (mut read, mut write) = stream.into_split();
             let sent = pattern(number, number * 20_000);
             let copy = sent.clone();
