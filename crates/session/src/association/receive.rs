@@ -377,7 +377,7 @@ impl Association {
         cx: &mut Context,
         now: Instant,
         epoch: u64,
-        networks: alloc::vec::Vec<Network>,
+        networks: Vec<Network>,
     ) -> Result<(), Violation> {
         if epoch < self.remote_epoch {
             return Ok(());
