@@ -21,6 +21,8 @@ const WORKLOADS: [Named<Workload>; 5] = [
 ];
 const LOAD: f64 = 0.8;
 const SEED: u64 = 1;
+/// The part of all messages that come before those that count.
+const WARM_UP: f64 = 0.3;
 const HOMA: &str = "homa";
 const FIFO: &str = "fifo";
 
@@ -53,6 +55,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
     outcome.condition("load", LOAD);
     outcome.condition("load_means", "of the links, headers and grants included, as in the paper");
     outcome.condition("seed", SEED);
+    outcome.condition("warm_up", WARM_UP);
     outcome.condition("short", "the shortest tenth of all messages");
     outcome.condition("slowdown", "a message's time as a multiple of what it takes in an empty network");
     let searched = Preset::Rack.topology().hosts();
@@ -124,7 +127,8 @@ impl Task {
             figures = vec![("max_load".to_owned(), load)];
         } else {
             let messages = Preset::Paper.messages(workload, effort.quick);
-            let mut settings = Settings { seed: SEED, ..Settings::paper(workload, LOAD, messages) };
+            let mut settings =
+                Settings { seed: SEED, warm_up: WARM_UP, ..Settings::paper(workload, LOAD, messages) };
             if system == FIFO {
                 settings.transport = Transport::Queue;
             }

@@ -16,6 +16,9 @@ use steadfast_fabric::{Preset, Report, Settings, Transport, Workload, largest_lo
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table};
 
+/// The part of all messages that come before those that count: the network fills.
+const WARM_UP: f64 = 0.3;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Homa, in the network of its paper: how much longer messages take than in an empty network.
@@ -220,7 +223,7 @@ impl Arguments {
         let started = Instant::now();
         let at = |load| {
             let settings = Settings::new(plan.preset, plan.workload, load, plan.messages);
-            system.settings(Settings { seed: self.seed, ..settings })
+            system.settings(Settings { seed: self.seed, warm_up: WARM_UP, ..settings })
         };
         let fails = |error| anyhow!("cannot simulate {}: {error}", system.name());
         let report = simulate(&at(self.load)).map_err(fails)?;

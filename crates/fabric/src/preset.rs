@@ -51,9 +51,10 @@ impl Preset {
     pub fn messages(self, workload: Workload, quick: bool) -> u32 {
         // Packets for each host. The longer messages are, the longer it takes until their number is what it will be.
         let packets = match workload {
-            Workload::W1 | Workload::W2 | Workload::W3 => 14_000.0,
-            Workload::W4 => 40_000.0,
-            Workload::W5 => 80_000.0,
+            Workload::W1 | Workload::W2 => 14_000.0,
+            Workload::W3 => 60_000.0,
+            Workload::W4 => 120_000.0,
+            Workload::W5 => 200_000.0,
         };
         // Fewer hosts can be simulated for longer.
         let longer = if matches!(self, Self::Paper) { 1.0 } else { 4.0 };
