@@ -8,6 +8,9 @@ use crate::systems::System;
 /// A scenario and its name.
 pub(crate) type Named<S> = (&'static str, S);
 
+/// Scenarios and systems.
+pub(crate) type Selected<S, T> = (Vec<Named<S>>, Vec<Named<T>>);
+
 /// The names that were asked for, of scenarios and systems; none means all.
 #[derive(Debug, Default)]
 pub(crate) struct Only(Vec<String>);
@@ -38,7 +41,7 @@ impl Only {
         &self,
         scenarios: &[Named<S>],
         systems: &[Named<T>],
-    ) -> anyhow::Result<(Vec<Named<S>>, Vec<Named<T>>)> {
+    ) -> anyhow::Result<Selected<S, T>> {
         let known = |asked: &String| {
             scenarios.iter().any(|(name, _)| name == asked) || systems.iter().any(|(name, _)| name == asked)
         };

@@ -37,13 +37,13 @@ impl Settings {
     #[must_use]
     pub fn for_search(preset: Preset, workload: Workload, load: f64, quick: bool) -> Self {
         // Packets for each host.
-        let packets = match workload {
+        let packets: f64 = match workload {
             Workload::W1 | Workload::W2 => 60_000.0,
             Workload::W3 => 400_000.0,
             Workload::W4 => 1_400_000.0,
-            Workload::W5 => 3_300_000.0,
+            Workload::W5 => 10_000_000.0,
         };
-        let messages = preset.count(workload, if quick { packets / 10.0 } else { packets });
+        let messages = preset.count(workload, if quick { packets.min(3_000_000.0) / 10.0 } else { packets });
         Self { warm_up: 0.4, ..Self::new(preset, workload, load, messages) }
     }
 }
