@@ -5,6 +5,7 @@
 //! | `foreground.rs` | how long a request waits while the link is full |
 //! | `stripe.rs` | what one stream carries over two networks at once |
 //! | `mixed.rs` | requests beside large messages over a slow uplink, and over two |
+//! | `sim_homa.rs` | the Homa core in a simulated data centre |
 //! | `figure.rs`, `figure/svg.rs` | latency over time, and its drawing for the README |
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
@@ -33,6 +34,7 @@ mod only;
 mod outcome;
 mod rounds;
 mod sessions;
+mod sim_homa;
 mod spread;
 mod stage;
 mod stripe;
@@ -127,6 +129,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "stripe" => stripe::run(effort, &only)?,
         "mixed" => mixed::run(effort, &only)?,
         "failover" => failover::run(effort, &only)?,
+        "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
         "latency" => latency::run(effort)?,

@@ -8,6 +8,9 @@ use crate::systems::System;
 /// A scenario and its name.
 pub(crate) type Named<S> = (&'static str, S);
 
+/// Scenarios and systems.
+pub(crate) type Selected<S, T> = (Vec<Named<S>>, Vec<Named<T>>);
+
 /// The names that were asked for, of scenarios and systems; none means all.
 #[derive(Debug, Default)]
 pub(crate) struct Only(Vec<String>);
@@ -28,13 +31,23 @@ impl Only {
         scenarios: &[Named<S>],
         systems: &[System],
     ) -> anyhow::Result<(Vec<Named<S>>, Vec<System>)> {
-        let known = |name: &String| {
-            scenarios.iter().any(|(scenario, _)| scenario == name)
-                || systems.iter().any(|system| system.name() == name)
+        let names: Vec<_> = systems.iter().map(|system| (system.name(), *system)).collect();
+        let (scenarios, systems) = self.select_named(scenarios, &names)?;
+        Ok((scenarios, systems.into_iter().map(|(_, system)| system).collect()))
+    }
+
+    /// The same for systems of another kind.
+    pub(crate) fn select_named<S: Copy, T: Copy>(
+        &self,
+        scenarios: &[Named<S>],
+        systems: &[Named<T>],
+    ) -> anyhow::Result<Selected<S, T>> {
+        let known = |asked: &String| {
+            scenarios.iter().any(|(name, _)| name == asked) || systems.iter().any(|(name, _)| name == asked)
         };
         if let Some(unknown) = self.0.iter().find(|name| !known(name)) {
             let scenarios: Vec<_> = scenarios.iter().map(|(name, _)| *name).collect();
-            let systems: Vec<_> = systems.iter().map(|system| system.name()).collect();
+            let systems: Vec<_> = systems.iter().map(|(name, _)| *name).collect();
             bail!(
                 "there is no `{unknown}` here; scenarios are {}, systems are {}",
                 scenarios.join(", "),
@@ -42,7 +55,7 @@ impl Only {
             );
         }
         let scenarios = pick(scenarios, |(name, _)| self.0.iter().any(|asked| asked == name));
-        let systems = pick(systems, |system| self.0.iter().any(|asked| asked == system.name()));
+        let systems = pick(systems, |(name, _)| self.0.iter().any(|asked| asked == name));
         Ok((scenarios, systems))
     }
 }

@@ -27,6 +27,7 @@ mod receive;
 mod rule;
 mod screen;
 mod send;
+mod simulate;
 mod stranger;
 mod transfer;
 mod trust;
@@ -82,6 +83,9 @@ enum Command {
     Receive(receive::Arguments),
     /// Carry TCP connections of programs such as ssh and curl to a machine where `steadfast tunnel --serve` runs.
     Tunnel(tunnel::Arguments),
+    /// Simulate a data centre in which hosts use a transport, packet by packet.
+    #[command(subcommand)]
+    Simulate(simulate::Command),
     /// Show, in half a minute and without root, a conversation that outlives the loss of a network.
     Demo,
     /// Print what makes a shell complete the program's arguments.
@@ -131,6 +135,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Tunnel(arguments) => tunnel::run(&arguments, &context()?, output),
         Command::Completions(arguments) => manual::completions(&arguments, output),
         Command::Man(arguments) => manual::manual(&arguments, output),
+        Command::Simulate(command) => simulate::run(&command, output),
         Command::Demo => demo::run(output),
         Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
     }

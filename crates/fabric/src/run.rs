@@ -1,15 +1,13 @@
 //! Virtual time: messages come, frames move, messages complete.
 
+use crate::agenda::Agenda;
+use crate::downlink::Downlink;
 use crate::report::{Report, Sample};
 use crate::station::{Frame, Homa, Outcome, Queue, Station};
 use crate::switch::Port;
 use crate::topology::{MICROSECOND, Topology};
 use crate::workload::{Rng, Workload};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::time::Duration;
-use steadfast_homa::packet::PRIORITIES;
-use steadfast_homa::{ANY_LENGTH, Config};
+use steadfast_homa::Config;
 
 /// How often timers of hosts are looked at: nothing is lost here.
 const TICK: u64 = 1000 * MICROSECOND;
@@ -43,7 +41,8 @@ pub struct Settings {
     pub topology: Topology,
     /// The lengths of messages.
     pub workload: Workload,
-    /// Payload bytes that hosts are given to send, as a part of what their links could carry, 0 to 1.
+    /// Payload bytes that hosts are given to send, as a part of what their links could carry, 0 to 1. That is what is
+    /// offered, not only expected: the times of arrivals are stretched so that the lengths that were drawn make it true.
     pub load: f64,
     /// How many messages there are.
     pub messages: u32,
@@ -57,89 +56,14 @@ pub struct Settings {
     pub seed: u64,
 }
 
-impl Settings {
-    /// The paper's simulations (SIGCOMM'18) at a load where headers and grants count, too: 0.8 is 80 % of the links.
-    #[must_use]
-    pub fn paper(workload: Workload, load: f64, messages: u32) -> Self {
-        let topology = Topology::paper();
-        Self {
-            topology,
-            workload,
-            // What is left for payload, as the paper's simulator has it.
-            load: load
-                * match workload {
-                    Workload::W1 => 0.657,
-                    Workload::W2 => 0.796,
-                    Workload::W3 => 0.887,
-                    Workload::W4 | Workload::W5 => 0.898,
-                },
-            messages,
-            warm_up: 0.1,
-            transport: Transport::Homa(Box::new(paper_config(workload))),
-            faults: Faults::default(),
-            seed: 1,
-        }
-    }
-
-    /// The same network and load under the settings that ship; only W5 has longer messages than they allow.
-    #[must_use]
-    pub fn shipped(workload: Workload, load: f64, messages: u32) -> Self {
-        let mut config = Config::default();
-        config.max_message = config.max_message.max(1 << 25);
-        let transport = Transport::Exchange(Box::new(config));
-        Self { transport, ..Self::paper(workload, load, messages) }
-    }
-}
-
-/// The paper's settings: as many levels for granted bytes as messages are granted at a time, the others for
-/// unscheduled bytes in equal shares.
-#[must_use]
-pub fn paper_config(workload: Workload) -> Config {
-    const UNSCHEDULED: u32 = 9328;
-    let scheduled = match workload {
-        Workload::W1 => 1,
-        Workload::W2 => 3,
-        Workload::W3 => 4,
-        Workload::W4 | Workload::W5 => 7,
-    };
-    let mut config = Config::default();
-    config.unscheduled = UNSCHEDULED;
-    config.window = 10_000;
-    config.max_incoming = u32::MAX / 2;
-    config.overcommit = scheduled;
-    config.grant_fifo_share = 0;
-    config.pacer_fifo_share = 0;
-    config.adapt_cutoffs = false;
-    let mut cutoffs = [0; PRIORITIES];
-    let shares = workload.equal_shares(UNSCHEDULED, PRIORITIES - scheduled);
-    for (level, cutoff) in (scheduled..PRIORITIES).rev().zip(shares.into_iter().chain([ANY_LENGTH])) {
-        cutoffs[level] = cutoff;
-    }
-    config.cutoffs = cutoffs;
-    // Nothing is lost, and a long message may wait for long.
-    config.resend_after = Duration::from_secs(100);
-    config.resend_interval = Duration::from_secs(100);
-    config.timeout = Duration::from_secs(1000);
-    config.max_message = 1 << 26;
-    config.max_held = u64::MAX / 2;
-    config.max_kept = u64::MAX / 2;
-    config.max_peer_held = u64::MAX / 2;
-    config.max_peer_kept = u64::MAX / 2;
-    config.max_client_rpcs = usize::MAX;
-    config.max_peer_calls = usize::MAX;
-    config.max_server_rpcs = usize::MAX;
-    config.max_peer_rpcs = usize::MAX;
-    config
-}
-
 /// What happens at a time. Small, because there are tens of millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
-    /// A message comes at a host.
-    Message(u16),
+    /// The next message comes at a host.
+    Message,
     /// A message has passed through its host's software.
     Submit(u32),
-    /// A port has sent its frame.
+    /// A port has sent its frame, and may have another one.
     Idle(u32),
     /// A frame has its place in a port's queue.
     Queued(u32, u32),
@@ -164,18 +88,19 @@ struct World {
     settings: Settings,
     now: u64,
     rng: Rng,
-    agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
-    happenings: u64,
+    agenda: Agenda<Happening>,
     /// First those of hosts, then for each rack those to its hosts and to the spines, then for each spine those to racks.
     ports: Vec<Port>,
+    /// By host.
+    downlinks: Vec<Downlink>,
     stations: Vec<Station>,
     frames: Vec<Frame>,
     free: Vec<u32>,
+    /// All that there will be, in the order of their arrival.
     messages: Vec<Message>,
-    /// Picoseconds between two messages of a host, in the mean.
-    interval: f64,
+    /// How many have come.
+    come: usize,
     open: u32,
-    packets: u64,
     /// For each host when it is asked again next.
     wakes: Vec<u64>,
     report: Report,
@@ -186,19 +111,44 @@ struct World {
 /// Fails if the settings leave no room for the hosts.
 pub fn simulate(settings: &Settings) -> Result<Report, String> {
     let mut world = World::new(settings.clone())?;
-    for host in 0..settings.topology.hosts() {
-        let at = world.rng.exponential(world.interval) as u64;
-        world.schedule(at, Happening::Message(host as u16));
-    }
-    world.schedule(TICK, Happening::Tick);
-    while let Some(Reverse((at, _, happening))) = world.agenda.pop() {
-        world.now = at;
-        world.step(happening);
-        if world.messages.len() == settings.messages as usize && world.open == 0 {
-            break;
-        }
-    }
+    world.run(World::is_complete);
     Ok(world.finish())
+}
+
+/// Runs until the last message came: what was carried is known then, and what messages took of those that were shorter.
+///
+/// Fails if the settings leave no room for the hosts.
+pub fn carry(settings: &Settings) -> Result<Report, String> {
+    let mut world = World::new(settings.clone())?;
+    world.run(World::has_all);
+    Ok(world.finish())
+}
+
+/// When messages come, from where to where: chosen evenly, and so that what is to warm up and what counts are both the load.
+fn arrivals(settings: &Settings, rng: &mut Rng) -> Vec<Message> {
+    let hosts = settings.topology.hosts() as u64;
+    let warm = f64::from(settings.messages) * settings.warm_up;
+    let parts = [warm as u32, settings.messages - warm as u32];
+    let bytes_a_second = settings.topology.host_rate as f64 / 8.0 * hosts as f64 * settings.load;
+    let mut messages = Vec::with_capacity(settings.messages as usize);
+    let mut began = 0.0;
+    for count in parts {
+        let (mut at, mut bytes) = (0.0, 0.0);
+        let drawn = (0..count).map(|_| {
+            at += rng.exponential(1.0);
+            let length = settings.workload.sample(rng);
+            bytes += f64::from(length);
+            let (from, to) = (rng.below(hosts), rng.below(hosts - 1));
+            let to = to + u64::from(to >= from);
+            (at, Message { from: from as u16, to: to as u16, length, born: 0, ended: false })
+        });
+        let drawn: Vec<_> = drawn.collect();
+        let stretch = bytes / bytes_a_second * 1e12 / at.max(f64::MIN_POSITIVE);
+        let born = |at: f64| (began + at * stretch) as u64;
+        messages.extend(drawn.into_iter().map(|(at, message)| Message { born: born(at), ..message }));
+        began += at * stretch;
+    }
+    messages
 }
 
 impl World {
@@ -233,43 +183,63 @@ impl World {
             }
         }
         stations.extend(homas.into_iter().map(|homa| Station::Homa(Box::new(homa))));
-        let bytes_a_second = topology.host_rate as f64 / 8.0 * settings.load;
-        let interval = settings.workload.mean() / bytes_a_second * 1e12;
+        let messages = arrivals(&settings, &mut rng);
         let report = Report::new(&settings);
+        let mut agenda = Agenda::new();
+        agenda.schedule(TICK, Happening::Tick);
+        if let Some(first) = messages.first() {
+            agenda.schedule(first.born, Happening::Message);
+        }
         Ok(Self {
             settings,
             now: 0,
             rng,
-            agenda: BinaryHeap::new(),
-            happenings: 0,
+            agenda,
             ports,
+            downlinks: vec![Downlink::default(); hosts],
             stations,
             frames: Vec::new(),
             free: Vec::new(),
-            messages: Vec::new(),
-            interval,
+            messages,
+            come: 0,
             open: 0,
-            packets: 0,
             wakes: vec![0; hosts],
             report,
         })
     }
 
+    fn run(&mut self, until: impl Fn(&Self) -> bool) {
+        while let Some((at, happening)) = self.agenda.next() {
+            self.now = at;
+            self.step(happening);
+            if until(self) {
+                break;
+            }
+        }
+    }
+
+    fn has_all(&self) -> bool {
+        self.come == self.messages.len()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.has_all() && self.open == 0
+    }
+
     fn schedule(&mut self, at: u64, happening: Happening) {
-        self.happenings += 1;
-        self.agenda.push(Reverse((at, self.happenings, happening)));
+        self.agenda.schedule(at, happening);
     }
 
     fn step(&mut self, happening: Happening) {
         match happening {
-            Happening::Message(host) => self.message(host),
+            Happening::Message => self.message(),
             Happening::Submit(number) => {
                 let Message { from, to, length, .. } = self.messages[number as usize];
                 self.stations[usize::from(from)].submit(self.now, number, to, length);
                 self.send(u32::from(from));
             }
             Happening::Idle(port) => {
-                self.ports[port as usize].busy = false;
+                self.ports[port as usize].expected = false;
                 self.send(port);
             }
             Happening::Queued(port, frame) => {
@@ -291,26 +261,26 @@ impl World {
         }
     }
 
-    /// A message for another host, chosen evenly; then the next one of this host is scheduled.
-    fn message(&mut self, host: u16) {
-        if self.messages.len() >= self.settings.messages as usize {
-            return;
-        }
-        let length = self.settings.workload.sample(&mut self.rng);
-        let others = self.settings.topology.hosts() as u64 - 1;
-        let mut to = self.rng.below(others) as u16;
-        to += u16::from(to >= host);
-        let number = self.messages.len() as u32;
-        if number == self.warm() {
+    /// A message comes, and the next one is scheduled. What is measured over time is measured from the first one that
+    /// counts to the last one.
+    fn message(&mut self) {
+        let number = self.come;
+        let Message { to, length, .. } = self.messages[number];
+        self.come += 1;
+        self.open += 1;
+        self.downlinks[usize::from(to)].begin(self.now, length);
+        if number == self.warm() as usize {
             let now = self.now;
             self.ports.iter_mut().for_each(|port| port.load.start(now));
+            self.downlinks.iter_mut().for_each(|link| link.start(now));
             self.report.begin(now);
         }
-        self.messages.push(Message { from: host, to, length, born: self.now, ended: false });
-        self.open += 1;
-        self.schedule(self.now + self.settings.topology.send_delay, Happening::Submit(number));
-        let next = self.rng.exponential(self.interval) as u64;
-        self.schedule(self.now + next, Happening::Message(host));
+        self.report.offer(length);
+        self.schedule(self.now + self.settings.topology.send_delay, Happening::Submit(number as u32));
+        match self.messages.get(self.come) {
+            Some(next) => self.schedule(next.born, Happening::Message),
+            None => self.measure(),
+        }
     }
 
     fn warm(&self) -> u32 {
@@ -321,31 +291,46 @@ impl World {
     fn send(&mut self, port: u32) {
         let hosts = self.stations.len();
         let index = port as usize;
-        if self.ports[index].busy {
-            return;
-        }
-        let frame = if index < hosts {
+        let idle = self.ports[index].free_at <= self.now;
+        let frame = if !idle {
+            None
+        } else if index < hosts {
             self.stations[index].next(self.now, &self.settings.topology).map(|frame| self.keep(frame))
         } else {
             let frames = &self.frames;
             self.ports[index].pop(self.now, |frame| frames[frame as usize].bytes)
         };
-        let Some(frame) = frame else {
+        if let Some(frame) = frame {
+            self.transmit(index, frame);
+        } else if idle {
             if let Some(station) = self.stations.get(index) {
                 self.wake(index as u16, station.wakes_at());
             }
             return;
-        };
-        let end = self.now + u64::from(self.frames[frame as usize].bytes) * self.ports[index].pace;
-        self.ports[index].busy = true;
-        self.packets += 1;
-        self.schedule(end, Happening::Idle(port));
-        let topology = self.settings.topology;
-        match self.next_port(index, frame) {
-            Some(next) => self.schedule(end + topology.switch_delay, Happening::Queued(next, frame)),
-            // The host answers no sooner than its software and card have both had their time.
-            None => self.arrive(end + topology.receive_delay + topology.send_delay, frame),
         }
+        // Hosts have to be asked whether there is more.
+        let there = &mut self.ports[index];
+        if (index < hosts || there.has_more()) && !there.expected {
+            there.expected = true;
+            let at = there.free_at;
+            self.schedule(at, Happening::Idle(port));
+        }
+    }
+
+    /// A port sends a frame from now.
+    fn transmit(&mut self, port: usize, frame: u32) {
+        let end = self.now + u64::from(self.frames[frame as usize].bytes) * self.ports[port].pace;
+        self.ports[port].free_at = end;
+        self.report.packets += 1;
+        let topology = self.settings.topology;
+        if let Some(next) = self.next_port(port, frame) {
+            self.schedule(end + topology.switch_delay, Happening::Queued(next, frame));
+            return;
+        }
+        let to = usize::from(self.frames[frame as usize].to);
+        self.downlinks[to].send(self.now, end);
+        // The host answers no sooner than its software and card have both had their time.
+        self.arrive(end + topology.receive_delay + topology.send_delay, frame);
     }
 
     /// A host that paces itself is asked again later; only where it does, or there would be no end to it.
@@ -413,63 +398,69 @@ impl World {
     }
 
     fn received(&mut self, index: u32) {
-        let frame = self.frames[index as usize].clone();
-        self.free.push(index);
+        let frame = &self.frames[index as usize];
         let to = frame.to;
-        for outcome in self.stations[usize::from(to)].receive(self.now, &frame) {
+        if !self.has_all() && frame.is_of_message() {
+            self.report.carry(frame.payload);
+            self.downlinks[usize::from(to)].arrive(self.now, frame.payload);
+        }
+        let outcomes = self.stations[usize::from(to)].receive(self.now, frame);
+        self.free.push(index);
+        for outcome in outcomes {
             self.end(outcome);
         }
         self.send(u32::from(to));
+        let withheld = self.stations[usize::from(to)].withholds();
+        self.downlinks[usize::from(to)].withhold(self.now, withheld);
     }
 
     /// A message has come to its end.
     fn end(&mut self, outcome: Outcome) {
-        let number = match outcome {
-            Outcome::Completed(number) => number,
-            Outcome::Failed(number) => {
-                self.report.failed += 1;
-                let message = &mut self.messages[number as usize];
-                if !core::mem::replace(&mut message.ended, true) {
-                    self.open -= 1;
-                }
-                return;
-            }
-        };
+        let (Outcome::Completed(number) | Outcome::Failed(number)) = outcome;
+        let failed = matches!(outcome, Outcome::Failed(_));
+        self.report.failed += u32::from(failed);
         let message = &mut self.messages[number as usize];
-        if !core::mem::replace(&mut message.ended, true) {
-            let topology = &self.settings.topology;
-            let took = self.now - topology.send_delay - message.born;
-            let ideal = topology.ideal(usize::from(message.from), usize::from(message.to), message.length);
-            let from = usize::from(message.from);
-            let length = message.length;
-            if number >= self.warm() {
-                let slowdown = took as f64 / ideal as f64;
-                self.report.samples.push(Sample { length, slowdown });
-            }
-            self.open -= 1;
-            if self.messages.len() < self.settings.messages as usize {
-                self.report.end(self.now, length);
-            }
-            self.stations[from].acknowledged(number);
+        if core::mem::replace(&mut message.ended, true) {
+            return;
         }
+        let Message { from, to, length, born, .. } = *message;
+        self.open -= 1;
+        if failed {
+            return;
+        }
+        if number >= self.warm() {
+            let topology = &self.settings.topology;
+            let took = self.now - topology.send_delay - born;
+            let ideal = topology.ideal(usize::from(from), usize::from(to), length);
+            self.report.samples.push(Sample { length, slowdown: took as f64 / ideal as f64 });
+        }
+        self.stations[usize::from(from)].acknowledged(number);
     }
 
-    fn finish(mut self) -> Report {
-        let topology = self.settings.topology;
-        let hosts = topology.hosts();
-        let per_rack = topology.hosts_per_rack + topology.spines;
-        let racks = hosts..hosts + topology.racks * per_rack;
-        for (index, port) in self.ports.iter().enumerate().skip(hosts) {
+    /// The last message has come: what was carried until now.
+    fn measure(&mut self) {
+        let now = self.now;
+        let hosts = self.stations.len();
+        let per_rack = self.settings.topology.hosts_per_rack + self.settings.topology.spines;
+        let racks = hosts..hosts + self.settings.topology.racks * per_rack;
+        for (index, port) in self.ports.iter_mut().enumerate().skip(hosts) {
             let kind = if !racks.contains(&index) {
                 1
-            } else if (index - hosts) % per_rack < topology.hosts_per_rack {
+            } else if (index - hosts) % per_rack < self.settings.topology.hosts_per_rack {
                 2
             } else {
                 0
             };
-            self.report.queues[kind].add(port.load.mean(), port.load.most);
+            let (mean, most) = port.stop(now);
+            self.report.queues[kind].add(mean, most);
         }
-        self.report.packets = self.packets;
+        for link in &mut self.downlinks {
+            self.report.add(link.stop(now));
+        }
+        self.report.end(now);
+    }
+
+    fn finish(mut self) -> Report {
         self.report.samples.sort_unstable_by_key(|sample| sample.length);
         self.report
     }

@@ -33,6 +33,13 @@ pub(crate) struct Frame {
     what: What,
 }
 
+impl Frame {
+    /// Whether its payload is that of a message, and not of a response.
+    pub(crate) const fn is_of_message(&self) -> bool {
+        self.message != NONE
+    }
+}
+
 /// What a frame says.
 #[derive(Debug, Clone)]
 enum What {
@@ -68,6 +75,14 @@ impl Station {
         match self {
             Self::Homa(homa) => homa.receive(now, frame),
             Self::Queue(queue) => queue.receive(frame).into_iter().collect(),
+        }
+    }
+
+    /// Whether it knows of a message to it whose turn to be granted has not come.
+    pub(crate) fn withholds(&self) -> bool {
+        match self {
+            Self::Homa(homa) => homa.core.withheld(homa.link) > 0,
+            Self::Queue(_) => false,
         }
     }
 

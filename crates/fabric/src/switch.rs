@@ -10,7 +10,10 @@ pub(crate) const LEVELS: usize = 8;
 pub(crate) struct Port {
     /// Picoseconds a byte.
     pub(crate) pace: u64,
-    pub(crate) busy: bool,
+    /// When the frame that is sent, or was sent last, ends.
+    pub(crate) free_at: u64,
+    /// It is asked for its next frame then.
+    pub(crate) expected: bool,
     queues: [VecDeque<u32>; LEVELS],
     bytes: u64,
     pub(crate) load: Load,
@@ -48,7 +51,8 @@ impl Port {
     pub(crate) fn new(rate: u64) -> Self {
         Self {
             pace: 8_000_000_000_000 / rate,
-            busy: false,
+            free_at: 0,
+            expected: false,
             queues: Default::default(),
             bytes: 0,
             load: Load::default(),
@@ -60,6 +64,17 @@ impl Port {
         self.queues[usize::from(level)].push_back(frame);
         self.bytes += u64::from(bytes);
         self.load.most = self.load.most.max(self.bytes);
+    }
+
+    /// Whether a frame waits.
+    pub(crate) const fn has_more(&self) -> bool {
+        self.bytes > 0
+    }
+
+    /// What it held in the mean since it was started, and at most.
+    pub(crate) fn stop(&mut self, now: u64) -> (f64, u64) {
+        self.load.note(now, self.bytes);
+        (self.load.mean(), self.load.most)
     }
 
     /// The frame of the highest level that waits longest; `bytes` says how long a frame is.

@@ -54,6 +54,7 @@ const FLOORS: [Floor; 12] = [
         package: "steadfast-cli",
         may_use: &[
             "steadfast",
+            "steadfast-fabric",
             "steadfast-testbed",
             "steadfast-transfer",
             "steadfast-tunnel",

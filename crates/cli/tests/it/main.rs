@@ -9,6 +9,7 @@ mod keys;
 mod lab;
 mod manual;
 mod ping;
+mod simulate;
 mod terminal;
 mod transfer;
 mod transfer_lab;

@@ -38,8 +38,15 @@ fn a_usage_error_is_an_object_too() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in [&["ping"][..], &["networks"], &["trust", "add"], &["completions"], &["man"], &["tunnel"]]
-    {
+    for command in [
+        &["ping"][..],
+        &["networks"],
+        &["trust", "add"],
+        &["completions"],
+        &["man"],
+        &["tunnel"],
+        &["simulate", "homa"],
+    ] {
         let help = Run::of(steadfast().args(command).arg("--help")).ended(0).out;
         assert!(help.contains("Example") && help.contains("--json"), "{help}");
     }

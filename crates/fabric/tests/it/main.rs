@@ -3,7 +3,9 @@
 
 use core::time::Duration;
 use steadfast_fabric::topology::Topology;
-use steadfast_fabric::{Faults, Report, Settings, Transport, Workload, simulate};
+use steadfast_fabric::{
+    Faults, Preset, Report, Settings, Transport, Workload, carry, largest_load, simulate,
+};
 use steadfast_homa::ANY_LENGTH;
 
 fn run(settings: &Settings) -> Report {
@@ -47,6 +49,7 @@ fn a_seed_gives_the_same_run() {
     let settings = Settings::paper(Workload::W4, 0.8, 300);
     let (first, second) = (run(&settings), run(&settings));
     assert_eq!(first.packets, second.packets);
+    assert_eq!(first.figures(), second.figures());
     let other = run(&Settings { seed: 2, ..settings });
     assert_ne!(first.packets, other.packets);
 }
@@ -105,7 +108,7 @@ fn granting_several_messages_at_a_time_carries_more_than_one() {
 /// The settings that ship, on 16 hosts.
 fn shipped(workload: Workload, load: f64, messages: u32) -> Settings {
     let topology = Topology { racks: 2, hosts_per_rack: 8, ..Topology::paper() };
-    Settings { topology, ..Settings::shipped(workload, load, messages) }
+    Settings { topology, ..Settings::paper(workload, load, messages).shipped() }
 }
 
 #[test]
@@ -128,4 +131,64 @@ fn a_network_that_loses_repeats_and_reorders_costs_time_and_no_message() {
     assert_eq!((report.failed, report.samples.len()), (0, 900));
     let worst = |report: &Report| report.samples.iter().map(|sample| sample.slowdown).fold(0.0, f64::max);
     assert!(worst(&report) > worst(&run(&settings)), "what is lost is asked for after milliseconds");
+}
+
+#[test]
+fn every_preset_carries_what_is_offered() {
+    for preset in Preset::ALL {
+        let settings = Settings::new(preset, Workload::W1, 0.5, 20_000);
+        let report = run(&settings);
+        assert_eq!((report.failed, report.samples.len()), (0, 18_000), "{}", preset.name());
+        // Some is on its way at the beginning, and some at the end.
+        let (offered, goodput) = (report.offered(), report.goodput());
+        assert!((offered - settings.load).abs() < 0.001 * settings.load, "{}: {offered}", preset.name());
+        assert!((0.9..1.1).contains(&(goodput / offered)), "{}: {goodput} of {offered}", preset.name());
+        let full = preset.messages(Workload::W1, false);
+        assert!(full > 20_000 && (9..=11).contains(&(full / preset.messages(Workload::W1, true))));
+    }
+}
+
+#[test]
+fn withheld_grants_waste_bandwidth_and_more_overcommitment_less_of_it() {
+    let settings = Settings { warm_up: 0.3, ..Settings::new(Preset::Small, Workload::W4, 0.95, 4000) };
+    let wasted = |overcommit| {
+        let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+        config.overcommit = overcommit;
+        run(&Settings { transport: Transport::Homa(config), ..settings.clone() }).wasted()
+    };
+    let (one, seven) = (wasted(1), wasted(7));
+    assert!(one > 0.1 && one < 0.6, "{one}");
+    assert!(seven < one / 2.0, "{seven} {one}");
+    let queue = run(&Settings { transport: Transport::Queue, ..settings.clone() });
+    assert!(queue.wasted() < f64::EPSILON, "nothing is granted there");
+}
+
+#[test]
+fn a_search_finds_less_where_one_message_is_granted_at_a_time() {
+    let at = |load, overcommit| {
+        let settings = Settings { warm_up: 0.4, ..Settings::new(Preset::Small, Workload::W3, load, 100_000) };
+        let Transport::Homa(mut config) = settings.transport.clone() else { panic!("not Homa") };
+        config.overcommit = overcommit;
+        Settings { transport: Transport::Homa(config), ..settings }
+    };
+    let several = largest_load(|load| at(load, 4)).expect("room for all hosts");
+    let one = largest_load(|load| at(load, 1)).expect("room for all hosts");
+    assert_eq!(several.probes.len(), 5);
+    assert!(several.probes.is_sorted_by_key(|probe| probe.percent));
+    for probe in &several.probes {
+        assert_eq!(probe.report.is_sustained(), Some(probe.percent) <= several.percent, "{probe:?}");
+    }
+    assert!(several.percent > one.percent, "{:?} {:?}", several.percent, one.percent);
+    // The same again is the same.
+    let again = largest_load(|load| at(load, 4)).expect("room for all hosts");
+    assert_eq!(again.percent, several.percent);
+}
+
+#[test]
+fn more_than_the_links_carry_is_not_sustained() {
+    let settings = Settings { warm_up: 0.4, ..Settings::new(Preset::Small, Workload::W1, 1.2, 60_000) };
+    for transport in [settings.transport.clone(), Transport::Queue] {
+        let report = carry(&Settings { transport, ..settings.clone() }).expect("room for all hosts");
+        assert!(!report.is_sustained() && report.backlog() > 0.9, "{}", report.backlog());
+    }
 }

@@ -309,6 +309,13 @@ impl Transport {
         Some(Duration::from_nanos(nanos as u64))
     }
 
+    /// How many messages arrive over a link that may not go on before one of those that are granted is done. While
+    /// there are some and the link is idle, more [overcommitment](crate::Config::overcommit) would have used it.
+    pub fn withheld(&self, link: LinkId) -> usize {
+        let link = self.links.get(usize::from(link.0));
+        link.map_or(0, |link| link.grants.len().saturating_sub(link.grants.active()))
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) should be called again.
     pub fn poll_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)

@@ -286,3 +286,20 @@ fn a_grant_after_the_end_or_for_a_message_that_arrives_does_nothing() {
     assert!(hand.says().is_empty());
     assert!(hand.pass(ms(1)).is_empty());
 }
+
+#[test]
+fn a_message_waits_for_its_turn_until_another_is_done() {
+    let mut hand = Hand::new(config!(grant_fifo_share: 0, overcommit: 1));
+    let (peer, link) = (hand.peer, hand.link);
+    begins(&mut hand, peer, 10, 3000);
+    grants(&mut hand);
+    assert_eq!(hand.core.withheld(link), 0, "one is granted, and whole at once");
+    begins(&mut hand, peer, 12, 900_000);
+    begins(&mut hand, peer, 14, 950_000);
+    grants(&mut hand);
+    assert_eq!(hand.core.withheld(link), 1);
+    // Its client gave it up.
+    hand.asks(12, ack());
+    assert_eq!(hand.core.withheld(link), 0);
+    assert!(grants(&mut hand).iter().all(|(id, ..)| *id == 14));
+}
