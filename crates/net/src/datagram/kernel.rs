@@ -179,8 +179,17 @@ fn read_controls(message: &RecvMsg<'_, '_, SockaddrStorage>, head: &mut Head) {
     }
 }
 
+/// Who says that a packet did not get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Someone on the way, or the peer.
+    Network,
+    /// Our own kernel, which knows no port.
+    Local,
+}
+
 /// The next entry of the error queue: none if it says nothing of a peer.
-pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
+pub(super) fn receive_error(fd: RawFd) -> Result<Option<(Trouble, Origin)>, Errno> {
     let mut control = [0; CONTROL];
     let mut quoted = [0; Trouble::MAX_QUOTED];
     let mut slices = [IoSliceMut::new(&mut quoted)];
@@ -188,16 +197,18 @@ pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
     let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
     let length = message.bytes;
     let Some(remote) = message.address.as_ref().and_then(address_of) else { return Ok(None) };
-    let fault = message.cmsgs().into_iter().flatten().find_map(|control| {
+    let found = message.cmsgs().into_iter().flatten().find_map(|control| {
         let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) =
             control
         else {
             return None;
         };
-        Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)
+        let fault = Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)?;
+        let local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
+        Some((fault, if local { Origin::Local } else { Origin::Network }))
     });
     let quoted = quoted[..length.min(Trouble::MAX_QUOTED)].to_vec();
-    Ok(fault.map(|fault| Trouble { remote, fault, quoted }))
+    Ok(found.map(|(fault, origin)| (Trouble { remote, fault, quoted }, origin)))
 }
 
 fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
