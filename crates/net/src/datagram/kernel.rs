@@ -123,6 +123,9 @@ fn space(control: &ControlMessage<'_>) -> usize {
     }
 }
 
+/// How IPv6 says that a protocol is unknown: a problem with a parameter (RFC 4443, section 3.4).
+const ICMP6_UNRECOGNIZED_HEADER: (u8, u8) = (4, 1);
+
 /// What one call of the kernel gave.
 #[derive(Debug)]
 pub(super) enum Got {
@@ -203,7 +206,13 @@ pub(super) fn receive_error(fd: RawFd) -> Result<Option<(Trouble, Origin)>, Errn
         else {
             return None;
         };
-        let fault = Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)?;
+        let unknown_header = error.ee_origin == libc::SO_EE_ORIGIN_ICMP6
+            && (error.ee_type, error.ee_code) == ICMP6_UNRECOGNIZED_HEADER;
+        let fault = if unknown_header {
+            Fault::ProtocolUnreachable
+        } else {
+            Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)?
+        };
         let local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
         Some((fault, if local { Origin::Local } else { Origin::Network }))
     });
