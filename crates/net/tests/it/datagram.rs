@@ -271,7 +271,7 @@ fn a_full_socket_waits_although_there_were_errors() {
             // Of no two equal sizes, so that each is a call.
             size = if size == 1000 { 1001 } else { 1000 };
             assert!(batch.push(Route::to(other.local_addr()), (number % 2) as u8, |out| {
-                out.resize(out.len() + size, 0)
+                out.resize(out.len() + size, 0);
             }));
         }
         let mut blocked = 0;
