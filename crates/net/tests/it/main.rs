@@ -9,6 +9,8 @@
 mod acceptor;
 mod carrier;
 mod common;
+mod datagram;
+mod datagram_lab;
 mod listener;
 mod scout;
 mod tls;
