@@ -390,7 +390,7 @@ impl Association {
         }
         let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));
         self.remote_networks = networks;
-        let gone: alloc::vec::Vec<PathNumber> = self
+        let gone: Vec<PathNumber> = self
             .paths
             .values()
             .filter(|path| path.is_up() && self.remote_network(path.remote).is_none())
