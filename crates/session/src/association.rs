@@ -103,6 +103,12 @@ pub(crate) struct Association {
     announcements: (Instant, u32),
 }
 
+/// Counts what a session takes now instead of what it took before.
+fn note_dues(all: &mut Dues, session: &mut Session) {
+    let dues = session.dues();
+    all.replace(core::mem::replace(&mut session.noted, dues), dues);
+}
+
 impl Association {
     pub(crate) fn new(
         peer: Fingerprint,
@@ -203,8 +209,7 @@ impl Association {
             has_work = session.has_work();
             wants = session.wants_network();
             timeout = session.timeout();
-            let dues = session.dues();
-            self.dues.replace(core::mem::replace(&mut session.noted, dues), dues);
+            note_dues(&mut self.dues, session);
             if session.inb.may_grow() {
                 self.growing.insert(id);
             }
@@ -237,6 +242,7 @@ impl Association {
             let before = core::mem::replace(&mut self.warm, id);
             if let Some(session) = self.sessions.get_mut(&before) {
                 session.release_room();
+                note_dues(&mut self.dues, session);
             }
         }
     }

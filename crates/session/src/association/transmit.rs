@@ -71,10 +71,15 @@ impl Association {
         if up {
             self.fill_networks(cx, now, number, &mut sheet);
         }
+        let path_bytes = sheet.used();
+        if up && self.has_lone_message() {
+            self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
+        }
+        let message = sheet.used() - path_bytes;
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
         }
-        let control = sheet.used();
+        let control = sheet.used() - message;
         if up {
             // Copies are small, and bounded by their budget: they wait for no large message.
             self.fill_copies(cx, now, number, &mut sheet);
@@ -104,6 +109,13 @@ impl Association {
             cx.stats.bytes_control += used as u64 - data;
         }
         used
+    }
+
+    /// Whether all there is to send is one small, urgent message: it goes before acknowledgements, so that whoever waits for
+    /// it has it sooner. They follow in the same packet.
+    fn has_lone_message(&self) -> bool {
+        let mut sending = self.work.iter().filter_map(|id| self.sessions.get(id));
+        sending.next().is_some_and(|session| session.out.has_lone_message()) && sending.next().is_none()
     }
 
     /// HELLO, PROGRESS, PING, PONG, BYE.
