@@ -728,7 +728,9 @@ impl Endpoint {
             }
         } else {
             // It may have found just now that it has to wait for its pace, or that something waits for another network,
-            // and nothing else may ever call.
+            // and nothing else may ever call. A session may have given room back.
+            self.settle(now, id);
+            let Some(association) = self.associations.get_mut(&id) else { return 0 };
             association.refresh(&self.cx, now);
             let timeout = association.timeout(&self.cx).filter(|_| !association.is_empty());
             self.arm(now, id, timeout);
