@@ -85,11 +85,6 @@ impl Context {
         self.events.push_back(event);
     }
 
-    /// Whether the last event says that a message may be taken.
-    pub(crate) fn has_something_to_take(&self) -> bool {
-        matches!(self.events.back(), Some(Event::Readable { .. }))
-    }
-
     /// Notes a fact about a session. Returns the effect if it may be applied now, because there is no store to wait
     /// for; otherwise it comes back from [`Context::confirmed`].
     #[must_use]

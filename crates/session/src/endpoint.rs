@@ -28,8 +28,6 @@ mod waiting;
 
 /// How many frames are taken before other paths get their turn: small ones may mean more work than their bytes show.
 const FRAMES_A_TURN: usize = 256;
-/// So many bytes of input may wait until a message was taken.
-const LITTLE: usize = 256;
 /// What a driver should ask for at once: this much of the path's rate, within these bounds (DESIGN, Semantics 8).
 const RECORD_TIME: Duration = Duration::from_millis(5);
 const RECORD: [u64; 2] = [1400, 256 * 1024];
@@ -311,36 +309,14 @@ impl Endpoint {
     /// are to have their turn: then call it again.
     #[must_use]
     pub fn handle_data(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
-        self.handle_input(now, path, input, 0)
-    }
-
-    /// Does the same for somebody who waits for a message: returns as soon as there is something to take, if little is left
-    /// in `input`. That is acknowledgements, which may wait until the message was answered.
-    pub fn handle_data_for_reader(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
-        self.handle_input(now, path, input, LITTLE)
-    }
-
-    fn handle_input(
-        &mut self,
-        now: Instant,
-        path: PathNumber,
-        input: &mut BytesMut,
-        may_wait: usize,
-    ) -> bool {
-        let more = self.handle_frames(now, path, input, may_wait);
+        let more = self.handle_frames(now, path, input);
         if let Some(id) = self.spoken_in.take() {
             self.catch_up(now, id);
         }
         more
     }
 
-    fn handle_frames(
-        &mut self,
-        now: Instant,
-        path: PathNumber,
-        input: &mut BytesMut,
-        may_wait: usize,
-    ) -> bool {
+    fn handle_frames(&mut self, now: Instant, path: PathNumber, input: &mut BytesMut) -> bool {
         for _ in 0..FRAMES_A_TURN {
             let before = input.len();
             let result = match Frame::decode(input) {
@@ -355,9 +331,6 @@ impl Endpoint {
                 input.clear();
                 self.violated(now, path, violation);
                 return false;
-            }
-            if (1..=may_wait).contains(&input.len()) && self.cx.has_something_to_take() {
-                break;
             }
         }
         true

@@ -224,11 +224,6 @@ impl Outbound {
         !self.queues[urgency.index()].is_empty()
     }
 
-    /// Whether one small message of foreground is all that is queued.
-    pub(crate) fn has_lone_message(&self) -> bool {
-        self.quick.len() == 1 && self.queues[0].len() == 1 && self.queues[1].is_empty()
-    }
-
     pub(crate) fn has_control(&self) -> bool {
         !self.special.resets.is_empty() || !self.special.relabels.is_empty()
     }

@@ -488,19 +488,11 @@ impl World {
         self.flow(index, side);
         if let Some(path) = to.path.filter(|_| !bytes.is_empty() && self.nodes[to.host].run == to.run) {
             let clock = self.clock(to.host);
-            self.nodes[to.host].inputs.entry(path).or_default().extend_from_slice(&bytes);
-            // Drivers do both: a task takes in all there is, who waits for a message only up to that.
-            let reads =
-                if path.0 % 2 == 0 { Endpoint::handle_data } else { Endpoint::handle_data_for_reader };
-            loop {
-                let node = &mut self.nodes[to.host];
-                let Some(input) = node.inputs.get_mut(&path) else { break };
-                let more = reads(&mut node.core, clock, path, input);
-                self.pump(to.host);
-                if !more {
-                    break;
-                }
-            }
+            let node = &mut self.nodes[to.host];
+            let input = node.inputs.entry(path).or_default();
+            input.extend_from_slice(&bytes);
+            while node.core.handle_data(clock, path, input) {}
+            self.pump(to.host);
         }
         if self.carriers[index].closing == Some(side) && self.carriers[index].pipes[side].is_empty() {
             self.break_carrier(index, from.host);

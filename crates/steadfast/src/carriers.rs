@@ -15,8 +15,7 @@ use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, WriteState};
 use steadfast_net::tls::TlsError;
-use steadfast_session::Endpoint as Core;
-use steadfast_wire::{Gather, Instant, PathNumber};
+use steadfast_wire::{Gather, PathNumber};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -334,7 +333,7 @@ impl Shared {
     async fn attend(self: &Arc<Self>, link: &Arc<Link>) -> bool {
         // Whoever left something to the task did so before the read, and is not to be forgotten over it.
         let due = link.soon.swap(READING, Ordering::AcqRel) == SOON;
-        let mut taken = self.take_in(link, Core::handle_data);
+        let mut taken = self.take_in(link);
         if taken.more {
             link.kick.notify_one();
         }
@@ -365,7 +364,7 @@ impl Shared {
     /// As the carrier's task does, which is left to say what follows from it: the guest often answers at once.
     pub(crate) fn take_in_as_guest(self: &Arc<Self>, guest: &Guest) {
         let Some(link) = guest.link.upgrade() else { return };
-        let taken = self.take_in(&link, Core::handle_data_for_reader);
+        let taken = self.take_in(&link);
         if taken.more || lock(&link.intake).over {
             link.kick.notify_one();
         }
@@ -388,11 +387,7 @@ impl Shared {
     }
 
     /// Reads and gives what was read to the core, a turn's worth of both.
-    fn take_in(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        handle: fn(&mut Core, Instant, PathNumber, &mut BytesMut) -> bool,
-    ) -> Taken {
+    fn take_in(self: &Arc<Self>, link: &Arc<Link>) -> Taken {
         let mut intake = lock(&link.intake);
         let Intake { input, over } = &mut *intake;
         let before = input.len();
@@ -404,7 +399,7 @@ impl Shared {
             return Taken { any, more: false, ready: Vec::new() };
         }
         let (more, ready) =
-            self.call_and_hold(Some(link), |inner, now| handle(&mut inner.core, now, link.path, input));
+            self.call_and_hold(Some(link), |inner, now| inner.core.handle_data(now, link.path, input));
         if input.is_empty() {
             // An idle carrier holds nothing, and what was read belongs to those who read it.
             *input = BytesMut::new();

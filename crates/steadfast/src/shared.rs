@@ -204,7 +204,8 @@ impl Shared {
 
     /// Does what the core asked for until it asks for nothing more.
     fn carry_out(self: &Arc<Self>, mut effects: Effects) {
-        loop {
+        // Half of all calls change nothing that anybody has to be told.
+        while !effects.is_empty() {
             let acts = !(effects.actions.is_empty() && effects.ready.is_empty());
             for action in effects.actions.drain(..) {
                 self.act(&action);
@@ -235,9 +236,6 @@ impl Shared {
             }
             // Sending may have changed something: a farewell that is said closes its carrier.
             self.collect(&mut lock(&self.inner), &mut effects);
-            if effects.is_empty() {
-                break;
-            }
         }
         if std::mem::take(&mut effects.rearm) {
             self.timers.notify_one();

@@ -71,15 +71,10 @@ impl Association {
         if up {
             self.fill_networks(cx, now, number, &mut sheet);
         }
-        let path_bytes = sheet.used();
-        if up && self.has_lone_message() {
-            self.fill_data(cx, now, number, Urgency::Foreground, &mut sheet);
-        }
-        let message = sheet.used() - path_bytes;
         if up && self.control_path() == Some(number) {
             self.fill_control(cx, now, number, &mut sheet);
         }
-        let control = sheet.used() - message;
+        let control = sheet.used();
         if up {
             // Copies are small, and bounded by their budget: they wait for no large message.
             self.fill_copies(cx, now, number, &mut sheet);
@@ -109,13 +104,6 @@ impl Association {
             cx.stats.bytes_control += used as u64 - data;
         }
         used
-    }
-
-    /// Whether all there is to send is one small, urgent message: it goes before acknowledgements, so that whoever waits for
-    /// it has it sooner. They follow in the same packet.
-    fn has_lone_message(&self) -> bool {
-        let mut sending = self.work.iter().filter_map(|id| self.sessions.get(id));
-        sending.next().is_some_and(|session| session.out.has_lone_message()) && sending.next().is_none()
     }
 
     /// HELLO, PROGRESS, PING, PONG, BYE.
@@ -265,7 +253,8 @@ impl Association {
             if sheet.data_room() == 0 {
                 break;
             }
-            let Some(session) = self.sessions.get(&id).filter(|s| s.may_send()) else { continue };
+            let sends = |session: &Session| session.may_send() && session.out.has_queued(urgency);
+            let Some(session) = self.sessions.get(&id).filter(|session| sends(session)) else { continue };
             for candidate in session.out.candidates(urgency, LOOK) {
                 if sheet.data_room() == 0 || !self.send_from(cx, now, number, urgency, id, candidate, sheet) {
                     break;
