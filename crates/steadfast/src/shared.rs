@@ -366,5 +366,11 @@ fn is_public(event: &Event) -> bool {
             | Event::GivenUp { .. }
             | Event::Outcome { .. }
             | Event::Probed { .. }
+            // An offer may be a secret, which nobody logs.
+            | Event::Offered { .. }
+            | Event::Reached { .. }
+            | Event::Unreached { .. }
+            | Event::Rerouted { .. }
+            | Event::Dissociated { .. }
     )
 }
