@@ -7,6 +7,7 @@
 //! | [`trust`] | [`TrustFile`]: the keys that may connect, and [`TrustWatcher`], which notices edits |
 //! | [`tls`] | [`Tls`]: TLS 1.3 with raw public keys on both sides |
 //! | [`carrier`] | [`Carrier`]: a reliable, ordered, authenticated byte stream; connecting, listening, accepting |
+//! | [`datagram`] | [`Socket`](datagram::Socket): packets over UDP or IP protocol 146, many in one call; their encryption |
 //! | [`scout`] | [`Scout`]: the host's networks now, and every change to them |
 //! | [`address`] | [`Target`]: what people type to name a peer |
 //!
@@ -19,6 +20,7 @@
 
 pub mod address;
 pub mod carrier;
+pub mod datagram;
 pub mod identity;
 mod netlink;
 pub mod places;

@@ -9,6 +9,7 @@
 mod acceptor;
 mod carrier;
 mod common;
+mod datagram;
 mod listener;
 mod scout;
 mod tls;

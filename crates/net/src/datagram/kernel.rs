@@ -1,0 +1,210 @@
+//! The kernel's side of packets: control messages, and the queue of errors.
+
+use super::batch::Run;
+use super::received::Head;
+use super::trouble::{Fault, Trouble};
+use super::{Route, raw};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmsg, sendmmsg,
+    sendmsg,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
+
+/// Room for all control messages that are asked for.
+const CONTROL: usize = 256;
+/// Packets in one call that the kernel does not split.
+const MAX_SINGLES: usize = 64;
+
+/// Control messages of a run: at most three.
+struct Controls {
+    tos: u8,
+    class: i32,
+    segment: u16,
+    v4: libc::in_pktinfo,
+    v6: libc::in6_pktinfo,
+}
+
+impl Controls {
+    fn new(run: &Run) -> Self {
+        let v4 = match run.route.local {
+            Some(IpAddr::V4(local)) => u32::from_ne_bytes(local.octets()),
+            _ => 0,
+        };
+        let v6 = match run.route.local {
+            Some(IpAddr::V6(local)) => local.octets(),
+            _ => [0; 16],
+        };
+        // An address of this link only is none without its interface.
+        let interface = match run.route.remote {
+            SocketAddr::V6(remote) => remote.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        Self {
+            tos: run.tos,
+            class: i32::from(run.tos),
+            segment: run.segment as u16,
+            v4: libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: v4 },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            },
+            v6: libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: v6 }, ipi6_ifindex: interface },
+        }
+    }
+
+    /// Calls `with` with those that the run needs.
+    fn with<T>(&self, run: &Run, split: bool, with: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
+        let tos = match run.route.remote {
+            SocketAddr::V4(_) => ControlMessage::Ipv4Tos(&self.tos),
+            SocketAddr::V6(_) => ControlMessage::Ipv6TClass(&self.class),
+        };
+        let local = match (run.route.remote, run.route.local) {
+            (SocketAddr::V4(_), Some(IpAddr::V4(_))) => Some(ControlMessage::Ipv4PacketInfo(&self.v4)),
+            (SocketAddr::V6(_), Some(IpAddr::V6(_))) => Some(ControlMessage::Ipv6PacketInfo(&self.v6)),
+            _ => None,
+        };
+        let segment = ControlMessage::UdpGsoSegments(&self.segment);
+        match (local, split) {
+            (Some(local), true) => with(&[tos, local, segment]),
+            (Some(local), false) => with(&[tos, local]),
+            (None, true) => with(&[tos, segment]),
+            (None, false) => with(&[tos]),
+        }
+    }
+}
+
+/// Sends a whole run, which the kernel splits.
+pub(super) fn send_split(fd: RawFd, run: &Run, bytes: &[u8]) -> Result<(), Errno> {
+    let remote = SockaddrStorage::from(run.route.remote);
+    let slices = [IoSlice::new(bytes)];
+    Controls::new(run).with(run, true, |controls| {
+        sendmsg(fd, &slices, controls, MsgFlags::MSG_DONTWAIT, Some(&remote)).map(drop)
+    })
+}
+
+/// Sends the first `most` packets of a run one by one; how many went.
+pub(super) fn send_singles(fd: RawFd, run: &Run, bytes: &[u8], most: usize) -> Result<usize, Errno> {
+    let remote = SockaddrStorage::from(run.route.remote);
+    let controls = Controls::new(run);
+    let most = most.min(run.packets()).min(MAX_SINGLES);
+    if most <= 1 {
+        let slices = [IoSlice::new(&bytes[..run.segment.min(bytes.len())])];
+        return controls.with(run, false, |controls| {
+            sendmsg(fd, &slices, controls, MsgFlags::MSG_DONTWAIT, Some(&remote)).map(|_| 1)
+        });
+    }
+    let slices: Vec<[IoSlice<'_>; 1]> =
+        bytes.chunks(run.segment).take(most).map(|packet| [IoSlice::new(packet)]).collect();
+    let remotes = vec![Some(remote); slices.len()];
+    controls.with(run, false, |controls| {
+        let space = controls.iter().map(space).sum();
+        // Room for more would be read as a control message without a length.
+        let mut headers = MultiHeaders::preallocate(slices.len(), Some(Vec::with_capacity(space)));
+        let sent = sendmmsg(fd, &mut headers, &slices, &remotes, controls, MsgFlags::MSG_DONTWAIT)?;
+        Ok(sent.count())
+    })
+}
+
+/// Bytes that a control message takes.
+fn space(control: &ControlMessage<'_>) -> usize {
+    const fn with_header(data: usize) -> usize {
+        let word = size_of::<usize>();
+        size_of::<libc::cmsghdr>().next_multiple_of(word) + data.next_multiple_of(word)
+    }
+    match control {
+        ControlMessage::Ipv4Tos(_) => with_header(1),
+        ControlMessage::Ipv4PacketInfo(_) => with_header(size_of::<libc::in_pktinfo>()),
+        ControlMessage::Ipv6PacketInfo(_) => with_header(size_of::<libc::in6_pktinfo>()),
+        _ => with_header(size_of::<i32>()),
+    }
+}
+
+/// What one call of the kernel gave.
+#[derive(Debug)]
+pub(super) enum Got {
+    /// Packets.
+    Packets(Head),
+    /// Something that is to be dropped.
+    Nothing,
+}
+
+/// Receives into `slot`. `local` is the socket's own address.
+pub(super) fn receive(
+    fd: RawFd,
+    slot: &mut [u8],
+    local: Option<IpAddr>,
+    with_header: bool,
+) -> Result<Got, Errno> {
+    let mut control = [0; CONTROL];
+    let mut slices = [IoSliceMut::new(slot)];
+    let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let Some(remote) = message.address.as_ref().and_then(address_of) else { return Ok(Got::Nothing) };
+    let length = message.bytes;
+    let mut head = Head { route: Route { remote, local }, tos: 0, segment: length, start: 0, end: length };
+    if message.flags.contains(MsgFlags::MSG_TRUNC) || length == 0 {
+        return Ok(Got::Nothing);
+    }
+    read_controls(&message, &mut head);
+    if with_header {
+        let Some(header) = raw::header(&slot[..length]) else { return Ok(Got::Nothing) };
+        head.tos = header.tos;
+        head.route.local = local.or(Some(IpAddr::V4(header.destination)));
+        (head.start, head.end) = (header.start, header.end);
+        head.segment = header.end - header.start;
+    }
+    Ok(Got::Packets(head))
+}
+
+fn read_controls(message: &RecvMsg<'_, '_, SockaddrStorage>, head: &mut Head) {
+    for control in message.cmsgs().into_iter().flatten() {
+        match control {
+            ControlMessageOwned::Ipv4Tos(tos) => head.tos = tos,
+            ControlMessageOwned::Ipv6TClass(class) => head.tos = class as u8,
+            ControlMessageOwned::Ipv4PacketInfo(info) if head.route.local.is_none() => {
+                let octets = info.ipi_spec_dst.s_addr.to_ne_bytes();
+                head.route.local = Some(IpAddr::V4(Ipv4Addr::from(octets)));
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) if head.route.local.is_none() => {
+                head.route.local = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+            }
+            ControlMessageOwned::UdpGroSegments(segment) if segment > 0 => {
+                head.segment = (segment as usize).min(head.end);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The next entry of the error queue: none if it says nothing of a peer.
+pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
+    let mut control = [0; CONTROL];
+    let mut quoted = [0; Trouble::MAX_QUOTED];
+    let mut slices = [IoSliceMut::new(&mut quoted)];
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
+    let length = message.bytes;
+    let Some(remote) = message.address.as_ref().and_then(address_of) else { return Ok(None) };
+    let fault = message.cmsgs().into_iter().flatten().find_map(|control| {
+        let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) =
+            control
+        else {
+            return None;
+        };
+        Fault::from_errno(Errno::from_raw(error.ee_errno as i32), error.ee_info)
+    });
+    let quoted = quoted[..length.min(Trouble::MAX_QUOTED)].to_vec();
+    Ok(fault.map(|fault| Trouble { remote, fault, quoted }))
+}
+
+fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddrV4::from(*v4).into());
+    }
+    // Not the flow label: it would make two routes of one.
+    let v6 = address.as_sockaddr_in6()?;
+    Some(SocketAddrV6::new(v6.ip(), v6.port(), 0, v6.scope_id()).into())
+}
