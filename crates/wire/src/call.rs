@@ -249,18 +249,19 @@ const LATE_REQUEST: u8 = 3;
 impl Tail {
     /// Appends it to the body.
     pub fn encode(&self, out: &mut impl BufMut) {
-        out.put_u8(match self {
-            Self::Request { deadline: None } => TAIL_VERSION | REQUEST,
+        let kind = match self {
+            Self::Request { deadline: None } => REQUEST,
             Self::Request { deadline: Some(deadline) } => {
                 out.put_u32(*deadline);
-                TAIL_VERSION | LATE_REQUEST
+                LATE_REQUEST
             }
-            Self::Response => TAIL_VERSION | RESPONSE,
+            Self::Response => RESPONSE,
             Self::Fault(fault) => {
                 out.put_u8(*fault as u8);
-                TAIL_VERSION | FAULT
+                FAULT
             }
-        });
+        };
+        out.put_u8(TAIL_VERSION | kind);
     }
 
     /// Takes it off a whole message and leaves the body.
