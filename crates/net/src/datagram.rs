@@ -8,6 +8,7 @@
 //! | `datagram/trouble.rs` | [`Trouble`]: what the network says of a peer |
 //! | `datagram/kernel.rs` | control messages, the error queue |
 //! | `datagram/raw.rs` | IP headers |
+//! | [`seal`] | encryption of packets, without I/O |
 //!
 //! Invariants: one peer's trouble is never charged to the next one's packet; what is queued for the caller is bounded;
 //! nothing unencrypted leaves for another host over UDP; no call blocks.
@@ -16,6 +17,7 @@ mod batch;
 mod kernel;
 mod raw;
 mod received;
+pub mod seal;
 mod socket;
 mod trouble;
 

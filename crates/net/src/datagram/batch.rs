@@ -1,6 +1,7 @@
 //! Packets on their way out: neighbours for one peer at one level become one system call where their sizes allow it.
 
 use super::Route;
+use super::seal::{SealError, Sealer};
 use std::collections::VecDeque;
 
 /// The most bytes in one packet: what UDP over IPv4 can carry.
@@ -62,13 +63,23 @@ impl Batch {
         })
     }
 
-    pub(super) fn add(
+    /// The same, encrypted: [`Sealer::OVERHEAD`] bytes longer than what `write` appends. Packets of equal size stay so.
+    pub fn push_sealed(
         &mut self,
         route: Route,
         tos: u8,
-        sealed: bool,
-        write: impl FnOnce(&mut Vec<u8>) -> bool,
-    ) -> bool {
+        sealer: &mut Sealer,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), SealError> {
+        let mut outcome = Ok(());
+        let added = self.add(route, tos, true, |out| {
+            outcome = sealer.seal(out, write);
+            outcome.is_ok()
+        });
+        if added { Ok(()) } else { Err(outcome.err().unwrap_or(SealError::TooLong)) }
+    }
+
+    fn add(&mut self, route: Route, tos: u8, sealed: bool, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let start = self.bytes.len();
         let good = write(&mut self.bytes);
         let end = self.bytes.len();

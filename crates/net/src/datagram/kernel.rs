@@ -194,7 +194,7 @@ pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
         else {
             return None;
         };
-        Fault::from_errno(Errno::from_raw(error.ee_errno as i32), error.ee_info)
+        Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)
     });
     let quoted = quoted[..length.min(Trouble::MAX_QUOTED)].to_vec();
     Ok(fault.map(|fault| Trouble { remote, fault, quoted }))

@@ -272,12 +272,11 @@ impl Socket {
         // An error of the network looks like a closed direction to the runtime, for good: on one registration every later
         // wait would end at once. So each wait has a registration of its own.
         let mut waiting = lock(&self.waiting);
-        let registration = match &*waiting {
-            Some(registration) => registration,
-            None => {
-                let fd = OwnedFd::from(self.fd.get_ref().try_clone()?);
-                waiting.insert(register(fd, Interest::WRITABLE)?)
-            }
+        let registration = if let Some(registration) = &*waiting {
+            registration
+        } else {
+            let fd = OwnedFd::from(self.fd.get_ref().try_clone()?);
+            waiting.insert(register(fd, Interest::WRITABLE)?)
         };
         let outcome = ready!(registration.poll_write_ready(context)).map(drop);
         *waiting = None;
