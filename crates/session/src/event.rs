@@ -27,6 +27,8 @@ pub enum DropReason {
     /// No network that was up could carry it for as long as its labels' failure timeout says
     /// ([`Endpoint::set_failure_timeout`](crate::Endpoint::set_failure_timeout)).
     NoNetwork,
+    /// The other side could not be reached, as another transport says.
+    Unreachable,
 }
 
 impl fmt::Display for DropReason {
@@ -37,6 +39,7 @@ impl fmt::Display for DropReason {
             Self::Refused => "the other side did not take it",
             Self::Restarted => "one of the two processes restarted",
             Self::Expired => "its lifetime passed",
+            Self::Unreachable => "the other side could not be reached",
             Self::NoNetwork => {
                 "no network could carry it for as long as its labels' failure timeout allows: let it wait longer with \
                  `set_failure_timeout`, or allow it more networks"

@@ -40,7 +40,12 @@ impl Offers {
     }
 
     fn is_offered(&self) -> bool {
-        self.heard.as_ref().is_some_and(|(_, offer)| !offer.is_empty())
+        self.heard().is_some()
+    }
+
+    /// What the peer offers.
+    pub(crate) fn heard(&self) -> Option<&Bytes> {
+        self.heard.as_ref().map(|(_, offer)| offer).filter(|offer| !offer.is_empty())
     }
 
     pub(crate) fn is_wanted(&self) -> bool {

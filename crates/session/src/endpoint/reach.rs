@@ -48,6 +48,15 @@ impl Endpoint {
         true
     }
 
+    /// What processes offer at present, with their peers.
+    #[must_use]
+    pub fn offers(&self) -> Vec<(AssociationId, Fingerprint, Bytes)> {
+        let of = |(id, association): (&AssociationId, &Association)| {
+            Some((*id, association.peer, association.offers.heard()?.clone()))
+        };
+        self.associations.iter().filter_map(of).collect()
+    }
+
     /// How a process can be reached now, by all paths that are up.
     #[must_use]
     pub fn routes(&self, association: AssociationId) -> Vec<Route> {

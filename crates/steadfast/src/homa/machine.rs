@@ -19,12 +19,16 @@ use steadfast_homa::{
     Transport,
 };
 use steadfast_net::datagram::{Arrival, Batch, tos_of_level};
+use steadfast_wire::NetworkId;
 use tokio::task::AbortHandle;
 
 /// How much is taken from the transport before it is given to the kernel, in bytes of packets.
 const FILL: usize = 256 * 1024;
 /// How much of one message is taken at once, in bytes: as much as the kernel takes in one call.
 const RUN: u32 = 64 * 1024;
+
+/// The most links that are told apart.
+const MAX_LINKS: usize = 64;
 
 /// What is to be done once the lock is free.
 #[derive(Default)]
@@ -60,13 +64,17 @@ enum Owner {
 enum Request {
     Arriving(Assembly),
     /// With the handler, or with who reads the port.
-    Served { rpc: RpcId, port: u16, task: Option<AbortHandle> },
+    Served {
+        rpc: RpcId,
+        port: u16,
+        task: Option<AbortHandle>,
+    },
 }
 
 /// How one of our requests ended, with the response if there is one.
 pub(super) struct Finished {
     pub(super) outcome: Outcome,
-    pub(super) body: Bytes,
+    pub(super) body: Vec<u8>,
 }
 
 /// What a port of ours is for.
@@ -97,7 +105,10 @@ pub(super) struct Key(u64);
 pub(super) struct Machine {
     pub(super) transport: Transport,
     pub(super) peers: Peers,
+    /// One for each network, in the order in which they were first used.
     links: Vec<LinkId>,
+    networks: HashMap<NetworkId, LinkId>,
+    rate: u64,
     calls: Calls,
     /// By the index of their RPC.
     requests: Vec<Option<Request>>,
@@ -107,6 +118,8 @@ pub(super) struct Machine {
     max_open: usize,
     /// When the keeper's timer fires.
     pub(super) armed: Instant,
+    /// How many there had been when the keeper last looked.
+    pub(super) calls_before: u64,
     pub(super) closed: bool,
 }
 
@@ -154,12 +167,15 @@ impl Machine {
             transport,
             peers,
             links: vec![link],
+            networks: HashMap::new(),
+            rate,
             calls: Calls::default(),
             requests: Vec::new(),
             ports: HashMap::from([(from, PortUse::Client)]),
             from,
             max_open,
             armed: Instant::FAR_FUTURE,
+            calls_before: 0,
             closed: false,
         }
     }
@@ -246,10 +262,8 @@ impl Machine {
         let route = arrival.route;
         if self.peers.is_sealed() {
             for packet in arrival.packets() {
-                let Opened { peer, packet } = match self.peers.open(&mut self.transport, now, route, packet) {
-                    Some(opened) => opened,
-                    None => continue,
-                };
+                let opened = self.peers.open(&mut self.transport, now, route, packet);
+                let Some(Opened { peer, packet }) = opened else { continue };
                 if let Some(placement) = self.transport.handle_packet(now, peer, packet) {
                     self.place(placement, &packet[DATA_HEADER..]);
                 }
@@ -410,6 +424,12 @@ impl Machine {
         self.requests.iter_mut().filter_map(of).collect()
     }
 
+    /// Whether no request at a port waits for its answer, or for its client to have it.
+    pub(super) fn served_at_is_empty(&self, at: u16) -> bool {
+        let there = |request: &Request| matches!(request, Request::Served { port, .. } if *port == at);
+        !self.requests.iter().flatten().any(there)
+    }
+
     /// Answers a request.
     pub(super) fn respond(&mut self, now: Instant, rpc: RpcId, body: Bytes) -> Result<(), RespondError> {
         let answered = self.transport.respond(now, rpc, body);
@@ -457,12 +477,26 @@ impl Machine {
     pub(super) fn link(&self) -> LinkId {
         self.links[0]
     }
+
+    /// The link of a network. A host that had more networks than there may be links shares the first.
+    pub(super) fn link_of(&mut self, network: NetworkId) -> LinkId {
+        if let Some(link) = self.networks.get(&network) {
+            return *link;
+        }
+        if self.links.len() >= MAX_LINKS {
+            return self.links[0];
+        }
+        let link = self.transport.add_link(LinkConfig { rate: self.rate });
+        self.links.push(link);
+        self.networks.insert(network, link);
+        link
+    }
 }
 
 impl Open {
     fn finish(self) -> Option<Finished> {
         let outcome = self.outcome?;
-        let body = if outcome == Outcome::Delivered { self.body.into_vec().into() } else { Bytes::new() };
+        let body = if outcome == Outcome::Delivered { self.body.into_vec() } else { Vec::new() };
         Some(Finished { outcome, body })
     }
 }

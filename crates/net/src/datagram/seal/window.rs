@@ -110,8 +110,11 @@ mod tests {
             for _ in 0..20_000 {
                 let reach = [3, 100, BITS + 2, 3 * BITS][rng.bits() as usize % 4];
                 let base = end.max(BITS / 2) - BITS / 2;
-                let counter =
-                    if rng.bits().is_multiple_of(2) { base + rng.bits() % reach } else { end + rng.bits() % 3 };
+                let counter = if rng.bits().is_multiple_of(2) {
+                    base + rng.bits() % reach
+                } else {
+                    end + rng.bits() % 3
+                };
                 let expected = if counter + BITS < end {
                     Verdict::TooOld
                 } else if seen.contains(&counter) {
