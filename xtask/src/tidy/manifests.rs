@@ -35,7 +35,12 @@ const FLOORS: [Floor; 12] = [
         attributes: &[],
     },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
-    Floor { package: "steadfast-net", may_use: &["steadfast-wire"], may_test_with: &[], attributes: &[] },
+    Floor {
+        package: "steadfast-net",
+        may_use: &["steadfast-wire"],
+        may_test_with: &["steadfast-homa", "steadfast-testbed"],
+        attributes: &[],
+    },
     Floor { package: "steadfast-testbed", may_use: &[], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast",

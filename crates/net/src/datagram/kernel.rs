@@ -123,6 +123,9 @@ fn space(control: &ControlMessage<'_>) -> usize {
     }
 }
 
+/// How IPv6 says that a protocol is unknown: a problem with a parameter (RFC 4443, section 3.4).
+const ICMP6_UNRECOGNIZED_HEADER: (u8, u8) = (4, 1);
+
 /// What one call of the kernel gave.
 #[derive(Debug)]
 pub(super) enum Got {
@@ -179,8 +182,17 @@ fn read_controls(message: &RecvMsg<'_, '_, SockaddrStorage>, head: &mut Head) {
     }
 }
 
+/// Who says that a packet did not get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Someone on the way, or the peer.
+    Network,
+    /// Our own kernel, which knows no port.
+    Local,
+}
+
 /// The next entry of the error queue: none if it says nothing of a peer.
-pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
+pub(super) fn receive_error(fd: RawFd) -> Result<Option<(Trouble, Origin)>, Errno> {
     let mut control = [0; CONTROL];
     let mut quoted = [0; Trouble::MAX_QUOTED];
     let mut slices = [IoSliceMut::new(&mut quoted)];
@@ -188,16 +200,24 @@ pub(super) fn receive_error(fd: RawFd) -> Result<Option<Trouble>, Errno> {
     let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), flags)?;
     let length = message.bytes;
     let Some(remote) = message.address.as_ref().and_then(address_of) else { return Ok(None) };
-    let fault = message.cmsgs().into_iter().flatten().find_map(|control| {
+    let found = message.cmsgs().into_iter().flatten().find_map(|control| {
         let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) =
             control
         else {
             return None;
         };
-        Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)
+        let unknown_header = error.ee_origin == libc::SO_EE_ORIGIN_ICMP6
+            && (error.ee_type, error.ee_code) == ICMP6_UNRECOGNIZED_HEADER;
+        let fault = if unknown_header {
+            Fault::ProtocolUnreachable
+        } else {
+            Fault::from_errno(Errno::from_raw(error.ee_errno.cast_signed()), error.ee_info)?
+        };
+        let local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
+        Some((fault, if local { Origin::Local } else { Origin::Network }))
     });
     let quoted = quoted[..length.min(Trouble::MAX_QUOTED)].to_vec();
-    Ok(fault.map(|fault| Trouble { remote, fault, quoted }))
+    Ok(found.map(|(fault, origin)| (Trouble { remote, fault, quoted }, origin)))
 }
 
 fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -1,7 +1,7 @@
 //! A socket for packets: how it is opened, when it is ready, how it sends and receives.
 
 use super::batch::{Batch, Run};
-use super::kernel::{self, Got};
+use super::kernel::{self, Got, Origin};
 use super::received::Received;
 use super::trouble::{Fault, Trouble};
 use super::{RAW_PROTOCOL, Route};
@@ -119,6 +119,14 @@ pub struct SocketCounters {
     pub troubles_dropped: u64,
 }
 
+/// What reading the error queue gave.
+struct Errors {
+    /// The packet that was just sent is too long.
+    own: bool,
+    /// There may be more entries.
+    more: bool,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     refused: AtomicU64,
@@ -194,7 +202,10 @@ impl Socket {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
             rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)?;
         } else {
-            socket.set_only_v6(true)?;
+            if kind != Kind::Raw {
+                // A raw one is so by itself, and refuses to be told.
+                socket.set_only_v6(true)?;
+            }
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
             socket.set_recv_tclass_v6(true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
@@ -327,7 +338,13 @@ impl Socket {
                         self.note_own(remote, fault);
                     }
                     tracing::trace!(%remote, %errno, "packets refused");
-                    self.refuse(batch);
+                    if errno == Errno::EMSGSIZE {
+                        // The last of a run may be shorter.
+                        batch.advance(1);
+                        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        self.refuse(batch);
+                    }
                 }
             }
         }
@@ -376,11 +393,13 @@ impl Socket {
                     alone = true;
                 }
                 // What came back for another peer's packet ends the next call, whichever it is, and only that one.
-                Err(_) if tries < TRIES => {
+                Err(errno) => {
                     tries += 1;
-                    self.read_errors();
+                    let own = self.read_errors_of(Some(run.route.remote)).own;
+                    if own || tries > TRIES {
+                        return Err(errno);
+                    }
                 }
-                Err(errno) => return Err(errno),
             }
         }
     }
@@ -439,19 +458,33 @@ impl Socket {
 
     /// Reads the error queue; whether there may be more.
     fn read_errors(&self) -> bool {
+        self.read_errors_of(None).more
+    }
+
+    /// The same after a packet to `sending` was refused.
+    fn read_errors_of(&self, sending: Option<SocketAddr>) -> Errors {
+        let mut own = false;
         for _ in 0..TROUBLES_AT_ONCE {
             match kernel::receive_error(self.raw_fd()) {
-                Ok(Some(mut trouble)) => {
+                Ok(Some((mut trouble, Origin::Network))) => {
                     if self.kind == Kind::Raw {
                         trouble.remote.set_port(0);
                     }
                     self.note(trouble);
                 }
+                // Without a port. If it is another thread's, that one gets the error all the same, without the size.
+                Ok(Some((mut trouble, Origin::Local))) => {
+                    if let Some(remote) = sending.filter(|remote| remote.ip() == trouble.remote.ip()) {
+                        trouble.remote = remote;
+                        own = true;
+                        self.note(trouble);
+                    }
+                }
                 Ok(None) | Err(Errno::EINTR) => {}
-                Err(_) => return false,
+                Err(_) => return Errors { own, more: false },
             }
         }
-        true
+        Errors { own, more: true }
     }
 
     fn note(&self, trouble: Trouble) {

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -128,4 +129,24 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Runs a test in a network namespace of its own, on a thread of its own, with the loopback up.
+pub(crate) fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
+        ip("link set lo up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { guarded(test()).await });
+        Ok::<(), String>(())
+    });
+    if let Err(reason) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        assert!(std::env::var_os("CI").is_none(), "{name} cannot run: {reason}");
+        eprintln!("SKIPPED {name}: no network namespace: {reason}");
+    }
+}
+
+pub(crate) fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {arguments}: {status}");
 }

@@ -10,6 +10,7 @@ mod acceptor;
 mod carrier;
 mod common;
 mod datagram;
+mod datagram_lab;
 mod listener;
 mod scout;
 mod tls;

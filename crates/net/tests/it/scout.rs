@@ -1,36 +1,14 @@
 //! Networks come, change and go, in namespaces of the tests' own.
 
-use crate::common::{Directory, GUARD, guarded};
+use crate::common::{Directory, GUARD, guarded, in_namespace, ip};
 use std::fmt::Write as _;
 use std::fs;
-use std::future::Future;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 use steadfast_net::scout::Override;
 use steadfast_net::{ConnectOptions, Listener, Scout, ScoutConfig, connect};
 use steadfast_wire::{Network, NetworkClass};
-
-/// Runs a test in a network namespace of its own, on a thread of its own, with the loopback up.
-fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| error.to_string())?;
-        ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { guarded(test()).await });
-        Ok::<(), String>(())
-    });
-    if let Err(reason) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-        assert!(std::env::var_os("CI").is_none(), "{name} cannot run: {reason}");
-        eprintln!("SKIPPED {name}: no network namespace: {reason}");
-    }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {arguments}: {status}");
-}
 
 /// An interface that is up and has its carrier as long as `NAME-far` is up; neither has an address.
 fn add(name: &str) {
