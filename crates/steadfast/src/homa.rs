@@ -108,8 +108,11 @@ impl Homa {
     }
 
     fn clear(socket: Socket, dialect: Dialect, config: HomaConfig) -> Result<Self, HomaError> {
+        let address = socket.local_addr();
         let engine = Engine::open(vec![socket], Form::Clear(dialect), config, None)?;
-        Ok(Self { handle: Arc::new(Handle { engine, endpoint: None }) })
+        Ok(Self {
+            handle: Arc::new(Handle { engine, endpoint: None, address, config: HomaConfig::default() }),
+        })
     }
 
     /// Sealed UDP beside an endpoint.
@@ -119,23 +122,12 @@ impl Homa {
         if let Some(handle) = slot.upgrade() {
             return Ok(Self { handle });
         }
-        let ips = endpoint.local_addresses().into_iter().map(|address| address.ip());
-        let mut sockets = Vec::new();
-        let mut families = [false; 2];
-        for ip in ips {
-            let family = usize::from(ip.is_ipv6());
-            if std::mem::replace(&mut families[family], true) {
-                continue;
-            }
-            let alone =
-                endpoint.local_addresses().iter().filter(|a| a.is_ipv6() == ip.is_ipv6()).count() == 1;
-            let any = if ip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-            let address = if alone { ip } else { any };
-            sockets.push(Socket::sealed(SocketAddr::new(address, 0), &of_socket(&config))?);
-        }
-        sockets.sort_by_key(|socket| socket.local_addr().is_ipv6());
-        let engine = Engine::open(sockets, Form::Sealed, config, Some(Arc::clone(shared)))?;
-        let handle = Arc::new(Handle { engine: Arc::clone(&engine), endpoint: Some(endpoint.clone()) });
+        let sockets = sealed_sockets(&endpoint.local_addresses(), &config)?;
+        let address =
+            sockets.first().map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), Socket::local_addr);
+        let engine = Engine::open(sockets, Form::Sealed, config.clone(), Some(Arc::clone(shared)))?;
+        let endpoint = Some(endpoint.clone());
+        let handle = Arc::new(Handle { engine: Arc::clone(&engine), endpoint, address, config });
         *slot = Arc::downgrade(&handle);
         drop(slot);
         shared.opened_homa(&engine);
@@ -144,7 +136,7 @@ impl Homa {
 
     /// The address of its (first) socket; its port is 0 if it is raw.
     pub fn local_addr(&self) -> SocketAddr {
-        self.handle.engine.sockets[0].local_addr()
+        self.handle.address
     }
 
     /// A peer at an address, where packets are not sealed. Nothing is sent yet.
@@ -154,7 +146,7 @@ impl Homa {
             return Err(HomaError::Kind { peer: address.to_string(), advice });
         }
         let address =
-            if self.handle.engine.sockets[0].is_raw() { SocketAddr::new(address.ip(), 0) } else { address };
+            if self.handle.address.port() == 0 { SocketAddr::new(address.ip(), 0) } else { address };
         Ok(Peer::at(Arc::clone(&self.handle), address))
     }
 
@@ -204,6 +196,19 @@ impl Homa {
     pub fn metrics(&self) -> Metrics {
         lock(&self.handle.engine.machine).transport.metrics().clone()
     }
+}
+
+/// A socket for each family of addresses that is listened on, IPv4 first.
+pub(crate) fn sealed_sockets(listened: &[SocketAddr], config: &HomaConfig) -> Result<Vec<Socket>, HomaError> {
+    let mut sockets = Vec::new();
+    for v6 in [false, true] {
+        let mut ips = listened.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv6() == v6);
+        let Some(first) = ips.next() else { continue };
+        let any = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+        let ip = if ips.next().is_none() { first } else { any };
+        sockets.push(Socket::sealed(SocketAddr::new(ip, 0), &of_socket(config))?);
+    }
+    Ok(sockets)
 }
 
 fn of_socket(config: &HomaConfig) -> SocketConfig {

@@ -267,17 +267,23 @@ impl Shared {
         }
     }
 
+    /// The Homa transport of this endpoint, if it is open.
+    pub(crate) fn homa(&self) -> Option<Arc<HomaHandle>> {
+        lock(&self.homa).upgrade()
+    }
+
     fn tell_beside(self: &Arc<Self>, events: Vec<Event>) {
-        let homa = lock(&self.homa).upgrade();
-        if let Some(homa) = homa {
-            events.into_iter().for_each(|event| homa.engine.hear(event));
+        if let Some(homa) = self.homa() {
+            for event in events {
+                homa.engine.hear(event);
+            }
         }
     }
 
     /// Tells a new transport what was said before there was one.
     pub(crate) fn opened_homa(self: &Arc<Self>, engine: &Arc<Engine>) {
         for (association, peer, offer) in self.peek(|inner, _| inner.core.offers()) {
-            engine.hear(Event::Offered { association, peer, offer });
+            engine.hear_former(association, peer, &offer);
         }
     }
 

@@ -8,7 +8,7 @@ use steadfast_homa::Config;
 #[non_exhaustive]
 pub struct HomaConfig {
     /// What the transport itself may be told: how long messages may be, when it asks for what is missing, how much memory
-    /// peers may take.
+    /// peers may take. A silent peer ends a call after 500 ms here, a process that died at once.
     pub transport: Config,
     /// Requests of this side that are unanswered at a time: 16,384. At this cap a `call` waits for its turn, and a
     /// [`Port::send`](super::Port::send) fails with [`SendError::TooMany`](super::SendError::TooMany).
@@ -27,6 +27,8 @@ impl Default for HomaConfig {
         let mut transport = Config::default();
         // A runtime's clock has milliseconds: a link may have as much to do as lies between two looks at it.
         transport.max_backlog = Duration::from_millis(2);
+        // Time to find another way when a network dies.
+        transport.timeout = Duration::from_millis(500);
         Self {
             transport,
             max_open: 16_384,
@@ -38,6 +40,22 @@ impl Default for HomaConfig {
 }
 
 impl HomaConfig {
+    /// The same, if what was not said otherwise is known better: on the loopback there is no network whose queues could overflow,
+    /// only the receiver's buffer, of so many bytes with the kernel's overhead.
+    pub(super) fn on(mut self, buffer: Option<usize>) -> Self {
+        let usual = Config::default();
+        if let Some(buffer) = buffer {
+            let room = u32::try_from(buffer / 4).unwrap_or(u32::MAX);
+            if self.transport.unscheduled == usual.unscheduled {
+                self.transport.unscheduled = (room / 4).clamp(usual.unscheduled, 256 * 1024);
+            }
+            if self.transport.max_incoming == usual.max_incoming {
+                self.transport.max_incoming = room.clamp(usual.max_incoming, 2 << 20);
+            }
+        }
+        self
+    }
+
     /// The same with other settings of the transport.
     #[must_use]
     pub fn transport(mut self, transport: Config) -> Self {

@@ -11,15 +11,17 @@ use super::machine::{Asked, Effects, Key, Machine};
 use super::peer::{Reached, Target};
 use super::peers::{Form, Path, Peers, USUAL_MTU};
 use super::serve;
+use crate::clock::Clock;
 use crate::lock;
 use crate::shared::Shared;
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant as Wall};
+use std::time::Duration;
 use steadfast_homa::packet::{Dialect, LINUX_MAX_MESSAGE};
 use steadfast_homa::{Instant, PeerId, RespondError, RpcId, Transport};
 use steadfast_net::datagram::{Batch, ReceiveState, Received, SendState, Socket};
@@ -41,9 +43,12 @@ pub(crate) struct Engine {
     output: Mutex<Output>,
     /// The machine may have something to say.
     pending: AtomicBool,
-    pub(super) sockets: Vec<Arc<Socket>>,
-    intakes: Vec<Mutex<Received>>,
-    start: Wall,
+    /// None while quiesced.
+    sockets: Mutex<Vec<Arc<Socket>>>,
+    intakes: [Mutex<Received>; 2],
+    pub(super) clock: Clock,
+    /// A burst woke several callers: what they say goes out together, when they had their turn.
+    holding: AtomicBool,
     keeper: Notify,
     /// Something has its outcome, while somebody waits for room.
     pub(super) room: Notify,
@@ -60,7 +65,9 @@ pub(crate) struct Engine {
     longest: u32,
 }
 
+#[derive(Default)]
 struct Output {
+    sockets: Vec<Arc<Socket>>,
     batches: Vec<Batch>,
     /// A socket takes nothing: the keeper waits until it does.
     blocked: Option<usize>,
@@ -71,6 +78,9 @@ pub(crate) struct Handle {
     pub(crate) engine: Arc<Engine>,
     /// Its keys come over this endpoint's paths.
     pub(super) endpoint: Option<crate::Endpoint>,
+    /// Of its first socket, when it was opened.
+    pub(super) address: SocketAddr,
+    pub(crate) config: HomaConfig,
 }
 
 impl Drop for Handle {
@@ -97,16 +107,18 @@ impl Engine {
         let peers = Peers::new(form, headers, if local { LOCAL_MTU } else { USUAL_MTU });
         let linux = form == Form::Clear(Dialect::Linux);
         let longest = config.transport.max_message.min(if linux { LINUX_MAX_MESSAGE } else { u32::MAX });
+        let config =
+            config.on(local.then(|| sockets.iter().filter_map(|s| s.receive_buffer().ok()).min()).flatten());
         let transport = Transport::new(config.transport, seed);
         let machine = Machine::new(transport, peers, config.link_rate, config.max_open);
-        let count = sockets.len();
         let engine = Arc::new(Self {
             machine: Mutex::new(machine),
-            output: Mutex::new(Output { batches: (0..count).map(|_| Batch::new()).collect(), blocked: None }),
+            output: Mutex::default(),
             pending: AtomicBool::new(false),
-            sockets: sockets.into_iter().map(Arc::new).collect(),
-            intakes: (0..count).map(|_| Mutex::new(Received::new())).collect(),
-            start: Wall::now(),
+            sockets: Mutex::default(),
+            intakes: [(); 2].map(|()| Mutex::new(Received::new())),
+            clock: Clock::new(),
+            holding: AtomicBool::new(false),
             keeper: Notify::new(),
             room: Notify::new(),
             waiting: AtomicUsize::new(0),
@@ -119,12 +131,58 @@ impl Engine {
             connect_limit: config.connect_limit,
             longest,
         });
-        for index in 0..count {
-            engine.spawn(Arc::clone(&engine).receive(index));
-            engine.spawn(Arc::clone(&engine).listen(index));
-        }
-        engine.spawn(Arc::clone(&engine).keep());
+        engine.begin(sockets);
         Ok(engine)
+    }
+
+    /// Sends and receives over these sockets from now on.
+    fn begin(self: &Arc<Self>, sockets: Vec<Socket>) {
+        let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+        self.sockets_lock().clone_from(&sockets);
+        let batches = sockets.iter().map(|_| Batch::new()).collect();
+        *lock(&self.output) = Output { sockets: sockets.clone(), batches, blocked: None };
+        for (index, socket) in sockets.into_iter().enumerate() {
+            self.spawn(Arc::clone(self).receive(index, Arc::clone(&socket)));
+            self.spawn(Arc::clone(self).listen(socket));
+        }
+        self.spawn(Arc::clone(self).keep());
+    }
+
+    fn sockets_lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Socket>>> {
+        lock(&self.sockets)
+    }
+
+    /// The addresses of its sockets; none while quiesced.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets_lock().iter().map(|socket| socket.local_addr()).collect()
+    }
+
+    /// Closes every socket and ends every task. What is under way ends, because its keys do; peers stay in reach.
+    pub(crate) fn quiesce(self: &Arc<Self>) {
+        self.with(|machine, _| {
+            let Machine { transport, peers, .. } = machine;
+            for association in peers.associations() {
+                peers.end(transport, association);
+            }
+        });
+        lock(&self.tasks).abort_all();
+        self.sockets_lock().clear();
+        *lock(&self.output) = Output::default();
+        self.clock.freeze();
+    }
+
+    /// Opens the sockets again, on other ports, and agrees on new keys with who is in reach.
+    pub(crate) fn revive(self: &Arc<Self>, sockets: Vec<Socket>) {
+        self.clock.thaw();
+        self.begin(sockets);
+        if let Some(shared) = &self.shared {
+            shared.opened_homa(self);
+        }
+        for reached in self.seekers() {
+            if let Some(association) = reached.association() {
+                self.offer_to((association, reached.key), 1);
+            }
+        }
     }
 
     /// The longest message, in bytes.
@@ -133,8 +191,7 @@ impl Engine {
     }
 
     pub(super) fn now(&self) -> Instant {
-        // It begins above zero, which some take for never.
-        Instant(1 + self.start.elapsed().as_nanos() as u64)
+        self.clock.now()
     }
 
     /// Runs a task that ends with the transport.
@@ -145,7 +202,7 @@ impl Engine {
     }
 
     /// Ends everything: every request has its outcome, every task is gone.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         let (associations, mut effects) = {
             let mut machine = lock(&self.machine);
             machine.closed = true;
@@ -248,7 +305,9 @@ impl Engine {
 
     /// Sends what is to be sent, and sees to it that the clock is looked at in time.
     pub(super) fn flush(&self) {
-        self.flush_output();
+        if !self.holding.load(Ordering::Acquire) {
+            self.flush_output();
+        }
         if lock(&self.machine).rearm() {
             self.keeper.notify_one();
         }
@@ -273,8 +332,8 @@ impl Engine {
     fn send(&self, output: &mut Output) {
         loop {
             let more = lock(&self.machine).fill(self.now(), &mut output.batches);
-            for (index, batch) in output.batches.iter_mut().enumerate() {
-                if !batch.is_empty() && self.sockets[index].try_send(batch) == SendState::Blocked {
+            for (index, (batch, socket)) in output.batches.iter_mut().zip(&output.sockets).enumerate() {
+                if !batch.is_empty() && socket.try_send(batch) == SendState::Blocked {
                     output.blocked = Some(index);
                 }
             }
@@ -291,61 +350,85 @@ impl Engine {
 
     // ----- in ------------------------------------------------------------------------------------------------------
 
-    /// Takes what has arrived at a socket; whether there may be more.
-    fn take_in(self: &Arc<Self>, index: usize) -> bool {
+    /// Takes what has arrived at a socket: whether there may be more, and how many were woken.
+    fn take_in(self: &Arc<Self>, index: usize, socket: &Socket, holds: bool) -> (bool, bool) {
         // Whoever has it takes what there is.
-        let Ok(mut received) = self.intakes[index].try_lock() else { return false };
-        let state = match self.sockets[index].try_recv(&mut received) {
+        let Ok(mut received) = self.intakes[index].try_lock() else { return (false, false) };
+        let state = match socket.try_recv(&mut received) {
             Ok(state) => state,
             Err(error) => {
                 tracing::debug!(%error, "receiving failed");
                 ReceiveState::Blocked
             }
         };
-        if !received.is_empty() {
-            let now = self.now();
-            let mut effects = Effects::default();
-            {
-                let mut machine = lock(&self.machine);
-                for mut arrival in received.arrivals() {
-                    machine.take(now, &mut arrival);
-                }
-                machine.drain(&mut effects);
-            }
-            // Handlers may take long, and others may read on meanwhile.
-            drop(received);
-            self.carry_out(effects);
-            self.flush();
+        let more = state == ReceiveState::More;
+        if received.is_empty() {
+            return (more, false);
         }
-        state == ReceiveState::More
+        let now = self.now();
+        let mut effects = Effects::default();
+        {
+            let mut machine = lock(&self.machine);
+            for mut arrival in received.arrivals() {
+                machine.take(now, &mut arrival);
+            }
+            machine.drain(&mut effects);
+        }
+        // Handlers may take long, and others may read on meanwhile.
+        drop(received);
+        let holds = holds && effects.wakes.len() > 1;
+        if holds {
+            self.holding.store(true, Ordering::Release);
+        }
+        self.carry_out(effects);
+        self.flush();
+        (more, holds)
     }
 
     /// Takes what has arrived at all sockets, now.
     pub(super) fn poll_sockets(self: &Arc<Self>) {
-        for index in 0..self.sockets.len() {
-            self.take_in(index);
+        let sockets = self.sockets_lock().clone();
+        for (index, socket) in sockets.iter().enumerate() {
+            self.take_in(index, socket, false);
         }
     }
 
-    async fn receive(self: Arc<Self>, index: usize) {
+    async fn receive(self: Arc<Self>, index: usize, socket: Arc<Socket>) {
+        // Whatever ends it, nobody is to wait for it.
+        let _release = Release(&self);
         loop {
-            if poll_fn(|context| self.sockets[index].poll_recv_ready(context)).await.is_err() {
+            if poll_fn(|context| socket.poll_recv_ready(context)).await.is_err() {
                 return;
             }
             let mut turns = 0;
-            while self.take_in(index) {
+            loop {
+                let (more, holds) = self.take_in(index, &socket, true);
                 turns += 1;
-                if turns >= TURNS {
+                if holds || turns >= TURNS {
                     turns = 0;
+                    // Those who were woken have their turn now.
                     tokio::task::yield_now().await;
+                    if holds {
+                        self.release();
+                    }
+                }
+                if !more {
+                    break;
                 }
             }
         }
     }
 
+    /// Sends what those said who were woken together.
+    fn release(&self) {
+        if self.holding.swap(false, Ordering::AcqRel) {
+            self.flush();
+        }
+    }
+
     /// Hears what the network says of peers.
-    async fn listen(self: Arc<Self>, index: usize) {
-        while let Ok(trouble) = self.sockets[index].trouble().await {
+    async fn listen(self: Arc<Self>, socket: Arc<Socket>) {
+        while let Ok(trouble) = socket.trouble().await {
             tracing::debug!(remote = %trouble.remote, fault = ?trouble.fault, "a packet did not get through");
             self.with(|machine, _| {
                 let Machine { transport, peers, .. } = machine;
@@ -361,7 +444,10 @@ impl Engine {
     /// Waits for the clock, and for sockets that take nothing.
     async fn keep(self: Arc<Self>) {
         loop {
-            let blocked = lock(&self.output).blocked;
+            let blocked = {
+                let output = lock(&self.output);
+                output.blocked.and_then(|index| output.sockets.get(index).cloned())
+            };
             let at = self.sleeps_until();
             let wall = at.map(|at| tokio::time::Instant::now() + at.since(self.now()));
             let late = async {
@@ -371,8 +457,8 @@ impl Engine {
                 }
             };
             let writable = async {
-                match blocked {
-                    Some(index) => drop(self.sockets[index].sendable().await),
+                match &blocked {
+                    Some(socket) => drop(socket.sendable().await),
                     None => std::future::pending().await,
                 }
             };
@@ -388,7 +474,17 @@ impl Engine {
     }
 
     fn tick(self: &Arc<Self>) {
-        self.with(|machine, now| machine.transport.handle_timeout(now));
+        let silent = self.with(|machine, now| {
+            machine.transport.handle_timeout(now);
+            machine.silent_peers()
+        });
+        let Some(shared) = self.shared.as_ref().filter(|_| !silent.is_empty()) else { return };
+        // Whether the path or the process is silent shows on the path itself, and then packets take another.
+        for association in silent {
+            for route in shared.peek(|inner, _| inner.core.routes(association)) {
+                shared.call(|inner, now| inner.core.probe(now, route.path));
+            }
+        }
     }
 
     /// When the keeper next looks at the clock. Calls that are made until then need not tell it.
@@ -483,6 +579,14 @@ impl Engine {
             }
         }
         self.flush();
+    }
+}
+
+struct Release<'a>(&'a Engine);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use steadfast_homa::packet::{DATA_HEADER, Dialect, split};
+use steadfast_homa::packet::{DATA_HEADER, Dialect, Kind, split};
 use steadfast_homa::{
     Call, CallError, Event, Instant, LinkConfig, LinkId, Outcome, PeerId, Placement, RespondError, RpcId,
     Transport,
 };
 use steadfast_net::datagram::{Arrival, Batch, tos_of_level};
+use steadfast_session::AssociationId;
 use steadfast_wire::NetworkId;
 use tokio::task::AbortHandle;
 
@@ -118,8 +119,9 @@ pub(super) struct Machine {
     max_open: usize,
     /// When the keeper's timer fires.
     pub(super) armed: Instant,
-    /// How many there had been when the keeper last looked.
+    /// How many there had been when the keeper last looked: our calls, and questions for what is missing.
     pub(super) calls_before: u64,
+    asked_before: u64,
     pub(super) closed: bool,
 }
 
@@ -176,6 +178,7 @@ impl Machine {
             max_open,
             armed: Instant::FAR_FUTURE,
             calls_before: 0,
+            asked_before: 0,
             closed: false,
         }
     }
@@ -460,6 +463,13 @@ impl Machine {
             }
         }
         false
+    }
+
+    /// Processes with which something is under way, if any peer was asked for something since this was last called.
+    pub(super) fn silent_peers(&mut self) -> Vec<AssociationId> {
+        let asked = self.transport.metrics().packets_sent[Kind::Resend.index()];
+        let quiet = std::mem::replace(&mut self.asked_before, asked) == asked;
+        if quiet { Vec::new() } else { self.peers.associations() }
     }
 
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.

@@ -3,6 +3,7 @@
 use super::engine::{Engine, Handle};
 use super::error::HomaError;
 use super::machine::Machine;
+use super::peers::round_of;
 use crate::lock;
 use crate::receipt::wait_until;
 use bytes::Bytes;
@@ -47,11 +48,11 @@ struct State {
 }
 
 impl Reached {
-    fn new(engine: &Arc<Engine>, key: Fingerprint, addresses: Vec<SocketAddr>) -> Option<Arc<Self>> {
+    fn new(engine: &Arc<Engine>, key: Fingerprint, addresses: Vec<SocketAddr>) -> Arc<Self> {
         let state = State { reach: None, association: None, refuses: false, gone: true };
         let reached = Arc::new(Self { engine: Arc::clone(engine), key, addresses, state: Mutex::new(state) });
         reached.seek();
-        Some(reached)
+        reached
     }
 
     /// Seeks it, if it is not sought.
@@ -115,19 +116,16 @@ impl Peer {
         addresses: Vec<SocketAddr>,
         limit: Duration,
     ) -> Result<Self, HomaError> {
-        let reached = Reached::new(&handle.engine, key, addresses).ok_or(HomaError::Closed)?;
-        match tokio::time::timeout(limit, reached.ready()).await {
-            Ok(ready) => ready?,
-            Err(_) => {
-                let reached_it = reached.association().is_some();
-                if reached_it {
-                    return Err(HomaError::NotOffered { peer: key.to_string() });
-                }
-                let addresses: Vec<_> = reached.addresses.iter().map(ToString::to_string).collect();
-                let addresses = addresses.join(", ");
-                return Err(crate::ConnectError::Unreachable { peer: key, addresses, limit }.into());
+        let reached = Reached::new(&handle.engine, key, addresses);
+        let Ok(ready) = tokio::time::timeout(limit, reached.ready()).await else {
+            if reached.association().is_some() {
+                return Err(HomaError::NotOffered { peer: key.to_string() });
             }
-        }
+            let addresses: Vec<_> = reached.addresses.iter().map(ToString::to_string).collect();
+            let addresses = addresses.join(", ");
+            return Err(crate::ConnectError::Unreachable { peer: key, addresses, limit }.into());
+        };
+        ready?;
         Ok(Self { handle, target: Target::Reach(reached) })
     }
 
@@ -188,18 +186,21 @@ impl Engine {
                         state.refuses = !offers;
                     }
                     if offers {
-                        self.offer_to(association, reached.key);
+                        self.offer_to((association, reached.key), 1);
                         self.reroute(association);
                     }
                 }
             }
             Event::Offered { association, peer, offer } if !offer.is_empty() => {
-                self.offer_to(association, peer);
+                let Some(round) = round_of(&offer) else {
+                    tracing::debug!(%peer, "an offer that is not understood here");
+                    return;
+                };
+                // Answered in its round, unless ours is of that or a later one.
+                self.offer_to((association, peer), round);
                 self.with(|machine, _| {
                     let Machine { transport, peers, .. } = machine;
-                    if !peers.offered(transport, association, &offer) {
-                        tracing::debug!(%peer, "an offer that is not understood here");
-                    }
+                    peers.offered(transport, association, &offer);
                 });
                 self.reroute(association);
             }
@@ -211,7 +212,7 @@ impl Engine {
                         shared.call(|inner, now| inner.core.offer(now, association, Bytes::new()));
                     }
                 } else {
-                    self.offer_to(association, peer);
+                    self.offer_to((association, peer), 1);
                 }
             }
             Event::Dissociated { association } => {
@@ -234,11 +235,24 @@ impl Engine {
         self.changed.notify_waiters();
     }
 
+    /// What is to be kept in reach.
+    pub(super) fn seekers(&self) -> Vec<Arc<Reached>> {
+        // Dropping the last of one enters the same map.
+        lock(&self.reaches).values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Who keeps a process in reach.
     fn seekers_of(&self, association: AssociationId) -> Vec<Arc<Reached>> {
-        // Dropping the last of one enters the same map.
-        let all: Vec<_> = lock(&self.reaches).values().filter_map(Weak::upgrade).collect();
-        all.into_iter().filter(|reached| reached.association() == Some(association)).collect()
+        self.seekers().into_iter().filter(|reached| reached.association() == Some(association)).collect()
+    }
+
+    /// Tells what was offered before there was this transport. A former one of this process may have used it, and must not be
+    /// followed in that: nothing may be sealed twice with one secret and counter. So it is only answered, in a later round.
+    pub(crate) fn hear_former(self: &Arc<Self>, association: AssociationId, peer: Fingerprint, offer: &[u8]) {
+        if let Some(round) = round_of(offer) {
+            self.offer_to((association, peer), round.saturating_add(1));
+            self.reroute(association);
+        }
     }
 
     /// What was agreed on with a process is void.
@@ -249,21 +263,19 @@ impl Engine {
         });
     }
 
-    /// Says where we receive and what to seal with, once to each process.
-    fn offer_to(self: &Arc<Self>, association: AssociationId, key: Fingerprint) {
+    /// Says where we receive and what to seal with, once in a round to each process.
+    pub(super) fn offer_to(self: &Arc<Self>, whom: (AssociationId, Fingerprint), round: u32) {
         let mut ports = [0; 2];
-        for socket in &self.sockets {
-            ports[usize::from(socket.local_addr().is_ipv6())] = socket.local_addr().port();
+        for address in self.addresses() {
+            ports[usize::from(address.is_ipv6())] = address.port();
         }
-        let offer = {
-            let mut machine = lock(&self.machine);
-            if machine.closed {
-                return;
-            }
-            machine.peers.offer(association, key, ports)
-        };
+        let offer = self.with(|machine, _| {
+            let Machine { transport, peers, closed, .. } = machine;
+            // While quiesced there is nowhere to receive.
+            if *closed || ports == [0; 2] { None } else { peers.offer(transport, whom, round, ports) }
+        });
         if let (Some(offer), Some(shared)) = (offer, &self.shared) {
-            shared.call(|inner, now| inner.core.offer(now, association, offer.into()));
+            shared.call(|inner, now| inner.core.offer(now, whom.0, offer.into()));
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) const USUAL_MTU: u32 = 1500;
 const LEAST_MTU: u32 = 1280;
 /// Version of what we offer.
 const OFFER_VERSION: u8 = 1;
+/// Bytes of the version and the round.
+const OFFER_HEAD: usize = 5;
 
 /// Whose request it is, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ struct Association {
     key: Fingerprint,
     /// The id of the key that it seals with.
     key_id: u32,
+    /// Of our offer. Only offers of the same round belong together: so none of the other side's is ever used twice.
+    round: u32,
     sealer: Option<Sealer>,
     /// Where it receives, over IPv4 and IPv6; 0 where it does not.
     ports: [u16; 2],
@@ -257,54 +261,65 @@ impl Peers {
 
     // ----- sealed --------------------------------------------------------------------------------------------------
 
-    /// What to offer to a process: a key for what it sends to us, and where to. None if there are too many, or it has one.
+    /// What to offer to a process: a key for what it sends to us, and where to. None if there are too many, or it was offered
+    /// something in this round, or a later one.
     pub(super) fn offer(
         &mut self,
-        association: AssociationId,
-        key: Fingerprint,
+        transport: &mut Transport,
+        (id, key): (AssociationId, Fingerprint),
+        round: u32,
         ports: [u16; 2],
     ) -> Option<Vec<u8>> {
-        if self.associations.contains_key(&association) {
+        if self.associations.get(&id).is_some_and(|known| known.round >= round) {
             return None;
         }
-        let offer = self.ring.offer(association, Algorithm::fastest()).ok()?;
-        self.associations.insert(
-            association,
-            Association {
+        let offer = self.ring.offer(id, Algorithm::fastest()).ok()?;
+        if let Some(known) = self.associations.get_mut(&id) {
+            self.ring.remove(std::mem::replace(&mut known.key_id, offer.key_id()));
+            known.round = round;
+            known.sealer = None;
+            // What was under way cannot be told from what begins now.
+            for peer in known.lanes() {
+                transport.handle_restart(peer);
+            }
+        } else {
+            let fresh = Association {
                 key,
                 key_id: offer.key_id(),
+                round,
                 sealer: None,
                 ports: [0; 2],
                 paths: Vec::new(),
                 ours: BTreeMap::new(),
                 theirs: BTreeMap::new(),
-            },
-        );
+            };
+            self.associations.insert(id, fresh);
+        }
         let mut bytes = vec![OFFER_VERSION];
-        ports.into_iter().for_each(|port| bytes.extend_from_slice(&port.to_be_bytes()));
+        bytes.extend_from_slice(&round.to_be_bytes());
+        bytes.extend(ports.into_iter().flat_map(u16::to_be_bytes));
         bytes.extend_from_slice(&offer.encode());
         Some(bytes)
     }
 
-    /// A process says what to seal with, and where it receives. Whether that was understood.
-    pub(super) fn offered(&mut self, transport: &mut Transport, id: AssociationId, offer: &[u8]) -> bool {
-        let Some(association) = self.associations.get_mut(&id) else { return false };
-        let Some((&OFFER_VERSION, rest)) = offer.split_first() else { return false };
-        let Some((ports, rest)) = rest.split_first_chunk::<4>() else { return false };
+    /// A process says what to seal with, and where it receives, in answer to what it was offered.
+    pub(super) fn offered(&mut self, transport: &mut Transport, id: AssociationId, offer: &[u8]) {
+        let (Some(round), Some(association)) = (round_of(offer), self.associations.get_mut(&id)) else {
+            return;
+        };
+        let Some((ports, rest)) = offer[OFFER_HEAD..].split_first_chunk::<4>() else { return };
         // A later version may say more.
-        let Some(offer) = rest.first_chunk().and_then(Offer::decode) else { return false };
-        let again = association.sealer.replace(Sealer::new(offer)).is_some();
-        let [a, b, c, d] = *ports;
-        association.ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
-        if again {
-            // What was under way cannot be told from what begins now.
-            let lanes =
-                association.ours.values().map(|(_, peer)| *peer).chain(association.theirs.values().copied());
-            for peer in lanes.collect::<Vec<_>>() {
+        let Some(offer) = rest.first_chunk().and_then(Offer::decode) else { return };
+        if round != association.round {
+            return;
+        }
+        if association.sealer.replace(Sealer::new(offer)).is_some() {
+            for peer in association.lanes() {
                 transport.handle_restart(peer);
             }
         }
-        true
+        let [a, b, c, d] = *ports;
+        association.ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
     }
 
     /// Whether a process is known, and whether it has said what to seal with.
@@ -316,8 +331,7 @@ impl Peers {
     pub(super) fn end(&mut self, transport: &mut Transport, association: AssociationId) {
         let Some(ended) = self.associations.remove(&association) else { return };
         self.ring.remove(ended.key_id);
-        let lanes = ended.ours.into_values().map(|(_, peer)| peer).chain(ended.theirs.into_values());
-        for peer in lanes {
+        for peer in ended.lanes() {
             transport.handle_restart(peer);
             transport.remove_peer(peer);
             self.forget(peer);
@@ -516,7 +530,17 @@ impl Peers {
     }
 }
 
+/// The round of an offer that is understood here.
+pub(super) fn round_of(offer: &[u8]) -> Option<u32> {
+    let (&OFFER_VERSION, rest) = offer.split_first()? else { return None };
+    rest.first_chunk().map(|round| u32::from_be_bytes(*round))
+}
+
 impl Association {
+    fn lanes(&self) -> Vec<PeerId> {
+        self.ours.values().map(|(_, peer)| *peer).chain(self.theirs.values().copied()).collect()
+    }
+
     fn route(&self, path: Path) -> Option<Route> {
         let port = self.ports[family(path.remote)];
         (port != 0).then(|| Route { remote: SocketAddr::new(path.remote, port), local: path.local })
