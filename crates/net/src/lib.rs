@@ -1,4 +1,4 @@
-//! Linux I/O of Steadfast: which networks this host has, and authenticated byte streams over each of them.
+//! Linux I/O of Steadfast: which networks this host has, authenticated byte streams over each of them, and packets.
 //!
 //! | module | what lives there |
 //! |---|---|

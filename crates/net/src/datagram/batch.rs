@@ -3,6 +3,7 @@
 use super::Route;
 use super::seal::{SealError, Sealer};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// The most bytes in one packet: what UDP over IPv4 can carry.
 pub const MAX_PACKET: usize = 65_507;
@@ -44,6 +45,14 @@ impl Run {
             && self.end - self.start == self.packets * self.segment
             && (1..=self.segment).contains(&length)
             && self.end - self.start + length <= MAX_PACKET
+    }
+}
+
+/// The family of a run's peer, and the interface if its address says so.
+fn scope(run: &Run) -> Option<u32> {
+    match run.route.remote {
+        SocketAddr::V4(_) => None,
+        SocketAddr::V6(remote) => Some(remote.scope_id()),
     }
 }
 
@@ -128,6 +137,23 @@ impl Batch {
     pub(super) fn front(&self) -> Option<(&Run, &[u8])> {
         let run = self.runs.front()?;
         Some((run, &self.bytes[run.start..run.end]))
+    }
+
+    /// The runs at the front that are one packet each and differ in their peer and length only, at most `most`.
+    pub(super) fn alike(&self, most: usize) -> Vec<(&Run, &[u8])> {
+        let Some(front) = self.runs.front() else { return Vec::new() };
+        let alike = |run: &&Run| {
+            run.packets == 1
+                && (run.tos, run.sealed, run.route.local) == (front.tos, front.sealed, front.route.local)
+                && scope(run) == scope(front)
+        };
+        let runs = self.runs.iter().take(most).take_while(alike);
+        runs.map(|run| (run, &self.bytes[run.start..run.end])).collect()
+    }
+
+    /// Whether the first two runs are [`alike`](Self::alike).
+    pub(super) fn has_alike(&self) -> bool {
+        self.runs.len() > 1 && self.runs[0].packets == 1 && self.runs[1].packets == 1
     }
 
     /// The first `packets` of the front run are gone.

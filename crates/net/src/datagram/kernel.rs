@@ -7,8 +7,8 @@ use super::{Route, raw};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmsg, sendmmsg,
-    sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, recvmsg,
+    sendmmsg, sendmsg,
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -100,13 +100,28 @@ pub(super) fn send_singles(fd: RawFd, run: &Run, bytes: &[u8], most: usize) -> R
     let slices: Vec<[IoSlice<'_>; 1]> =
         bytes.chunks(run.segment).take(most).map(|packet| [IoSlice::new(packet)]).collect();
     let remotes = vec![Some(remote); slices.len()];
-    controls.with(run, false, |controls| {
-        let space = controls.iter().map(space).sum();
-        // Room for more would be read as a control message without a length.
-        let mut headers = MultiHeaders::preallocate(slices.len(), Some(Vec::with_capacity(space)));
-        let sent = sendmmsg(fd, &mut headers, &slices, &remotes, controls, MsgFlags::MSG_DONTWAIT)?;
-        Ok(sent.count())
-    })
+    controls.with(run, false, |controls| send_many(fd, &slices, &remotes, controls))
+}
+
+/// Sends runs of one packet each, which differ in their peer and length only; how many went.
+pub(super) fn send_alike(fd: RawFd, runs: &[(&Run, &[u8])]) -> Result<usize, Errno> {
+    let Some((first, _)) = runs.first() else { return Ok(0) };
+    let slices: Vec<_> = runs.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+    let remotes: Vec<_> = runs.iter().map(|(run, _)| Some(SockaddrStorage::from(run.route.remote))).collect();
+    Controls::new(first).with(first, false, |controls| send_many(fd, &slices, &remotes, controls))
+}
+
+fn send_many(
+    fd: RawFd,
+    slices: &[[IoSlice<'_>; 1]],
+    remotes: &[Option<SockaddrStorage>],
+    controls: &[ControlMessage<'_>],
+) -> Result<usize, Errno> {
+    let space = controls.iter().map(space).sum();
+    // Room for more would be read as a control message without a length.
+    let mut headers = MultiHeaders::preallocate(slices.len(), Some(Vec::with_capacity(space)));
+    let sent = sendmmsg(fd, &mut headers, slices, remotes, controls, MsgFlags::MSG_DONTWAIT)?;
+    Ok(sent.count())
 }
 
 /// Bytes that a control message takes.
@@ -135,31 +150,61 @@ pub(super) enum Got {
     Nothing,
 }
 
-/// Receives into `slot`. `local` is the socket's own address.
-pub(super) fn receive(
-    fd: RawFd,
-    slot: &mut [u8],
-    local: Option<IpAddr>,
-    with_header: bool,
-) -> Result<Got, Errno> {
+/// How a socket's packets arrive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// The socket's own address, unless it has all of the host's.
+    pub(super) local: Option<IpAddr>,
+    /// Whether there is an IP header in front.
+    pub(super) with_header: bool,
+}
+
+/// Receives into `slot`.
+pub(super) fn receive(fd: RawFd, slot: &mut [u8], shape: Shape) -> Result<Got, Errno> {
     let mut control = [0; CONTROL];
     let mut slices = [IoSliceMut::new(slot)];
     let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
-    let Some(remote) = message.address.as_ref().and_then(address_of) else { return Ok(Got::Nothing) };
+    let head = head_of(&message, shape);
+    Ok(finish(head, slot, shape))
+}
+
+/// Receives into as many of `slots` as there is something for.
+pub(super) fn receive_many(fd: RawFd, slots: &mut [Vec<u8>], shape: Shape) -> Result<Vec<Got>, Errno> {
+    let heads: Vec<Option<Head>> = {
+        // Anew for each call: what the kernel wrote into them is not undone by the next one.
+        let control = Some(Vec::with_capacity(CONTROL));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(slots.len(), control);
+        let mut slices: Vec<_> = slots.iter_mut().map(|slot| [IoSliceMut::new(slot)]).collect();
+        recvmmsg(fd, &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?
+            .map(|message| head_of(&message, shape))
+            .collect()
+    };
+    Ok(heads.into_iter().zip(slots).map(|(head, slot)| finish(head, slot, shape)).collect())
+}
+
+fn head_of(message: &RecvMsg<'_, '_, SockaddrStorage>, shape: Shape) -> Option<Head> {
+    let remote = message.address.as_ref().and_then(address_of)?;
     let length = message.bytes;
-    let mut head = Head { route: Route { remote, local }, tos: 0, segment: length, start: 0, end: length };
     if message.flags.contains(MsgFlags::MSG_TRUNC) || length == 0 {
-        return Ok(Got::Nothing);
+        return None;
     }
-    read_controls(&message, &mut head);
-    if with_header {
-        let Some(header) = raw::header(&slot[..length]) else { return Ok(Got::Nothing) };
+    let route = Route { remote, local: shape.local };
+    let mut head = Head { route, tos: 0, segment: length, start: 0, end: length };
+    read_controls(message, &mut head);
+    Some(head)
+}
+
+/// Takes off the IP header.
+fn finish(head: Option<Head>, slot: &[u8], shape: Shape) -> Got {
+    let Some(mut head) = head else { return Got::Nothing };
+    if shape.with_header {
+        let Some(header) = raw::header(&slot[..head.end]) else { return Got::Nothing };
         head.tos = header.tos;
-        head.route.local = local.or(Some(IpAddr::V4(header.destination)));
+        head.route.local = shape.local.or(Some(IpAddr::V4(header.destination)));
         (head.start, head.end) = (header.start, header.end);
         head.segment = header.end - header.start;
     }
-    Ok(Got::Packets(head))
+    Got::Packets(head)
 }
 
 fn read_controls(message: &RecvMsg<'_, '_, SockaddrStorage>, head: &mut Head) {

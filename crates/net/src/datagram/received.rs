@@ -5,14 +5,15 @@ use super::Route;
 
 /// Bytes of one slot: the most that the kernel hands over at once.
 const SLOT: usize = 65_536;
-/// Slots: how much is taken before the caller gets its turn.
-const SLOTS: usize = 16;
 
 /// Room for what arrives: 1 MiB, of which only what is used takes memory. Use it again for every call.
 #[derive(Debug)]
 pub struct Received {
     slots: Vec<Vec<u8>>,
-    heads: Vec<Head>,
+    /// How many of them were used since they were cleared.
+    used: usize,
+    /// The slots, in order, that hold something.
+    heads: Vec<(usize, Head)>,
 }
 
 /// Where in its slot an arrival lies, and what is known of it.
@@ -47,11 +48,18 @@ impl Arrival<'_> {
 
 impl Default for Received {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| vec![0; SLOT]).collect(), heads: Vec::with_capacity(SLOTS) }
+        Self {
+            slots: (0..Self::SLOTS).map(|_| vec![0; SLOT]).collect(),
+            used: 0,
+            heads: Vec::with_capacity(Self::SLOTS),
+        }
     }
 }
 
 impl Received {
+    /// How much is taken before the caller gets its turn.
+    pub(super) const SLOTS: usize = 16;
+
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -66,26 +74,33 @@ impl Received {
 
     /// What arrived, oldest first.
     pub fn arrivals(&mut self) -> impl Iterator<Item = Arrival<'_>> {
-        self.slots.iter_mut().zip(&self.heads).map(|(slot, head)| Arrival {
-            route: head.route,
-            tos: head.tos,
-            segment: head.segment,
-            bytes: &mut slot[head.start..head.end],
+        let mut heads = self.heads.iter().peekable();
+        self.slots.iter_mut().enumerate().filter_map(move |(index, slot)| {
+            let (_, head) = heads.next_if(|(filled, _)| *filled == index)?;
+            let bytes = &mut slot[head.start..head.end];
+            Some(Arrival { route: head.route, tos: head.tos, segment: head.segment, bytes })
         })
     }
 
     pub(super) fn clear(&mut self) {
         self.heads.clear();
+        self.used = 0;
     }
 
-    /// The next slot, if there is one.
-    pub(super) fn slot(&mut self) -> Option<&mut [u8]> {
-        self.slots.get_mut(self.heads.len()).map(Vec::as_mut_slice)
+    /// The slots that are left.
+    pub(super) fn free(&mut self) -> &mut [Vec<u8>] {
+        &mut self.slots[self.used..]
     }
 
     /// The next slot was filled.
     pub(super) fn filled(&mut self, head: Head) {
         debug_assert!(head.start <= head.end && head.end <= SLOT);
-        self.heads.push(head);
+        self.heads.push((self.used, head));
+        self.used += 1;
+    }
+
+    /// The next slot was filled with what is to be dropped.
+    pub(super) fn passed(&mut self) {
+        self.used += 1;
     }
 }

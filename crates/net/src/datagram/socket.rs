@@ -1,7 +1,7 @@
 //! A socket for packets: how it is opened, when it is ready, how it sends and receives.
 
 use super::batch::{Batch, Run};
-use super::kernel::{self, Got, Origin};
+use super::kernel::{self, Got, Origin, Shape};
 use super::received::Received;
 use super::trouble::{Fault, Trouble};
 use super::{RAW_PROTOCOL, Route};
@@ -23,6 +23,8 @@ use tokio::io::unix::AsyncFd;
 const MAX_TROUBLES: usize = 256;
 /// Entries of the error queue that are read at once.
 const TROUBLES_AT_ONCE: usize = 64;
+/// Packets to several peers in one call.
+const MAX_ALIKE: usize = 64;
 /// How often a packet is tried again because what the kernel said may have been about another one.
 const TRIES: usize = 4;
 
@@ -321,7 +323,19 @@ impl Socket {
     /// Sends what the kernel takes. What it refuses of a peer (no way to it, too long) is dropped, counted and told as
     /// [`Trouble`]; the next peer's packets go out.
     pub fn try_send(&self, batch: &mut Batch) -> SendState {
+        // What a call that sent some did not send of its runs is tried by itself, to learn why.
+        let mut alone = false;
         while let Some((run, bytes)) = batch.front() {
+            if !std::mem::take(&mut alone)
+                && batch.has_alike()
+                && let Some((sent, all)) = self.send_alike(batch)
+            {
+                for _ in 0..sent {
+                    batch.advance(1);
+                }
+                alone = !all;
+                continue;
+            }
             if !self.may_carry(run) {
                 self.refuse(batch);
                 continue;
@@ -349,6 +363,18 @@ impl Socket {
             }
         }
         SendState::Idle
+    }
+
+    /// Sends packets that need the same control messages in one call: how many, and whether all. None if there are no two,
+    /// or the first one was refused.
+    fn send_alike(&self, batch: &Batch) -> Option<(usize, bool)> {
+        let runs = batch.alike(MAX_ALIKE);
+        let allowed = runs.iter().take_while(|(run, _)| self.may_carry(run)).count();
+        if allowed < 2 {
+            return None;
+        }
+        let sent = kernel::send_alike(self.raw_fd(), &runs[..allowed]).ok()?;
+        Some((sent, sent == allowed))
     }
 
     fn refuse(&self, batch: &mut Batch) {
@@ -422,38 +448,46 @@ impl Socket {
     }
 
     fn receive_all(&self, received: &mut Received) -> io::Result<()> {
-        let fd = self.raw_fd();
         let with_header = self.kind == Kind::Raw && self.local.is_ipv4();
-        let mut tries = 0;
-        while let Some(slot) = received.slot() {
-            match kernel::receive(fd, slot, self.bound, with_header) {
-                Ok(Got::Packets(mut head)) => {
-                    if self.kind == Kind::Raw {
-                        // There the kernel puts the protocol.
-                        head.route.remote.set_port(0);
-                    }
-                    received.filled(head);
-                }
-                Ok(Got::Nothing) => {
-                    self.counters.malformed.fetch_add(1, Ordering::Relaxed);
-                    tries += 1;
-                }
+        let shape = Shape { local: self.bound, with_header };
+        let fd = self.raw_fd();
+        let mut errors = 0;
+        loop {
+            // Most often there is one, and then nothing; where there are two, there are more.
+            let outcome = match received.free() {
+                [] => return Ok(()),
+                many @ [_, ..] if many.len() <= Received::SLOTS - 2 => kernel::receive_many(fd, many, shape),
+                [next, ..] => kernel::receive(fd, next, shape).map(|got| vec![got]),
+            };
+            match outcome {
+                Ok(all) => all.into_iter().for_each(|got| self.take(got, received)),
                 Err(Errno::EAGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
                 Err(errno) => {
                     // What came back for a packet that was sent; reading the queue clears it.
                     self.read_errors();
-                    tries += 1;
-                    if tries > TROUBLES_AT_ONCE {
+                    errors += 1;
+                    if errors > TROUBLES_AT_ONCE {
                         return Err(errno.into());
                     }
                 }
             }
-            if tries > TROUBLES_AT_ONCE {
-                // A turn's work, though nothing for the caller.
-                return Ok(());
+        }
+    }
+
+    fn take(&self, got: Got, received: &mut Received) {
+        match got {
+            Got::Packets(mut head) => {
+                if self.kind == Kind::Raw {
+                    // There the kernel puts the protocol.
+                    head.route.remote.set_port(0);
+                }
+                received.filled(head);
+            }
+            Got::Nothing => {
+                received.passed();
+                self.counters.malformed.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Ok(())
     }
 
     /// Reads the error queue; whether there may be more.
@@ -551,6 +585,46 @@ fn enable_joining(socket: &socket2::Socket) -> bool {
         Err(error) => {
             tracing::debug!(%error, "the kernel does not join packets (UDP_GRO): received one by one");
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ReceiveState, Received};
+    use super::*;
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(NoChecksum, SetOnly, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool);
+
+    /// Without checksums the kernel splits nothing, as with some drivers.
+    #[tokio::test]
+    async fn a_kernel_that_refuses_to_split_is_asked_once() {
+        let open = || Socket::plain(SocketAddr::from(([127, 0, 0, 1], 0)), &SocketConfig::default());
+        let (one, other) = (open().unwrap(), open().unwrap());
+        setsockopt(one.fd.get_ref(), NoChecksum, &true).unwrap();
+        let mut batch = Batch::new();
+        for number in 0..150usize {
+            let bytes = vec![number as u8; if number % 50 == 49 { 10 } else { 1000 }];
+            assert!(batch.push(Route::to(other.local_addr()), 0, |out| out.extend_from_slice(&bytes)));
+        }
+        assert_eq!(one.offloads(), (true, true));
+        assert_eq!(one.try_send(&mut batch), SendState::Idle);
+        assert_eq!((one.offloads(), one.counters()), ((false, true), SocketCounters::default()));
+        let (mut room, mut number) = (Received::new(), 0);
+        while number < 150 {
+            if other.try_recv(&mut room).unwrap() == ReceiveState::Blocked && room.is_empty() {
+                other.receivable().await.unwrap();
+            }
+            for mut arrival in room.arrivals() {
+                for packet in arrival.packets() {
+                    assert_eq!(
+                        (packet.len(), packet[0]),
+                        (if number % 50 == 49 { 10 } else { 1000 }, number as u8)
+                    );
+                    number += 1;
+                }
+            }
         }
     }
 }

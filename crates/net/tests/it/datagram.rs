@@ -126,13 +126,15 @@ async fn any_sequence_of_packets_arrives_as_it_was() {
 
 #[tokio::test]
 async fn a_refusal_is_told_of_the_peer_that_refuses() {
-    for address in [loopback(), loopback6()] {
+    // With the same level many go in one call; with another each in one of its own.
+    for (address, level) in [(loopback(), 0), (loopback(), 1), (loopback6(), 0), (loopback6(), 1)] {
         let (one, alive) = (plain(address), plain(address));
         let gone = plain(address).local_addr();
         let mut batch = Batch::new();
         for number in 0..50u8 {
-            for remote in [gone, alive.local_addr()] {
-                assert!(batch.push(Route::to(remote), 0, |out| out.extend_from_slice(&[number; 100])));
+            for (remote, level) in [(gone, 0), (alive.local_addr(), level)] {
+                let tos = tos_of_level(level);
+                assert!(batch.push(Route::to(remote), tos, |out| out.extend_from_slice(&[number; 100])));
             }
         }
         send(&one, &mut batch).await;
@@ -271,7 +273,7 @@ fn a_full_socket_waits_although_there_were_errors() {
             // Of no two equal sizes, so that each is a call.
             size = if size == 1000 { 1001 } else { 1000 };
             assert!(batch.push(Route::to(other.local_addr()), (number % 2) as u8, |out| {
-                out.resize(out.len() + size, 0)
+                out.resize(out.len() + size, 0);
             }));
         }
         let mut blocked = 0;
