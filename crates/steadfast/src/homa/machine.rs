@@ -68,6 +68,8 @@ enum Request {
     Served {
         rpc: RpcId,
         port: u16,
+        /// That of its event in the port's mailbox.
+        number: u64,
         task: Option<AbortHandle>,
     },
 }
@@ -331,9 +333,13 @@ impl Machine {
             match event {
                 Event::Request { rpc, peer, port, .. } => self.announce(rpc, peer, port, effects),
                 Event::Cancelled { rpc } => {
-                    if let Some(Request::Served { rpc, port, task }) = self.forget(rpc) {
+                    if let Some(Request::Served { rpc, port, number, task }) = self.forget(rpc) {
                         effects.aborts.extend(task);
-                        self.tell_port(port, PortEvent::Cancelled(rpc), effects);
+                        match self.ports.get_mut(&port) {
+                            Some(PortUse::Served(served)) => served.cancel(rpc),
+                            Some(PortUse::Mailbox(mailbox)) => mailbox.cancel(number, rpc, effects),
+                            Some(PortUse::Client) | None => {}
+                        }
                     }
                 }
                 Event::Answered { rpc, acknowledged } => {
@@ -381,23 +387,20 @@ impl Machine {
             Some(Request::Arriving(body)) => body.into_vec(),
             _ => Vec::new(),
         };
-        match self.ports.get_mut(&port) {
+        let from = self.peers.who(peer);
+        let number = match self.ports.get_mut(&port) {
             Some(PortUse::Served(served)) => {
-                let served = Arc::clone(served);
-                let from = self.peers.who(peer);
-                effects.jobs.push(Job { served, rpc, from, body: body.into() });
+                effects.jobs.push(Job { served: Arc::clone(served), rpc, from, body: body.into() });
+                0
             }
-            Some(PortUse::Mailbox(mailbox)) => {
-                let from = self.peers.who(peer);
-                mailbox.push(PortEvent::Request { rpc, from, body }, effects);
-            }
+            Some(PortUse::Mailbox(mailbox)) => mailbox.push(PortEvent::Request { rpc, from, body }, effects),
             Some(PortUse::Client) | None => {
                 self.transport.abandon(rpc);
                 return;
             }
-        }
+        };
         if let Some(request) = self.requests.get_mut(rpc.index()) {
-            *request = Some(Request::Served { rpc, port, task: None });
+            *request = Some(Request::Served { rpc, port, number, task: None });
         }
     }
 
@@ -421,7 +424,7 @@ impl Machine {
     /// The requests at a port that wait for their answer, with the tasks that work on them.
     pub(super) fn served_at(&mut self, at: u16) -> Vec<(RpcId, Option<AbortHandle>)> {
         let of = |request: &mut Option<Request>| match request {
-            Some(Request::Served { rpc, port, task }) if *port == at => Some((*rpc, task.take())),
+            Some(Request::Served { rpc, port, task, .. }) if *port == at => Some((*rpc, task.take())),
             _ => None,
         };
         self.requests.iter_mut().filter_map(of).collect()

@@ -526,7 +526,8 @@ impl Peers {
             }
             return Vec::new();
         }
-        there
+        // Where there may be another way, the paths themselves tell whether this one is good.
+        if self.is_sealed() && trouble.fault == Fault::HostUnreachable { Vec::new() } else { there }
     }
 }
 

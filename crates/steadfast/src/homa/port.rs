@@ -8,7 +8,7 @@ use super::peer::Peer;
 use super::peers::From;
 use crate::lock;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -35,19 +35,32 @@ pub(super) struct Verdict {
     pub(super) body: Vec<u8>,
 }
 
-/// What came to a port and nobody took. It is bounded by what the transport holds: each entry is a message or an outcome.
+/// What came to a port and nobody took, in order. It is bounded by what the transport holds: each entry belongs to a request that
+/// is under way, or that the application made.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    events: VecDeque<PortEvent>,
+    events: BTreeMap<u64, PortEvent>,
+    next: u64,
     waker: Option<Waker>,
     /// Room that was given in advance, the shortest first.
     pool: Vec<Vec<u8>>,
 }
 
 impl Mailbox {
-    pub(super) fn push(&mut self, event: PortEvent, effects: &mut Effects) {
-        self.events.push_back(event);
+    /// Adds something; by which number it is found again.
+    pub(super) fn push(&mut self, event: PortEvent, effects: &mut Effects) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.events.insert(number, event);
         effects.wakes.extend(self.waker.take());
+        number
+    }
+
+    /// A request is wanted no more: if nobody took it, nobody ever hears of it.
+    pub(super) fn cancel(&mut self, number: u64, rpc: RpcId, effects: &mut Effects) {
+        if self.events.remove(&number).is_none() {
+            self.push(PortEvent::Cancelled(rpc), effects);
+        }
     }
 
     /// The shortest buffer that has room, or a new one.
@@ -260,7 +273,7 @@ impl Port {
     pub fn try_recv(&self) -> Option<Incoming> {
         let mut machine = lock(&self.engine().machine);
         let Some(PortUse::Mailbox(mailbox)) = machine.ports.get_mut(&self.number) else { return None };
-        mailbox.events.pop_front().map(Incoming::from)
+        mailbox.events.pop_first().map(|(_, event)| Incoming::from(event))
     }
 
     /// Looks at the socket itself, takes what has come to this port, at most `max`, and does not wait: for who polls instead of being
@@ -273,9 +286,13 @@ impl Port {
     fn take(&self, into: &mut Vec<Incoming>, max: usize) -> usize {
         let mut machine = lock(&self.engine().machine);
         let Some(PortUse::Mailbox(mailbox)) = machine.ports.get_mut(&self.number) else { return 0 };
-        let count = mailbox.events.len().min(max);
-        into.extend(mailbox.events.drain(..count).map(Incoming::from));
-        count
+        let before = into.len();
+        while into.len() - before < max
+            && let Some((_, event)) = mailbox.events.pop_first()
+        {
+            into.push(event.into());
+        }
+        into.len() - before
     }
 
     /// Waits for what comes next; `None` once the transport is closed. Cancel safe.

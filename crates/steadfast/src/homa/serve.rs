@@ -9,7 +9,7 @@ use crate::lock;
 use crate::rpc::{Handler, Request, Response, ServeError};
 use bytes::{Bytes, BytesMut};
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,13 +54,37 @@ pub(super) struct Served {
     concurrency: usize,
     /// Handlers that wait for something.
     running: AtomicUsize,
-    /// What has not begun, with when it came.
-    waiting: Mutex<VecDeque<(Job, Wall)>>,
+    waiting: Mutex<Waiting>,
     /// How long handlers take until they wait or are done, in nanoseconds, smoothed.
     pace: AtomicU64,
     draining: AtomicBool,
     idle: Notify,
     counters: Counters,
+}
+
+/// What has not begun, with when it came. One that is cancelled leaves its place in the order, not its body.
+#[derive(Default)]
+struct Waiting {
+    jobs: HashMap<RpcId, (Job, Wall)>,
+    order: VecDeque<RpcId>,
+}
+
+impl Waiting {
+    fn push(&mut self, job: Job) {
+        if self.order.len() > 2 * self.jobs.len() + 1024 {
+            self.order.retain(|rpc| self.jobs.contains_key(rpc));
+        }
+        self.order.push_back(job.rpc);
+        self.jobs.insert(job.rpc, (job, Wall::now()));
+    }
+
+    fn pop(&mut self) -> Option<(Job, Wall)> {
+        loop {
+            if let Some(job) = self.jobs.remove(&self.order.pop_front()?) {
+                return Some(job);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -129,7 +153,7 @@ pub(super) fn begin(engine: &Arc<Engine>, jobs: Vec<Job>) {
 fn begin_one(engine: &Arc<Engine>, job: Job) -> Option<(RpcId, Bytes)> {
     let served = Arc::clone(&job.served);
     if served.running.load(Ordering::Acquire) >= served.concurrency {
-        lock(&served.waiting).push_back((job, Wall::now()));
+        lock(&served.waiting).push(job);
         return None;
     }
     begin_now(engine, job, None)
@@ -187,7 +211,7 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.served.running.fetch_sub(1, Ordering::AcqRel);
-        let next = lock(&self.served.waiting).pop_front();
+        let next = lock(&self.served.waiting).pop();
         if let Some((job, taken)) = next
             // Its client may have gone meanwhile.
             && lock(&self.engine.machine).is_served(job.rpc)
@@ -266,6 +290,11 @@ fn respond_again(engine: &Arc<Engine>, rpc: RpcId, body: Bytes, error: RespondEr
 }
 
 impl Served {
+    /// Nobody waits for a request any more.
+    pub(super) fn cancel(&self, rpc: RpcId) {
+        lock(&self.waiting).jobs.remove(&rpc);
+    }
+
     /// What a handler says, as it is sent.
     fn encode(&self, answer: Answer) -> Bytes {
         match answer.map(|mut response| response.body().take_whole()) {
@@ -370,8 +399,9 @@ impl Server {
     pub async fn shutdown(self, limit: Duration) -> Result<(), ServeError> {
         let engine = &self.handle.engine;
         self.served.draining.store(true, Ordering::Release);
-        for (job, _) in std::mem::take(&mut *lock(&self.served.waiting)) {
-            respond(engine, job.rpc, self.served.fault(Fault::Refused, "it is shutting down"));
+        let waiting = std::mem::take(&mut *lock(&self.served.waiting));
+        for rpc in waiting.jobs.into_keys() {
+            respond(engine, rpc, self.served.fault(Fault::Refused, "it is shutting down"));
         }
         let quiet = || (self.served.running.load(Ordering::Acquire) == 0).then_some(());
         let idle = crate::receipt::wait_until(&self.served.idle, quiet);
@@ -396,7 +426,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let number = self.served.number;
-        lock(&self.served.waiting).clear();
+        *lock(&self.served.waiting) = Waiting::default();
         self.handle.engine.with(|machine, _| machine.close_port(number));
     }
 }

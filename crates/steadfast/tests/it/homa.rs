@@ -418,3 +418,53 @@ async fn both_sides_may_call_each_other() {
         assert_eq!(here.unwrap().into_bytes().await.unwrap(), "y");
     }
 }
+
+#[tokio::test]
+async fn requests_that_are_cancelled_before_anybody_took_them_are_not_kept() {
+    let (client, server) = (plain(), plain());
+    let serves = server.open(Some(5)).unwrap();
+    let rpc = Rpc::over_homa(&client.peer(server.local_addr()).unwrap(), 5);
+    for _ in 0..100 {
+        let pending = soon("start", rpc.start("x", CallOptions::default())).await.unwrap();
+        soon("it is there", async {
+            while server.open_requests().1 == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        drop(pending);
+        soon("it is gone", async {
+            while server.open_requests().1 > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert!(serves.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn handlers_beyond_their_number_wait_for_their_turn() {
+    let (client, server) = (plain(), plain());
+    let (handler, mut told, gate) = held();
+    let serving = server.serve_with(9, handler, 1).unwrap();
+    let rpc = Rpc::over_homa(&client.peer(server.local_addr()).unwrap(), 9);
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        calls.push(soon("start", rpc.start("x", CallOptions::default())).await.unwrap());
+        soon("it is there", async {
+            while server.open_requests().1 < calls.len() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(soon("the first begins", told.recv()).await, Some("begun"));
+    // The second never begins.
+    drop(calls.remove(1));
+    gate.add_permits(2);
+    for call in calls {
+        soon("a call", call.response()).await.unwrap();
+    }
+    assert_eq!(serving.stats().taken, 2);
+}
