@@ -2,7 +2,7 @@
 //!
 //! A [`Lab`] holds [`Host`]s, each a network namespace of its own with a real kernel stack, and [`Link`]s between two of
 //! them. A link is two veth pairs with a relay thread in the middle: it copies Ethernet frames and emulates rate, delay,
-//! jitter, loss (independent or in bursts), a drop-tail queue or eight in strict priority, and a silent blackhole, each
+//! jitter, loss (independent or in bursts), duplication, a drop-tail queue or eight in strict priority, and a silent blackhole, each
 //! direction for itself, all changeable while traffic flows. A [`Switch`] joins more hosts, with a queue of its own in front
 //! of each.
 //!
