@@ -6,6 +6,7 @@
 //! | `stripe.rs` | what one stream carries over two networks at once |
 //! | `mixed.rs` | requests beside large messages over a slow uplink, and over two |
 //! | `sim_homa.rs` | the Homa core in a simulated data centre |
+//! | `rpc_load.rs` and below | requests between the hosts of a rack, at a load, and beside a flood |
 //! | `figure.rs`, `figure/svg.rs` | latency over time, and its drawing for the README |
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
@@ -17,7 +18,7 @@
 //! | `rounds.rs`, `only.rs` | the rounds of a benchmark between hosts; which of it is run |
 //! | `outcome.rs`, `spread.rs`, `usage.rs` | what was found; medians; processor time and memory |
 //!
-//! Invariants: client and server are a process each, of one thread, whatever the system; systems alternate within a run,
+//! Invariants: client and server, and each host of a rack, are a process each, of one thread, whatever the system; systems alternate within a run,
 //! with fresh processes for each measurement; what cannot be measured here is recorded as skipped, with the reason.
 
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ mod mixed;
 mod only;
 mod outcome;
 mod rounds;
+mod rpc_load;
 mod sessions;
 mod sim_homa;
 mod spread;
@@ -52,6 +54,7 @@ use crate::child::Console;
 use crate::load::Setup;
 use crate::only::Only;
 use crate::outcome::Outcome;
+use crate::rpc_load::RackHost;
 use crate::systems::System;
 
 /// How much to measure.
@@ -80,6 +83,8 @@ pub(crate) enum Part {
     SessionsClient,
     AssociationsClient,
     SessionsServer,
+    RackHost(RackHost),
+    Hostile(RackHost),
 }
 
 fn main() -> ExitCode {
@@ -129,6 +134,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "stripe" => stripe::run(effort, &only)?,
         "mixed" => mixed::run(effort, &only)?,
         "failover" => failover::run(effort, &only)?,
+        "rpc-load" => rpc_load::run(effort, &only)?,
         "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
@@ -171,6 +177,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::SessionsClient => sessions::client(console).await,
             Part::AssociationsClient => sessions::many_clients(console).await,
             Part::SessionsServer => sessions::server(console).await,
+            Part::RackHost(part) => rpc_load::host(part, console).await,
+            Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::namespace::Namespace;
-use crate::{Host, LabError, Link, LinkBuilder, access};
+use crate::{Host, LabError, Link, LinkBuilder, Switch, SwitchBuilder, access};
 
-/// A set of hosts and links that come and go together.
+/// A set of hosts, links and switches that come and go together.
 ///
 /// Dropping it ends every relay, so links go silent and their interfaces vanish, even if handles of hosts and links are
 /// still about. The namespaces die with the last of those handles.
@@ -16,6 +16,7 @@ pub struct Lab {
     middle: Arc<Namespace>,
     host_names: Mutex<Vec<String>>,
     links: Mutex<Vec<Link>>,
+    switches: Mutex<Vec<Switch>>,
     next_link: AtomicU16,
 }
 
@@ -27,6 +28,7 @@ impl Lab {
             middle: Arc::new(Namespace::new()?),
             host_names: Mutex::default(),
             links: Mutex::default(),
+            switches: Mutex::default(),
             next_link: AtomicU16::new(1),
         })
     }
@@ -55,6 +57,12 @@ impl Lab {
         LinkBuilder::new(self, name, a, b)
     }
 
+    /// Begins a switch between hosts; [`SwitchBuilder::connect`] makes it. `name` is the interface's name on each, of at
+    /// most 15 bytes.
+    pub fn switch(&self, name: &str, hosts: &[&Host]) -> SwitchBuilder<'_> {
+        SwitchBuilder::new(self, name, hosts)
+    }
+
     pub(crate) fn middle(&self) -> &Arc<Namespace> {
         &self.middle
     }
@@ -66,6 +74,10 @@ impl Lab {
     pub(crate) fn adopt(&self, link: Link) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link);
     }
+
+    pub(crate) fn adopt_switch(&self, switch: Switch) {
+        self.switches.lock().unwrap_or_else(PoisonError::into_inner).push(switch);
+    }
 }
 
 impl Drop for Lab {
@@ -73,6 +85,9 @@ impl Drop for Lab {
         for link in self.links.get_mut().unwrap_or_else(PoisonError::into_inner) {
             // An interface that is gone already, as after its host's end, is what was wanted.
             let _ = link.remove();
+        }
+        for switch in self.switches.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            let _ = switch.remove();
         }
     }
 }
@@ -82,6 +97,7 @@ impl fmt::Debug for Lab {
         f.debug_struct("Lab")
             .field("hosts", &self.host_names)
             .field("links", &self.links)
+            .field("switches", &self.switches)
             .finish_non_exhaustive()
     }
 }

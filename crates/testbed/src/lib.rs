@@ -2,8 +2,9 @@
 //!
 //! A [`Lab`] holds [`Host`]s, each a network namespace of its own with a real kernel stack, and [`Link`]s between two of
 //! them. A link is two veth pairs with a relay thread in the middle: it copies Ethernet frames and emulates rate, delay,
-//! jitter, loss (independent or in bursts), a drop-tail queue or eight in strict priority, and a silent blackhole, each
-//! direction for itself, all changeable while traffic flows.
+//! jitter, loss (independent or in bursts), duplication, a drop-tail queue or eight in strict priority, and a silent blackhole, each
+//! direction for itself, all changeable while traffic flows. A [`Switch`] joins more hosts, with a queue of its own in front
+//! of each.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -22,10 +23,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `lab`, `host`, `link` | what a caller touches |
+//! | `lab`, `host`, `link`, `switch` | what a caller touches |
 //! | `settings`, `loss` | how one direction of a link behaves, as plain data |
 //! | `pipe`, `bands` | the same as a state machine without a clock, and its queues |
-//! | `relay` | the thread between the two veth pairs |
+//! | `relay`, `end` | the thread between veth pairs, and one of these |
 //! | `access`, `isolate` | whether this process may make namespaces, and what to do when not |
 //! | `precision`, `emulator` | what a link, and the whole emulation, is worth on this machine |
 //! | `namespace`, `netlink`, `sys` | the kernel |
@@ -39,12 +40,13 @@
 //! - A host with several links answers on each for its addresses there alone: networks stay apart as they are outside.
 //! - Dropping the [`Lab`] ends its relay threads; the namespaces die with the last handle and the last process in them.
 //!
-//! Deliberately absent: routers between hosts, more than two hosts on one link, VLAN tags, and segmentation offload
+//! Deliberately absent: routers between hosts, switches that are joined to others, VLAN tags, and segmentation offload
 //! (the relay sees packets as they would be on a wire).
 
 mod access;
 mod bands;
 mod emulator;
+mod end;
 mod error;
 mod host;
 mod ip_net;
@@ -59,6 +61,7 @@ mod pipe;
 mod precision;
 mod relay;
 mod settings;
+mod switch;
 mod sys;
 
 pub use access::enter_user_namespace;
@@ -75,3 +78,4 @@ pub use pipe::DirectionCounters;
 pub use precision::Precision;
 pub use relay::Counters;
 pub use settings::{Queue, Settings};
+pub use switch::{PortCounters, Switch, SwitchBuilder};

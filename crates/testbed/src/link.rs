@@ -1,14 +1,14 @@
 //! A link that stands: its addresses, its faults, its counters.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::link_builder::{await_local, await_ready};
+use crate::end::{End, await_local, await_ready};
 use crate::namespace::Namespace;
 use crate::netlink::{address, interface, tolerate};
+use crate::pipe::Pipe;
 use crate::relay::Relay;
 use crate::{Counters, Host, IpNet, LabError, Settings};
 
@@ -41,52 +41,8 @@ pub struct Link {
 pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) ends: [End; 2],
-    pub(crate) relay: Relay,
+    pub(crate) relay: Relay<[Pipe; 2]>,
     pub(crate) middle: Arc<Namespace>,
-}
-
-/// One host's side of a link.
-pub(crate) struct End {
-    host: Host,
-    interface: String,
-    index: u32,
-    hardware_address: [u8; 6],
-    pub(crate) relay_index: u32,
-    state: Mutex<EndState>,
-}
-
-/// What the end is meant to have; while it is down, the kernel forgets some of it.
-#[derive(Default)]
-struct EndState {
-    down: bool,
-    addresses: Vec<IpNet>,
-    neighbours: Vec<IpAddr>,
-    routes: Vec<(IpNet, IpAddr)>,
-}
-
-impl End {
-    pub(crate) fn new(
-        host: Host,
-        interface: String,
-        index: u32,
-        hardware_address: [u8; 6],
-        relay_index: u32,
-    ) -> Self {
-        Self { host, interface, index, hardware_address, relay_index, state: Mutex::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, EndState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn request(&self, request: crate::netlink::Request, tolerated: i32) -> io::Result<()> {
-        tolerate(self.host.namespace().netlink.request(request), tolerated).map(drop)
-    }
-
-    fn refused(&self, what: &dyn fmt::Display) -> impl FnOnce(io::Error) -> LabError + use<> {
-        let attempted = format!("{what} on interface {} of host {}", self.interface, self.host.name());
-        move |error| LabError::refused(attempted, error)
-    }
 }
 
 impl Link {
@@ -187,7 +143,7 @@ impl Link {
 
     /// What became of the frames so far. IPv6 and the hosts' multicast memberships send a few frames of their own.
     pub fn counters(&self) -> Counters {
-        self.inner.relay.counters()
+        self.inner.relay.counted(|pipes| Counters { a_to_b: pipes[0].counters, b_to_a: pipes[1].counters })
     }
 
     /// Takes a host's interface down, as `ip link set down` does: it and its routes are gone, sending fails at once

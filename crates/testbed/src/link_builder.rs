@@ -1,21 +1,14 @@
 //! What a link shall be, before it is.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::access::{packet_refused, veth_refused};
-use crate::link::{End, Inner};
-use crate::namespace::Namespace;
-use crate::netlink::address;
-use crate::netlink::interface::{self, VethEnd};
+use crate::access::packet_refused;
+use crate::end::{End, check_interface, check_mtu, default_addresses};
+use crate::link::Inner;
 use crate::pipe::Pipe;
 use crate::relay::Relay;
 use crate::{Host, IpNet, Lab, LabError, Link, Loss, Queue, Settings, sys};
-
-/// How long a fresh interface may take to be ready; it takes microseconds, but the kernel promises nothing.
-const READY_GUARD: Duration = Duration::from_secs(10);
 
 /// A link in the making: both directions alike, without limits unless set here. Change one direction afterwards with
 /// [`Link::set_direction`].
@@ -136,10 +129,12 @@ impl<'lab> LinkBuilder<'lab> {
         self.check()?;
         let number = self.lab.next_link_number();
         let middle = self.lab.middle();
-        let a = self.make_end(0, number, middle)?;
-        let b = self.make_end(1, number, middle)?;
+        let make = |side: usize| {
+            End::make(&self.hosts[side], &self.interfaces[side], (number, side as u8), self.mtu, middle)
+        };
+        let (a, b) = (make(0)?, make(1)?);
         let sockets = middle.run("tb-sockets", || {
-            Ok([sys::packet_socket(a.relay_index)?, sys::packet_socket(b.relay_index)?])
+            Ok(vec![sys::packet_socket(a.relay_index)?, sys::packet_socket(b.relay_index)?])
         });
         let seed = self.seed.unwrap_or(u64::from(number));
         let pipes = [Pipe::new(self.settings.clone(), seed), Pipe::new(self.settings.clone(), !seed)];
@@ -159,17 +154,7 @@ impl<'lab> LinkBuilder<'lab> {
     fn check(&self) -> Result<(), LabError> {
         let misuse = |message: String| Err(LabError::Misuse(message));
         for name in &self.interfaces {
-            let sound = !name.is_empty()
-                && name.len() <= 15
-                && name != "."
-                && name != ".."
-                && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
-            if !sound {
-                return misuse(format!(
-                    "{name:?} cannot name an interface: give 1 to 15 bytes without blanks, colons and slashes, or set \
-                     other names with LinkBuilder::interfaces"
-                ));
-            }
+            check_interface(name)?;
         }
         if self.hosts[0].is(&self.hosts[1]) {
             let host = self.hosts[0].name();
@@ -178,112 +163,10 @@ impl<'lab> LinkBuilder<'lab> {
                 self.name
             ));
         }
-        if !(1280..=65_535).contains(&self.mtu) {
-            return misuse(format!(
-                "link {} cannot have an MTU of {}: give 1280 to 65535",
-                self.name, self.mtu
-            ));
-        }
-        Ok(())
-    }
-
-    /// Makes one veth pair, from the middle to a host, and brings both of its interfaces up.
-    fn make_end(&self, side: usize, number: u16, middle: &Namespace) -> Result<End, LabError> {
-        let (host, interface) = (&self.hosts[side], &self.interfaces[side]);
-        let far_name = format!("link{number}{}", ["a", "b"][side]);
-        let hardware_address = hardware_address(number, side as u8);
-        let near = VethEnd { name: interface, hardware_address, mtu: self.mtu };
-        let far = VethEnd {
-            name: &far_name,
-            hardware_address: hardware_address_of_relay(number, side),
-            mtu: self.mtu,
-        };
-        let attempted = format!("make interface {interface} on host {}", host.name());
-        let request = interface::create_veth(&far, &near, host.namespace().as_fd());
-        middle.netlink.request(request).map_err(veth_refused(attempted))?;
-
-        let relay_index = prepare(middle, &far_name, "the relay")?;
-        let refused = |error| LabError::refused(format!("silence {far_name}"), error);
-        middle.netlink.request(interface::silence_ipv6(relay_index)).map_err(refused)?;
-        let index = prepare(host.namespace(), interface, host.name())?;
-        bring_up(middle, relay_index, &far_name)?;
-        bring_up(host.namespace(), index, interface)?;
-        await_ready(middle, relay_index, &far_name)?;
-        await_ready(host.namespace(), index, interface)?;
-        Ok(End::new(host.clone(), interface.clone(), index, hardware_address, relay_index))
+        check_mtu(&format!("link {}", self.name), self.mtu)
     }
 
     fn addresses_for(&self, number: u16) -> [Vec<IpNet>; 2] {
         self.addresses.clone().unwrap_or_else(|| [default_addresses(number, 1), default_addresses(number, 2)])
     }
-}
-
-/// Finds an interface just made and takes its offloads away.
-fn prepare(namespace: &Namespace, interface: &str, owner: &str) -> Result<u32, LabError> {
-    let refused =
-        |what: &'static str| move |error| LabError::refused(format!("{what} {interface} of {owner}"), error);
-    let answers =
-        namespace.netlink.request(interface::by_name(interface)).map_err(refused("find interface"))?;
-    let index = interface::found(&answers).ok_or_else(|| {
-        refused("find interface")(std::io::Error::other("the kernel's answer describes no interface"))
-    })?;
-    namespace
-        .run("tb-offloads", || {
-            let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
-            sys::offloads_off(&socket, interface)
-        })
-        .map_err(refused("turn off the offloads of interface"))?;
-    Ok(index)
-}
-
-fn bring_up(namespace: &Namespace, index: u32, interface: &str) -> Result<(), LabError> {
-    let refused = |error| LabError::refused(format!("bring up {interface}"), error);
-    namespace.netlink.request(interface::set_up(index)).map_err(refused).map(drop)
-}
-
-/// Waits until an interface that is up carries frames. Either end of a pair has to, or the first ones may be lost.
-pub(crate) fn await_ready(namespace: &Namespace, index: u32, interface: &str) -> Result<(), LabError> {
-    wait_until(&format!("wait for interface {interface}"), || {
-        Ok(interface::is_ready(&namespace.netlink.request(interface::by_index(index))?))
-    })
-}
-
-/// Waits until a host takes what comes for an address that it was given. For IPv6 the kernel sees to that later, when it
-/// would be done looking for duplicates, even where it is told not to look.
-pub(crate) fn await_local(namespace: &Namespace, net: IpNet) -> Result<(), LabError> {
-    wait_until(&format!("wait for address {net}"), || {
-        match namespace.netlink.request(address::route_to(net.address())) {
-            Ok(answers) => Ok(address::is_local(&answers)),
-            Err(error) if error.kind() == std::io::ErrorKind::NetworkUnreachable => Ok(false),
-            Err(error) => Err(error),
-        }
-    })
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> std::io::Result<bool>) -> Result<(), LabError> {
-    let guard = Instant::now() + READY_GUARD;
-    while !holds().map_err(|error| LabError::refused(what, error))? {
-        if Instant::now() > guard {
-            return Err(LabError::refused(what, std::io::Error::from(std::io::ErrorKind::TimedOut)));
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    Ok(())
-}
-
-/// Locally administered, and telling in a capture which link and side it is.
-fn hardware_address(number: u16, side: u8) -> [u8; 6] {
-    let [high, low] = number.to_be_bytes();
-    [0x02, 0, 0, high, low, side + 1]
-}
-
-fn hardware_address_of_relay(number: u16, side: usize) -> [u8; 6] {
-    hardware_address(number, side as u8 + 2)
-}
-
-fn default_addresses(number: u16, host: u8) -> Vec<IpNet> {
-    let [high, low] = number.to_be_bytes();
-    let v4 = Ipv4Addr::new(10, low, high, host);
-    let v6 = Ipv6Addr::new(0xfd00, number, 0, 0, 0, 0, 0, u16::from(host));
-    [IpNet::new(v4, 24), IpNet::new(v6, 64)].into_iter().flatten().collect()
 }

@@ -26,6 +26,8 @@ pub struct DirectionCounters {
     pub dropped_queue: u64,
     /// Frames lost at random, as asked for.
     pub dropped_loss: u64,
+    /// Frames that were sent on twice, as asked for.
+    pub duplicated: u64,
     /// Frames that a blackhole took.
     pub dropped_blackhole: u64,
     /// Frames that the receiving host's interface did not take, as when it is down.
@@ -199,6 +201,14 @@ impl Pipe {
             self.counters.dropped_loss += 1;
             return;
         }
+        if self.settings.duplication > 0.0 && draw(*seed, drawn) < self.settings.duplication {
+            self.counters.duplicated += 1;
+            self.fly(at, frame.clone());
+        }
+        self.fly(at, frame);
+    }
+
+    fn fly(&mut self, at: Instant, frame: Box<[u8]>) {
         let mut arrives = at + self.settings.delay;
         if self.settings.jitter > Duration::ZERO {
             arrives += self.settings.jitter.mul_f64(draw(self.seed, &mut self.drawn));

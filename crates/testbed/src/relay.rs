@@ -1,4 +1,4 @@
-//! The thread in the middle of a link: it moves frames from one packet socket through a pipe to the other.
+//! The thread in the middle of a link or a switch: it moves frames from packet sockets through pipes to others.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use crate::DirectionCounters;
 use crate::pipe::Pipe;
 
 /// Frames read, and frames written, between two looks at the other direction and the clock.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 
 /// Batches read before a change of settings, many times what a host can send between two turns of the relay.
 const MOST_BATCHES_BEFORE_CHANGE: u32 = 1000;
@@ -35,32 +35,60 @@ pub struct Counters {
     pub b_to_a: DirectionCounters,
 }
 
-struct Shared {
-    /// `pipes[0]` carries frames from `sockets[0]` to `sockets[1]`, `pipes[1]` the other way.
-    pipes: Mutex<[Pipe; 2]>,
-    sockets: [Socket; 2],
+/// The pipes between some sockets, and what leads where.
+pub(crate) trait Wiring: Send + 'static {
+    /// The pipe that takes what comes in at a socket.
+    fn entry(&mut self, socket: usize) -> &mut Pipe;
+
+    /// Moves what has arrived, a bounded number of frames at a time.
+    fn deliver(&mut self, sockets: &[Socket]);
+
+    /// When there is more to move.
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// `pipes[0]` carries frames from `sockets[0]` to `sockets[1]`, `pipes[1]` the other way.
+impl Wiring for [Pipe; 2] {
+    fn entry(&mut self, socket: usize) -> &mut Pipe {
+        &mut self[socket]
+    }
+
+    fn deliver(&mut self, sockets: &[Socket]) {
+        for (pipe, socket) in self.iter_mut().zip(sockets.iter().rev()) {
+            deliver(socket, pipe);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.iter().filter_map(Pipe::poll_timeout).min()
+    }
+}
+
+struct Shared<W> {
+    wiring: Mutex<W>,
+    sockets: Vec<Socket>,
     stop: AtomicBool,
     wake: EventFd,
 }
 
-impl Shared {
-    fn pipes(&self) -> MutexGuard<'_, [Pipe; 2]> {
-        self.pipes.lock().expect("the relay thread panicked, so this link is dead")
+impl<W> Shared<W> {
+    fn wiring(&self) -> MutexGuard<'_, W> {
+        self.wiring.lock().expect("the relay thread panicked, so what it carried is dead")
     }
 }
 
-pub(crate) struct Relay {
-    shared: Arc<Shared>,
+pub(crate) struct Relay<W: Wiring> {
+    shared: Arc<Shared<W>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Relay {
-    pub(crate) fn start(name: &str, sockets: [Socket; 2], pipes: [Pipe; 2]) -> io::Result<Self> {
+impl<W: Wiring> Relay<W> {
+    pub(crate) fn start(name: &str, sockets: Vec<Socket>, wiring: W) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared { pipes: Mutex::new(pipes), sockets, stop, wake });
+        let shared = Arc::new(Shared { wiring: Mutex::new(wiring), sockets, stop, wake });
         let running = Arc::clone(&shared);
         let thread =
             thread::Builder::new().name(format!("tb-{name}")).spawn(move || relay(&running, &timer))?;
@@ -68,28 +96,29 @@ impl Relay {
     }
 
     /// Changes pipes at one moment: frames sent before it enter the pipes first, those sent later find them changed.
-    pub(crate) fn with_pipes<T>(&self, change: impl FnOnce(&mut [Pipe; 2]) -> T) -> T {
-        let mut pipes = self.shared.pipes();
+    pub(crate) fn with_pipes<T>(&self, change: impl FnOnce(&mut W) -> T) -> T {
+        let mut wiring = self.shared.wiring();
         let mut buffer = vec![0; LARGEST_FRAME];
-        for (socket, pipe) in self.shared.sockets.iter().zip(pipes.iter_mut()) {
+        for (number, socket) in self.shared.sockets.iter().enumerate() {
             // Bounded, since a host that sends without pause may keep it from ever being empty.
             let mut batches = MOST_BATCHES_BEFORE_CHANGE;
-            while receive(socket, pipe, &mut buffer) && batches > 0 {
+            while receive(socket, wiring.entry(number), &mut buffer) && batches > 0 {
                 batches -= 1;
             }
         }
-        let result = change(&mut pipes);
-        drop(pipes);
+        let result = change(&mut wiring);
+        drop(wiring);
         self.wake();
         result
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        let mut pipes = self.shared.pipes();
-        for (pipe, socket) in pipes.iter_mut().zip(&self.shared.sockets) {
-            pipe.counters.dropped_relay += crate::sys::overruns(socket).unwrap_or(0);
+    /// What the pipes have counted, once it is known what the sockets lost.
+    pub(crate) fn counted<T>(&self, read: impl FnOnce(&W) -> T) -> T {
+        let mut wiring = self.shared.wiring();
+        for (number, socket) in self.shared.sockets.iter().enumerate() {
+            wiring.entry(number).counters.dropped_relay += crate::sys::overruns(socket).unwrap_or(0);
         }
-        Counters { a_to_b: pipes[0].counters, b_to_a: pipes[1].counters }
+        read(&wiring)
     }
 
     /// Ends the thread and waits for it; frames under way are lost.
@@ -109,13 +138,13 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl<W: Wiring> Drop for Relay<W> {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn relay(shared: &Shared, timer: &TimerFd) {
+fn relay<W: Wiring>(shared: &Shared<W>, timer: &TimerFd) {
     let mut buffer = vec![0; LARGEST_FRAME];
     let mut armed = None;
     while !shared.stop.load(Ordering::Acquire) {
@@ -137,13 +166,13 @@ fn relay(shared: &Shared, timer: &TimerFd) {
 }
 
 /// Moves what there is, up to a bound, and says when there is more to do.
-fn turn(shared: &Shared, buffer: &mut [u8]) -> Option<Instant> {
-    let mut pipes = shared.pipes();
-    for (from, pipe) in pipes.iter_mut().enumerate() {
-        receive(&shared.sockets[from], pipe, buffer);
-        deliver(&shared.sockets[1 - from], pipe);
+fn turn<W: Wiring>(shared: &Shared<W>, buffer: &mut [u8]) -> Option<Instant> {
+    let mut wiring = shared.wiring();
+    for (number, socket) in shared.sockets.iter().enumerate() {
+        receive(socket, wiring.entry(number), buffer);
     }
-    pipes.iter().filter_map(Pipe::poll_timeout).min()
+    wiring.deliver(&shared.sockets);
+    wiring.poll_timeout()
 }
 
 /// Reads one batch; says whether there may be more.
@@ -156,7 +185,8 @@ fn receive(mut socket: &Socket, pipe: &mut Pipe, buffer: &mut [u8]) -> bool {
     true
 }
 
-fn deliver(socket: &Socket, pipe: &mut Pipe) {
+/// Hands over one batch of what has come out of a pipe.
+pub(crate) fn deliver(socket: &Socket, pipe: &mut Pipe) {
     for _ in 0..BATCH {
         let Some(frame) = pipe.arrive(Instant::now()) else { return };
         if socket.send(&frame).is_ok() {
@@ -181,17 +211,13 @@ fn arm(timer: &TimerFd, next: Option<Instant>, now: Instant) {
 }
 
 /// Sleeps until there is something to do; says whether the timer went off.
-fn wait(shared: &Shared, timer: &TimerFd) -> bool {
+fn wait<W>(shared: &Shared<W>, timer: &TimerFd) -> bool {
     let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds = [
-        readable(timer.as_fd()),
-        readable(shared.wake.as_fd()),
-        readable(shared.sockets[0].as_fd()),
-        readable(shared.sockets[1].as_fd()),
-    ];
+    let mut fds = vec![readable(timer.as_fd()), readable(shared.wake.as_fd())];
+    fds.extend(shared.sockets.iter().map(|socket| readable(socket.as_fd())));
     // Interrupted or not, the caller looks at everything again.
     let _ = poll(&mut fds, PollTimeout::NONE);
-    let [timed_out, woken, ..] = fds.map(|fd| fd.any().unwrap_or(false));
+    let [timed_out, woken] = [&fds[0], &fds[1]].map(|fd| fd.any().unwrap_or(false));
     if woken {
         let _ = shared.wake.read();
     }

@@ -35,6 +35,9 @@ pub struct Settings {
     pub reorder: bool,
     /// Which of the frames that departed are lost. Default none.
     pub loss: Loss,
+    /// Probability between 0 and 1 that a frame that departed arrives twice, the second time with jitter of its own.
+    /// Default 0.
+    pub duplication: f64,
     /// What may wait for the wire when a rate is set. Default 100 ms.
     pub queue: Queue,
     /// Whether frames wait for the wire in eight queues, each with the bound of `queue`, in strict priority: the class
@@ -54,6 +57,7 @@ impl Default for Settings {
             jitter: Duration::ZERO,
             reorder: false,
             loss: Loss::NONE,
+            duplication: 0.0,
             queue: Queue::Time(Duration::from_millis(100)),
             priorities: false,
             blackhole: false,
@@ -68,6 +72,7 @@ impl Settings {
         self.delay = self.delay.min(LONGEST);
         self.jitter = self.jitter.min(LONGEST);
         self.loss = self.loss.normalised();
+        self.duplication = if self.duplication.is_nan() { 0.0 } else { self.duplication.clamp(0.0, 1.0) };
     }
 
     /// How long a frame occupies the wire.

@@ -1,5 +1,7 @@
 //! Calls over Homa: in the clear, sealed, as messages.
 
+mod faults;
+mod floods;
 mod networks;
 
 use crate::common::{Directory, local, pair, soon};

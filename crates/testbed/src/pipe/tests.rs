@@ -267,3 +267,20 @@ fn memory_is_bounded_without_a_rate() {
     }
     assert_eq!(pipe.counters.dropped_queue, 300 - 256);
 }
+
+#[test]
+fn what_is_doubled_arrives_twice_and_only_as_often_as_asked() {
+    for (share, expected) in [(0.0, 0..1), (0.2, 120..280), (1.0, 1000..1001)] {
+        let (mut pipe, start) = slow(|settings| {
+            settings.rate = None;
+            settings.duplication = share;
+        });
+        for number in 0..1000 {
+            pipe.enter(start, &[number as u8; 10]);
+        }
+        let arrived = drain(&mut pipe, start);
+        let doubled = pipe.counters.duplicated;
+        assert!(expected.contains(&doubled), "{doubled} of 1000 at {share}");
+        assert_eq!(arrived.len() as u64, 1000 + doubled);
+    }
+}

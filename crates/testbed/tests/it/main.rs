@@ -7,6 +7,7 @@ mod hosts;
 mod networks;
 mod precision;
 mod priorities;
+mod switch;
 mod traffic;
 
 use std::io;
