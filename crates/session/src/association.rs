@@ -8,8 +8,10 @@
 //! | what an arrived frame does | `receive.rs` |
 //! | suspicion, loss, and the clock | `recover.rs` |
 //! | what a change of networks means for what waits, and for what is under way | `routes.rs` |
+//! | what the two processes offer each other beside sessions | `offers.rs` |
 
 use crate::association::dial::Dials;
+use crate::association::offers::Offers;
 use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
@@ -30,6 +32,7 @@ use steadfast_wire::{
 
 mod dial;
 mod forecast;
+mod offers;
 mod receive;
 mod recover;
 mod room;
@@ -48,9 +51,9 @@ const ANNOUNCEMENTS: (u32, Duration) = (64, Duration::from_secs(10));
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// An association, as this endpoint numbers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AssociationId(pub(crate) u64);
+/// An association, as this endpoint numbers it: one process of a peer. A number is not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssociationId(pub(crate) u64);
 
 #[derive(Debug)]
 pub(crate) struct Association {
@@ -101,6 +104,7 @@ pub(crate) struct Association {
     redundancy: transmit::Budget,
     /// When the peer's networks were last counted anew, and how often it told them since.
     announcements: (Instant, u32),
+    pub(crate) offers: Offers,
 }
 
 impl Association {
@@ -140,7 +144,15 @@ impl Association {
             growing: BTreeSet::new(),
             redundancy: transmit::Budget::default(),
             announcements: (Instant(0), 0),
+            offers: Offers::default(),
         }
+    }
+
+    /// Whether it is with this peer, and was reached at one of these addresses, or no address is needed.
+    pub(crate) fn is_at(&self, peer: Fingerprint, addresses: &[SocketAddr]) -> bool {
+        self.peer == peer
+            && !self.is_leaving()
+            && (addresses.is_empty() || addresses.iter().any(|address| self.addresses().contains(address)))
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -310,6 +322,7 @@ impl Association {
             self.end(cx, id, EndReason::Left, false, None);
         }
         self.bye = Some((reason.into(), now + FAREWELL));
+        self.end_reaches();
         self.dials.stop();
         self.dial_dirty = true;
     }
@@ -358,6 +371,7 @@ impl Association {
                     || self.says_bye(now)
                     || !path.is_full()
                         && (self.networks_due
+                            || self.owes_offer()
                             || !self.work.is_empty()
                             || !self.notices.is_empty()
                             || !self.ends.is_empty())
@@ -374,7 +388,7 @@ impl Association {
         if core::mem::take(&mut self.dial_dirty) {
             self.dial_at = self.next_dial(cx);
         }
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() && !self.is_held() {
             self.idle_since.get_or_insert(now);
         } else {
             self.idle_since = None;
@@ -383,7 +397,7 @@ impl Association {
 
     /// Whether nothing is left to do here.
     pub(crate) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.paths.is_empty()
+        self.sessions.is_empty() && self.paths.is_empty() && !self.offers.keeps()
     }
 
     /// Our networks changed: paths without a network go down, the peer is told, new networks are tried at once.
@@ -415,6 +429,7 @@ impl Association {
     /// The set of paths that may carry something changed.
     fn routes_changed(&mut self) {
         self.dial_dirty = true;
+        self.offers.routes_changed = true;
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.out.routes_changed();
@@ -504,7 +519,8 @@ impl Association {
 
     /// Whether nothing is here but conversations of ours that wait for a network.
     pub(crate) fn only_waits(&self) -> bool {
-        self.paths.is_empty() && self.sessions.values().all(|session| session.opener)
+        let theirs = self.offers.keeps() && !self.offers.is_wanted();
+        self.paths.is_empty() && !theirs && self.sessions.values().all(|session| session.opener)
     }
 
     /// Its parked sessions that the peer opened, with the time since when they are.
@@ -515,8 +531,9 @@ impl Association {
 
     /// Since when it has no path, if all its sessions are the peer's: it may be forgotten.
     pub(crate) fn forgettable(&self) -> Option<Instant> {
-        let ours = self.sessions.values().any(|session| session.opener);
+        let ours = self.sessions.values().any(|session| session.opener) || self.offers.is_wanted();
         let parked = self.sessions.values().filter_map(|session| session.parked_at).max();
+        let parked = parked.or(self.idle_since);
         parked.filter(|_| !ours && self.paths.is_empty())
     }
 
@@ -545,7 +562,8 @@ impl Association {
                     self.touch(id);
                 }
             }
-            Cargo::Networks(_) => self.networks_due = true,
+            Cargo::Networks => self.networks_due = true,
+            Cargo::Offer(epoch) => self.offers.lost(epoch),
             Cargo::End(ending) => self.tell_end(ending),
             Cargo::Moved(..) | Cargo::Nothing => {}
         }

@@ -3,7 +3,7 @@
 use crate::association::{Association, AssociationId};
 use crate::config::{Config, Ordering, SessionConfig};
 use crate::context::Context;
-use crate::event::{Action, DownReason, Event, PathInfo, Violation};
+use crate::event::{Action, DownReason, Event, PathInfo, ReachId, Violation};
 use crate::journal::JournalEntry;
 use crate::ledger::Ledger;
 use crate::path::{Path, State};
@@ -21,6 +21,7 @@ use steadfast_wire::{
 use tombstones::Tombstones;
 
 mod bounds;
+mod reach;
 mod restore;
 mod tombstones;
 mod verbs;
@@ -66,6 +67,9 @@ pub struct Endpoint {
     greetings: BTreeMap<PathNumber, Greeting>,
     sessions: BTreeMap<SessionId, AssociationId>,
     incoming: VecDeque<SessionId>,
+    /// What the application wants to be in reach, and where that is.
+    reaches: BTreeMap<ReachId, AssociationId>,
+    next_reach: u64,
     tombstones: Tombstones,
     timers: BTreeSet<(Instant, AssociationId)>,
     timer_of: BTreeMap<AssociationId, Instant>,
@@ -87,6 +91,8 @@ impl Endpoint {
             greetings: BTreeMap::new(),
             sessions: BTreeMap::new(),
             incoming: VecDeque::new(),
+            reaches: BTreeMap::new(),
+            next_reach: 1,
             tombstones: Tombstones::default(),
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
@@ -179,6 +185,10 @@ impl Endpoint {
             self.incoming.retain(|session| *session != ending.0);
             self.tombstones.bury(peer, ending);
         }
+        for reach in association.offers.unreached.drain(..) {
+            self.reaches.remove(&reach);
+            self.cx.event(Event::Unreached { reach });
+        }
         for path in association.gone.drain(..) {
             self.homes.remove(&path);
             self.ready.remove(&path);
@@ -188,6 +198,7 @@ impl Endpoint {
     /// When an association is next to be called, and which of its paths have something to say.
     fn catch_up(&mut self, now: Instant, id: AssociationId) {
         let Some(association) = self.associations.get_mut(&id) else { return };
+        association.tell_offers(&mut self.cx, id);
         association.refresh(&self.cx, now);
         for (number, path) in &association.paths {
             self.homes.insert(*number, id);
@@ -197,8 +208,8 @@ impl Endpoint {
         }
         let empty = association.is_empty();
         let timeout = association.timeout(&self.cx).filter(|_| !empty);
-        if empty {
-            self.associations.remove(&id);
+        if empty && let Some(association) = self.associations.remove(&id) {
+            association.tell_dissociated(&mut self.cx, id);
         }
         self.arm(now, id, timeout);
     }
@@ -607,14 +618,21 @@ impl Endpoint {
         };
         let mut from = self.associations.remove(&old)?;
         let path = from.paths.remove(&number);
-        let sessions: Vec<SessionId> =
-            if from.is_up() { Vec::new() } else { from.sessions.keys().copied().collect() };
+        let (sessions, reaches): (Vec<SessionId>, Vec<ReachId>) = if from.is_up() {
+            (Vec::new(), Vec::new())
+        } else {
+            (from.sessions.keys().copied().collect(), from.offers.take_reaches())
+        };
         if let Some(to) = self.associations.get_mut(&new) {
             to.adopt_addresses(&from);
+            to.offers.want(reaches.iter().copied());
             if let Some(path) = path {
                 self.homes.insert(number, new);
                 to.paths.insert(number, path);
             }
+        }
+        for reach in reaches {
+            self.reaches.insert(reach, new);
         }
         self.associations.insert(old, from);
         for session in sessions {
@@ -745,6 +763,10 @@ impl Endpoint {
 
     /// Checks what must always hold; panics with what does not. For tests and the simulator.
     pub fn check_invariants(&self) {
+        for (reach, id) in &self.reaches {
+            let home = self.associations.get(id);
+            assert!(home.is_some_and(|home| home.offers.wants(*reach)), "{reach:?} is nowhere");
+        }
         for (id, association) in &self.associations {
             association.check_invariants(&self.cx);
             for session in association.sessions.keys() {

@@ -1,10 +1,11 @@
 //! What the core tells: events for the application, actions for the driver, errors for each verb.
 
+use crate::association::AssociationId;
 use alloc::boxed::Box;
 use alloc::string::String;
 use bytes::Bytes;
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, Labels, MessageId, NetworkId, PathNumber, SessionId, Urgency};
@@ -26,6 +27,8 @@ pub enum DropReason {
     /// No network that was up could carry it for as long as its labels' failure timeout says
     /// ([`Endpoint::set_failure_timeout`](crate::Endpoint::set_failure_timeout)).
     NoNetwork,
+    /// The other side could not be reached, as another transport says.
+    Unreachable,
 }
 
 impl fmt::Display for DropReason {
@@ -36,6 +39,7 @@ impl fmt::Display for DropReason {
             Self::Refused => "the other side did not take it",
             Self::Restarted => "one of the two processes restarted",
             Self::Expired => "its lifetime passed",
+            Self::Unreachable => "the other side could not be reached",
             Self::NoNetwork => {
                 "no network could carry it for as long as its labels' failure timeout allows: let it wait longer with \
                  `set_failure_timeout`, or allow it more networks"
@@ -180,6 +184,39 @@ pub enum Event {
         /// Its round trip, between the two libraries.
         rtt: Duration,
     },
+    /// A process that was to be in [reach](crate::Endpoint::reach) is.
+    Reached {
+        /// What was asked for.
+        reach: ReachId,
+        /// The process. If another one is reached later, this is told again.
+        association: AssociationId,
+        /// Whether it takes an [offer](crate::Endpoint::offer): a peer of an earlier version does not.
+        offers: bool,
+    },
+    /// The peer left, or is no longer trusted: what was to be in reach is not, and not sought any more.
+    Unreached {
+        /// What was asked for.
+        reach: ReachId,
+    },
+    /// A process offers something beside sessions; empty if it takes that back.
+    Offered {
+        /// The process.
+        association: AssociationId,
+        /// Of which peer.
+        peer: Fingerprint,
+        /// At most [`MAX_OFFER`](steadfast_wire::frame::MAX_OFFER) bytes.
+        offer: Bytes,
+    },
+    /// The [`routes`](crate::Endpoint::routes) to a process that was reached, or that offered something, may be others.
+    Rerouted {
+        /// The process.
+        association: AssociationId,
+    },
+    /// A process that was reached, or that offered something, is gone: what it offered is void.
+    Dissociated {
+        /// The process.
+        association: AssociationId,
+    },
     /// The peer left (BYE) and says why.
     PeerLeft {
         /// Who.
@@ -187,6 +224,25 @@ pub enum Event {
         /// The peer's words, at most 256 bytes.
         reason: String,
     },
+}
+
+/// What the application wants to be in reach, as this endpoint numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReachId(pub(crate) u64);
+
+/// How another protocol may reach a peer: as a path that is up does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Our number for the path.
+    pub path: PathNumber,
+    /// Our network.
+    pub network: NetworkId,
+    /// The address on our side, where it is known.
+    pub local: Option<IpAddr>,
+    /// The other end's address.
+    pub remote: IpAddr,
+    /// Whether the path is suspect.
+    pub suspect: bool,
 }
 
 /// A path as events name it.

@@ -53,12 +53,13 @@ mod session;
 mod stats;
 mod steering;
 
+pub use association::AssociationId;
 pub use config::{Config, Ordering, SessionConfig};
 pub use deferral::{Deferral, DeferralId};
 pub use endpoint::Endpoint;
 pub use event::{
-    Action, DownReason, DropReason, Event, Forecast, Outcome, PathInfo, Read, Received, Recv, SendError,
-    SessionError,
+    Action, DownReason, DropReason, Event, Forecast, Outcome, PathInfo, ReachId, Read, Received, Recv, Route,
+    SendError, SessionError,
 };
 pub use journal::{JournalEntry, Record};
 pub use options::{OrderRequest, Patience, SendOptions};

@@ -39,7 +39,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) enum Cargo {
     Session(SessionId, Item),
-    Networks(u64),
+    Networks,
+    Offer(u64),
     End(Ending),
     /// Given up as lost and said again elsewhere; kept because it may still arrive.
     Moved(SessionId, Item),

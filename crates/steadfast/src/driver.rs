@@ -1,6 +1,7 @@
 //! The one task of an endpoint that waits for the clock, the networks, those who connect, and the trust file.
 
 use crate::error::BindError;
+use crate::homa::sealed_sockets;
 use crate::kernel::{Kernel, News, Plan, tell_networks};
 use crate::lock;
 use crate::shared::Shared;
@@ -222,6 +223,9 @@ impl Driver {
 
     async fn quiesce(&mut self) {
         let Some(kernel) = self.kernel.take() else { return };
+        if let Some(homa) = self.shared.homa() {
+            homa.engine.quiesce();
+        }
         self.stranded.clear();
         self.mend_at = None;
         kernel.close(&self.shared).await;
@@ -250,6 +254,12 @@ impl Driver {
         }
         // The file may have been edited while nobody looked.
         self.trust_changed().await;
+        if let Some(homa) = self.shared.homa() {
+            match sealed_sockets(&lock(&self.addresses), &homa.config) {
+                Ok(sockets) => homa.engine.revive(sockets),
+                Err(error) => tracing::info!(%error, "calls over Homa end here"),
+            }
+        }
         tracing::debug!("revived");
         Ok(())
     }
@@ -257,6 +267,9 @@ impl Driver {
     /// Tells every peer, and closes everything within a limit.
     async fn close(mut self, reason: &str) {
         self.shared.closed.store(true, Ordering::Release);
+        if let Some(homa) = self.shared.homa() {
+            homa.engine.close();
+        }
         self.shared.abort_connecting();
         self.shared.call(|inner, now| inner.core.leave(now, reason));
         let _late = tokio::time::timeout(FAREWELL, self.shared.carriers.gone()).await;

@@ -4,6 +4,7 @@ use crate::builder::Builder;
 use crate::driver::Command;
 use crate::error::{BindError, ConnectError};
 use crate::events::Events;
+use crate::homa::{Homa, HomaConfig, HomaError};
 use crate::lock;
 use crate::receipt::wait_until;
 use crate::shared::Shared;
@@ -87,7 +88,7 @@ impl Endpoint {
         Self { handle: Arc::new(Handle { shared, addresses, commands, connect_limit }) }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -144,7 +145,7 @@ impl Endpoint {
     }
 
     /// The key and the addresses of a destination.
-    async fn find(&self, to: Destination) -> Result<(Fingerprint, Vec<SocketAddr>), ConnectError> {
+    pub(crate) async fn find(&self, to: Destination) -> Result<(Fingerprint, Vec<SocketAddr>), ConnectError> {
         let target = match to {
             Destination::Text(text) => text.trim().parse::<Target>()?,
             Destination::Target(target) => target,
@@ -182,6 +183,20 @@ impl Endpoint {
             accepted.map(Some).or_else(|| shared.is_closed().then_some(None))
         });
         Some(MultiSocket::new(Arc::clone(&self.handle), state.await?))
+    }
+
+    /// The Homa transport of this endpoint, for [calls](crate::rpc::Rpc::over_homa) in microseconds: UDP, encrypted with
+    /// keys that are agreed on over the endpoint's paths. There is one; it is opened by the first call, and goes when its last handle does.
+    pub fn homa(&self) -> Result<Homa, HomaError> {
+        self.homa_with(HomaConfig::default())
+    }
+
+    /// The same with settings of its own, unless it is open already.
+    pub fn homa_with(&self, config: HomaConfig) -> Result<Homa, HomaError> {
+        if self.shared().is_closed() {
+            return Err(HomaError::Closed);
+        }
+        Homa::of(self, config)
     }
 
     /// The addresses that are listened on; unspecified ones (`0.0.0.0`, `[::]`) mean all of this host.

@@ -32,6 +32,7 @@
 //! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
+//! | the same in microseconds, over one network | [`homa`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
 //! | read and write as with TCP, many streams in one conversation | [`Streams`], [`Stream`] |
 //! | watch the networks | [`Events`], [`Endpoint::paths`] |
@@ -46,6 +47,7 @@
 //! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `deferred.rs`, `events.rs` | what users touch |
 //! | `stream.rs`, `stream/` | byte streams: their halves, the task that takes what comes, their credit |
 //! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
+//! | `homa.rs`, `homa/` | requests and responses over UDP, and as IP protocol 146 |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -62,6 +64,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod events;
+pub mod homa;
 mod kernel;
 mod message;
 mod process;

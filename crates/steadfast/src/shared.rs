@@ -6,6 +6,7 @@
 use crate::carriers::{Carriers, Link};
 use crate::clock::Clock;
 use crate::events::{Hub, Wanted};
+use crate::homa::{Engine, Handle as HomaHandle};
 use crate::lock;
 use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
@@ -15,7 +16,7 @@ use std::cell::Cell as Slot;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) incoming: Notify,
     pub(crate) session_config: SessionConfig,
     pub(crate) closed: AtomicBool,
+    /// The Homa transport of this endpoint, if there is one.
+    pub(crate) homa: Mutex<Weak<HomaHandle>>,
     runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -78,6 +81,8 @@ struct Effects {
     subscribers: Vec<Wanted>,
     incoming: bool,
     rearm: bool,
+    /// What concerns other transports.
+    beside: Vec<Event>,
 }
 
 impl Shared {
@@ -109,6 +114,7 @@ impl Shared {
             incoming: Notify::new(),
             session_config,
             closed: AtomicBool::new(false),
+            homa: Mutex::default(),
             runtime: Handle::current(),
             tasks: Mutex::new(JoinSet::new()),
         }
@@ -192,6 +198,10 @@ impl Shared {
         while inner.core.poll_journal().is_some() {}
         while let Some(event) = inner.core.poll_event() {
             note(inner, &event, effects);
+            if is_beside(&event) {
+                effects.beside.push(event);
+                continue;
+            }
             if is_public(&event) {
                 tracing::debug!(?event, "steadfast");
                 effects.subscribers.append(&mut self.hub.publish(&event));
@@ -230,6 +240,9 @@ impl Shared {
             if std::mem::take(&mut effects.rearm) {
                 self.timers.notify_one();
             }
+            if !effects.beside.is_empty() {
+                self.tell_beside(std::mem::take(&mut effects.beside));
+            }
             if !acts {
                 break;
             }
@@ -251,6 +264,26 @@ impl Shared {
             Action::Close { path } => self.close_path(path),
             Action::Reset { path } => self.reset_path(path),
             _ => {}
+        }
+    }
+
+    /// The Homa transport of this endpoint, if it is open.
+    pub(crate) fn homa(&self) -> Option<Arc<HomaHandle>> {
+        lock(&self.homa).upgrade()
+    }
+
+    fn tell_beside(self: &Arc<Self>, events: Vec<Event>) {
+        if let Some(homa) = self.homa() {
+            for event in events {
+                homa.engine.hear(event);
+            }
+        }
+    }
+
+    /// Tells a new transport what was said before there was one.
+    pub(crate) fn opened_homa(self: &Arc<Self>, engine: &Arc<Engine>) {
+        for (association, peer, offer) in self.peek(|inner, _| inner.core.offers()) {
+            engine.hear_former(association, peer, &offer);
         }
     }
 
@@ -295,6 +328,7 @@ impl Effects {
             && self.wakes.is_empty()
             && self.receipts.is_empty()
             && self.subscribers.is_empty()
+            && self.beside.is_empty()
             && !self.incoming
     }
 }
@@ -353,6 +387,18 @@ fn wake(inner: &Inner, session: SessionId, kind: fn(Arc<SessionState>) -> Wake, 
     if let Some(state) = inner.sessions.get(&session) {
         effects.wakes.push(kind(Arc::clone(state)));
     }
+}
+
+/// What concerns other transports alone. An offer may be a secret, which nobody else hears of and nobody logs.
+fn is_beside(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Offered { .. }
+            | Event::Reached { .. }
+            | Event::Unreached { .. }
+            | Event::Rerouted { .. }
+            | Event::Dissociated { .. }
+    )
 }
 
 /// Events of single messages belong to their receipts and readers.

@@ -225,6 +225,71 @@ impl Cursor<'_> {
     }
 }
 
+/// What a Homa message that belongs to a call is. It stands behind the body, so that a body of any length can be sent, and
+/// is received, where it lies: what the kind adds, then one byte of version and kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// A request.
+    Request {
+        /// Milliseconds, from when it is taken, in which an answer is of use.
+        deadline: Option<u32>,
+    },
+    /// The answer.
+    Response,
+    /// Why there is no other answer; the body is at most [`MAX_WORDS`] bytes for people.
+    Fault(Fault),
+}
+
+/// The most bytes of a tail.
+pub const MAX_TAIL: usize = 5;
+
+const TAIL_VERSION: u8 = VERSION << 4;
+const LATE_REQUEST: u8 = 3;
+
+impl Tail {
+    /// Appends it to the body.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        let kind = match self {
+            Self::Request { deadline: None } => REQUEST,
+            Self::Request { deadline: Some(deadline) } => {
+                out.put_u32(*deadline);
+                LATE_REQUEST
+            }
+            Self::Response => RESPONSE,
+            Self::Fault(fault) => {
+                out.put_u8(*fault as u8);
+                FAULT
+            }
+        };
+        out.put_u8(TAIL_VERSION | kind);
+    }
+
+    /// Takes it off a whole message and leaves the body.
+    pub fn decode(message: &mut Bytes) -> Result<Self, DecodeError> {
+        let (kind, rest) = message.split_last().ok_or(DecodeError::Truncated)?;
+        let (tail, length) = match kind ^ TAIL_VERSION {
+            REQUEST => (Self::Request { deadline: None }, 1),
+            LATE_REQUEST => {
+                let deadline = rest.last_chunk().ok_or(DecodeError::Truncated)?;
+                (Self::Request { deadline: Some(u32::from_be_bytes(*deadline)) }, 5)
+            }
+            RESPONSE => (Self::Response, 1),
+            FAULT => {
+                let code = rest.last().ok_or(DecodeError::Truncated)?;
+                let fault = Fault::ALL.get(usize::from(*code)).copied();
+                (Self::Fault(fault.ok_or(DecodeError::Malformed("unknown fault of a call"))?), 2)
+            }
+            _ => {
+                return Err(DecodeError::Malformed(
+                    "a message of a version or kind of calls that is not spoken",
+                ));
+            }
+        };
+        message.truncate(message.len() - length);
+        Ok(tail)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +348,45 @@ mod tests {
         assert_eq!(Head::decode(&mut other), Ok(Some(Head::Foreign { call: 5 })));
     }
 
+    #[test]
+    fn golden_tails() {
+        for (tail, bytes) in [
+            (Tail::Request { deadline: None }, &[0x10][..]),
+            (Tail::Request { deadline: Some(1500) }, &[0, 0, 5, 0xdc, 0x13]),
+            (Tail::Response, &[0x11]),
+            (Tail::Fault(Fault::Failed), &[2, 0x12]),
+        ] {
+            let mut out = Vec::new();
+            tail.encode(&mut out);
+            assert_eq!(out, bytes, "{tail:?}");
+            assert!(bytes.len() <= MAX_TAIL);
+            let mut whole = Bytes::from([b"body", bytes].concat());
+            assert_eq!(Tail::decode(&mut whole), Ok(tail));
+            assert_eq!(&whole[..], b"body");
+        }
+        for (bytes, what) in [
+            (&[][..], "nothing"),
+            (&[0x20], "another version"),
+            (&[0x14], "an unknown kind"),
+            (&[0, 5, 0xdc, 0x13], "half a deadline"),
+            (&[0x12], "a fault without its kind"),
+            (&[10, 0x12], "an unknown fault"),
+        ] {
+            assert!(Tail::decode(&mut Bytes::copy_from_slice(bytes)).is_err(), "{what}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_tail_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            let mut input = Bytes::from(bytes.clone());
+            if let Ok(tail) = Tail::decode(&mut input) {
+                let mut out = input.to_vec();
+                tail.encode(&mut out);
+                prop_assert_eq!(out, bytes);
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let mut input = Bytes::from(bytes);

@@ -39,6 +39,10 @@ pub const MAX_PARTIAL_RANGES: usize = 1024;
 pub const MAX_PENDING_TOKENS: usize = 64;
 /// The most bytes of the text of a BYE.
 pub const MAX_REASON: usize = 256;
+/// The most bytes of an OFFER.
+pub const MAX_OFFER: usize = 128;
+/// The feature of HELLO without which a peer is told no OFFER.
+pub const FEATURE_OFFERS: u64 = 1;
 
 /// Why a frame could not be read. Private to the two ends: a peer is told only that the path was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +77,7 @@ pub struct Hello {
     pub network: NetworkId,
     /// Where the sender listens on that network, 0 if it does not: a peer that moved is found at its new address.
     pub port: u16,
-    /// Optional features, one bit each; none are defined yet. Unknown bits are ignored.
+    /// Optional features, one bit each ([`FEATURE_OFFERS`]). Unknown bits are ignored.
     pub features: u64,
     /// Whether the sender keeps its sessions in a store that survives it.
     pub durable: bool,
@@ -317,6 +321,14 @@ pub enum Frame {
         reason: EndReason,
         /// The last message of the frame's recipient that its sender is sure to have, all earlier ones included.
         common: MessageId,
+    },
+    /// What the sender's process offers to the recipient's beside this protocol, such as keys for another one. Said only to
+    /// who has [`FEATURE_OFFERS`]. *Counted.*
+    Offer {
+        /// Counts up; an older offer is ignored.
+        epoch: u64,
+        /// At most [`MAX_OFFER`] bytes, whose meaning is not known here; empty to take it back.
+        offer: Bytes,
     },
     /// What has arrived on a path.
     Progress(Progress),

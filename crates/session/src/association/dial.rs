@@ -229,7 +229,7 @@ impl Association {
     }
 
     fn wants_nothing(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && !self.offers.is_wanted()
     }
 
     fn has_path(&self, pair: &Pair) -> bool {

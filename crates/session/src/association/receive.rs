@@ -147,11 +147,14 @@ impl Association {
             }
             Frame::Pong { nonce } => self.handle_pong(cx, now, number, nonce),
             Frame::Networks { epoch, networks } => return self.handle_networks(cx, now, epoch, networks),
+            Frame::Offer { epoch, offer } => return self.handle_offer(now, epoch, offer),
             Frame::Bye { reason } => {
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
                 for id in self.sessions.keys().copied().collect::<Vec<_>>() {
                     self.end(cx, id, EndReason::Left, false, None);
                 }
+                self.end_reaches();
+                self.offers.unhear();
                 self.dials.stop();
                 for number in self.paths.keys().copied().collect::<Vec<_>>() {
                     self.path_down(cx, now, number, DownReason::Ended);

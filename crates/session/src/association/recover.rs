@@ -123,8 +123,8 @@ impl Association {
                     moved.push((Cargo::End(ending), flight.at));
                     Cargo::Nothing
                 }
-                Cargo::Networks(epoch) => {
-                    moved.push((Cargo::Networks(epoch), flight.at));
+                again @ (Cargo::Networks | Cargo::Offer(_)) => {
+                    moved.push((again, flight.at));
                     Cargo::Nothing
                 }
                 other => other,
@@ -170,6 +170,7 @@ impl Association {
         }
         self.dial(cx, now);
         if self.idle_at(cx).is_some_and(|at| at <= now) {
+            self.offers.unhear();
             // No farewell: a conversation that the peer opens just now is to find its way back.
             for number in self.paths.keys().copied().collect::<Vec<_>>() {
                 self.path_down(cx, now, number, DownReason::Ended);

@@ -7,7 +7,7 @@ use crate::outbound::Candidate;
 use crate::path::{Cargo, Path};
 use crate::session::{Item, Join, Session};
 use core::time::Duration;
-use steadfast_wire::frame::{DATA_OVERHEAD, Hello, MAX_BODY, Progress, VERSION};
+use steadfast_wire::frame::{DATA_OVERHEAD, FEATURE_OFFERS, Hello, MAX_BODY, Progress, VERSION};
 use steadfast_wire::time::nanos;
 use steadfast_wire::{Frame, Gather, Instant, PathNumber, Rule, SessionId, Urgency};
 
@@ -120,7 +120,7 @@ impl Association {
                 path: path.number,
                 network: path.local,
                 port: cx.network(path.local).map_or(0, |network| network.port),
-                features: 0,
+                features: FEATURE_OFFERS,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
                 windows: cx.config.first_windows,
@@ -152,7 +152,7 @@ impl Association {
         if core::mem::take(&mut path.networks_due) || changed {
             self.networks_due &= !changed;
             let frame = Frame::Networks { epoch: cx.networks_epoch, networks: cx.announced_networks() };
-            self.fly(now, number, &frame, Cargo::Networks(cx.networks_epoch), sheet);
+            self.fly(now, number, &frame, Cargo::Networks, sheet);
         }
     }
 
@@ -174,6 +174,9 @@ impl Association {
         }
         while let Some(notice) = self.notices.pop_front() {
             sheet.put(&notice);
+        }
+        if let Some((epoch, offer)) = self.take_due_offer() {
+            self.fly(now, number, &Frame::Offer { epoch, offer }, Cargo::Offer(epoch), sheet);
         }
         while sheet.room() > 0
             && let Some((session, reason, common)) = self.ends.pop_front()
@@ -335,7 +338,13 @@ impl Association {
 
     /// The path that would have the message there first: rules before suspicion, suspicion before doubt, doubt before
     /// preference, preference before time, time before cost.
-    fn choose(&self, cx: &Context, now: Instant, rule: &Rule, candidate: Candidate) -> Option<PathNumber> {
+    pub(super) fn choose(
+        &self,
+        cx: &Context,
+        now: Instant,
+        rule: &Rule,
+        candidate: Candidate,
+    ) -> Option<PathNumber> {
         let bytes = match (candidate.small, candidate.remaining) {
             (true, remaining) => remaining.min(PACKET),
             (false, remaining) => remaining.max(LARGE),

@@ -98,6 +98,7 @@ impl Endpoint {
             for session in association.sessions.keys().copied().collect::<Vec<_>>() {
                 association.forget(&mut self.cx, session);
             }
+            association.offers.unhear();
         }
         self.after(now, id);
         true

@@ -26,12 +26,7 @@ impl Endpoint {
         addresses: &[SocketAddr],
         config: SessionConfig,
     ) -> SessionId {
-        let shares = |association: &Association| {
-            association.peer == peer
-                && !association.is_leaving()
-                && (addresses.is_empty()
-                    || addresses.iter().any(|address| association.dials.addresses().contains(address)))
-        };
+        let shares = |association: &Association| association.is_at(peer, addresses);
         let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
         let session = self.cx.rng.session();

@@ -10,6 +10,7 @@ mod crowded;
 mod foreground;
 mod fuzz;
 mod lattice;
+mod offers;
 mod pair;
 mod recovery;
 mod redundancy;

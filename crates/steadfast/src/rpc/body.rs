@@ -89,6 +89,15 @@ impl Body {
         }
     }
 
+    /// Takes all bytes out, if they are here.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.content {
+            Content::Whole(bytes) => Some(std::mem::take(bytes)),
+            Content::Over => Some(Bytes::new()),
+            _ => None,
+        }
+    }
+
     /// The next bytes, in order; `None` after the last. Never empty.
     ///
     /// Cancel safe: a future that is dropped before it returned has taken nothing.

@@ -5,10 +5,11 @@ use super::body::Body;
 use super::error::CallError;
 use super::handler::Response;
 use super::listen::{Listener, State};
-use super::pending::{Pending, Starting};
+use super::pending::{Pending, Starting, Talk};
 use super::say;
 use crate::deferred::Wait;
 use crate::error::{CloseError, SessionError};
+use crate::homa::{Caller, Peer};
 use crate::receipt::wait_until;
 use crate::socket::MultiSocket;
 use std::fmt;
@@ -28,7 +29,7 @@ use tower_service::Service;
 /// How long [`Rpc::close`] waits for calls that are open, and for the conversation to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Calls over one conversation.
+/// Calls over one conversation, or to one port of one peer over [Homa](crate::homa).
 ///
 /// A cheap handle: clones make calls over the same conversation, which is used for calls alone, and which nobody else may
 /// receive from. Dropping the last one (calls that are awaited count) cancels what is open and closes the conversation in
@@ -37,7 +38,13 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// As a `tower` service it takes a [`Call`]; it is always ready, and back-pressure is in the call.
 #[derive(Clone)]
 pub struct Rpc {
-    client: Arc<Client>,
+    over: Over,
+}
+
+#[derive(Clone)]
+enum Over {
+    Conversation(Arc<Client>),
+    Homa(Caller),
 }
 
 pub(super) struct Client {
@@ -114,17 +121,33 @@ impl Rpc {
         let state = Arc::new(State::new(max_open.max(1)));
         let (cancels, cancelled) = mpsc::unbounded_channel();
         tokio::spawn(Listener::new(socket.clone(), Arc::clone(&state)).run(cancelled));
-        Self { client: Arc::new(Client { socket, state, cancels }) }
+        Self { over: Over::Conversation(Arc::new(Client { socket, state, cancels })) }
     }
 
-    /// The other side's key.
-    pub fn peer(&self) -> Fingerprint {
-        self.client.socket.peer()
+    /// Makes calls to a port of a peer over Homa: in microseconds, over one network at a time.
+    ///
+    /// Calls, outcomes, deadlines and cancelling are the same. What differs: a body is sent whole, at most as long as
+    /// the transport takes; background is refused, since the shortest goes first in any case; a call that no network may carry
+    /// fails at once; and the number of open calls is bounded for the transport
+    /// ([`HomaConfig::max_open`](crate::homa::HomaConfig::max_open)). Nothing is sent yet.
+    pub fn over_homa(peer: &Peer, port: u16) -> Self {
+        Self { over: Over::Homa(Caller::new(peer, port)) }
     }
 
-    /// What is open, and what was ignored.
+    /// The other side's key; none over Homa in the clear, where nothing is proven.
+    pub fn peer(&self) -> Option<Fingerprint> {
+        match &self.over {
+            Over::Conversation(client) => Some(client.socket.peer()),
+            Over::Homa(caller) => caller.peer().key(),
+        }
+    }
+
+    /// What is open, and what was ignored. Over Homa what is open is counted for the whole transport.
     pub fn stats(&self) -> RpcStats {
-        self.client.state.stats()
+        match &self.over {
+            Over::Conversation(client) => client.state.stats(),
+            Over::Homa(caller) => RpcStats { open: caller.open(), ..RpcStats::default() },
+        }
     }
 
     /// Makes a call and waits for its response. Waits also while as many calls are open as the other side takes.
@@ -132,31 +155,77 @@ impl Rpc {
     /// Dropping the future cancels the call: a request that was not delivered never will be, otherwise the handler is
     /// dropped. The error says what became of the request, see [`CallError::outcome`].
     pub async fn call(&self, body: impl Into<Body>, options: CallOptions) -> Result<Response, CallError> {
-        self.start(body, options).await?.response().await
+        match &self.over {
+            Over::Conversation(client) => client.start(body.into(), options).await?.response().await,
+            Over::Homa(caller) => caller.start(body.into(), options, Vec::new()).await?.response().await,
+        }
+    }
+
+    /// As [`call`](Self::call), and over Homa the response is put together in `buffer`, if it fits into its capacity: then
+    /// [`Response::into_bytes`] gives that memory, and `Vec::from` or `try_into_mut` of it the buffer again.
+    pub async fn call_into(
+        &self,
+        body: impl Into<Body>,
+        options: CallOptions,
+        buffer: Vec<u8>,
+    ) -> Result<Response, CallError> {
+        match &self.over {
+            Over::Conversation(client) => client.start(body.into(), options).await?.response().await,
+            Over::Homa(caller) => caller.start(body.into(), options, buffer).await?.response().await,
+        }
     }
 
     /// Sends a request, or the beginning of one that is streamed, and returns without waiting for the response.
     ///
     /// Cancel safe: a future that is dropped before it returned has sent nothing.
     pub async fn start(&self, body: impl Into<Body>, options: CallOptions) -> Result<Pending, CallError> {
+        match &self.over {
+            Over::Conversation(client) => client.start(body.into(), options).await,
+            Over::Homa(caller) => Ok(Pending::homa(caller.start(body.into(), options, Vec::new()).await?)),
+        }
+    }
+
+    /// Makes no more calls, waits for those that are open, and closes the conversation: within 10 s in all. Over Homa there is
+    /// nothing to close: dropping the handle is enough.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.close_within(CLOSE_LIMIT).await
+    }
+
+    /// Makes no more calls, waits for those that are open, and closes the conversation. At the limit what is still open is
+    /// given up, and its outcome unknown.
+    pub async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
+        match &self.over {
+            Over::Conversation(client) => client.close_within(limit).await,
+            Over::Homa(_) => Ok(()),
+        }
+    }
+}
+
+impl Client {
+    async fn start(self: &Arc<Self>, body: Body, options: CallOptions) -> Result<Pending, CallError> {
         let CallOptions { labels, deadline: limit } = options;
         let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
-        let begun = self.begin(body.into(), labels, limit);
-        let Some((at, limit)) = deadline else { return begun.await };
+        let begun = self.begin(body, labels, limit);
+        let Some((at, limit)) = deadline else { return begun.await.map(Pending::talk) };
         match tokio::time::timeout_at(at, begun).await {
             Ok(Ok(mut begun)) => {
                 begun.until(at, limit);
-                Ok(begun)
+                Ok(Pending::talk(begun))
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(CallError::Deadline { limit, request: Outcome::Dropped(DropReason::Cancelled) }),
         }
     }
 
-    async fn begin(&self, body: Body, labels: Labels, limit: Option<Duration>) -> Result<Pending, CallError> {
-        let Client { socket, state, .. } = &*self.client;
+    async fn begin(
+        self: &Arc<Self>,
+        body: Body,
+        labels: Labels,
+        limit: Option<Duration>,
+    ) -> Result<Talk, CallError> {
+        let Self { socket, state, .. } = &**self;
         let permit = self.permit(&labels).await?;
-        let (starting, answer) = Starting::new(&self.client, permit, labels.clone()).map_err(not_begun)?;
+        let (starting, answer) = Starting::new(self, permit, labels.clone()).map_err(not_begun)?;
         let milliseconds = |limit: Duration| u32::try_from(limit.as_millis().max(1)).ok();
         let head = Head::Request { call: starting.call(), deadline: limit.and_then(milliseconds) };
         match say::begin(socket, labels, head, body, Patience::Labels).await {
@@ -168,7 +237,7 @@ impl Rpc {
 
     /// Waits for a place among the open calls, which may never be free while there is no network.
     async fn permit(&self, labels: &Labels) -> Result<OwnedSemaphorePermit, CallError> {
-        let Client { socket, state, .. } = &*self.client;
+        let Self { socket, state, .. } = self;
         tokio::select! {
             biased;
             permit = state.permit(labels.urgency) => permit.map_err(not_begun),
@@ -176,15 +245,8 @@ impl Rpc {
         }
     }
 
-    /// Makes no more calls, waits for those that are open, and closes the conversation: within 10 s in all.
-    pub async fn close(&self) -> Result<(), CloseError> {
-        self.close_within(CLOSE_LIMIT).await
-    }
-
-    /// Makes no more calls, waits for those that are open, and closes the conversation. At the limit what is still open is
-    /// given up, and its outcome unknown.
-    pub async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
-        let Client { socket, state, .. } = &*self.client;
+    async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
+        let Self { socket, state, .. } = self;
         let until = Instant::now() + limit.min(FOR_EVER);
         state.shut();
         let idle = wait_until(&state.changed, || (state.stats().open == 0).then_some(()));
@@ -250,6 +312,9 @@ impl Service<Call> for Rpc {
 
 impl fmt::Debug for Rpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rpc({:?}, {:?})", self.client.socket, self.stats())
+        match &self.over {
+            Over::Conversation(client) => write!(f, "Rpc({:?}, {:?})", client.socket, self.stats()),
+            Over::Homa(caller) => write!(f, "Rpc({:?}, {:?})", caller.peer(), self.stats()),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with a call, and what each failure says about the request.
 
 use crate::error::{ReadError, SessionError};
+use crate::homa::{SendError as SendOverHoma, Silence};
 use std::time::Duration;
 use steadfast_session::{DropReason, Outcome, SendError};
 
@@ -55,6 +56,21 @@ pub enum CallError {
         /// What was known of the request then.
         request: Outcome,
     },
+    /// Over Homa the request was not sent.
+    #[error("{0}")]
+    NotSentOverHoma(SendOverHoma),
+    /// Over Homa no response came.
+    #[error("no response from port {port} of {peer} ({}): {reason}", describe(*request))]
+    Unanswered {
+        /// Who was asked.
+        peer: String,
+        /// At which port.
+        port: u16,
+        /// Why there is none.
+        reason: Silence,
+        /// What became of the request.
+        request: Outcome,
+    },
     /// The conversation ended first.
     #[error("no response ({}): {source}", describe(*request))]
     Ended {
@@ -82,8 +98,11 @@ impl CallError {
     /// hears that nobody waits.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NotSent(SendError::NoNetwork { .. }) => Outcome::Dropped(DropReason::NoNetwork),
-            Self::NotSent(_) => Outcome::Dropped(DropReason::Cancelled),
+            Self::NotSent(SendError::NoNetwork { .. })
+            | Self::NotSentOverHoma(SendOverHoma::NoNetwork { .. }) => {
+                Outcome::Dropped(DropReason::NoNetwork)
+            }
+            Self::NotSent(_) | Self::NotSentOverHoma(_) => Outcome::Dropped(DropReason::Cancelled),
             Self::NotDelivered(reason) => Outcome::Dropped(*reason),
             Self::Refused(_) => Outcome::Dropped(DropReason::Refused),
             Self::Failed(_) | Self::Panicked | Self::Stopped => Outcome::Delivered,
@@ -91,6 +110,7 @@ impl CallError {
             | Self::Deadline { request, .. }
             | Self::Cancelled { request }
             | Self::Body { request, .. }
+            | Self::Unanswered { request, .. }
             | Self::Ended { request, .. } => *request,
         }
     }

@@ -13,19 +13,20 @@ use tower_service::Service;
 /// A request that is to be answered.
 #[derive(Debug)]
 pub struct Request {
-    pub(crate) peer: Fingerprint,
+    pub(crate) peer: Option<Fingerprint>,
     pub(crate) labels: Labels,
     pub(crate) deadline: Option<Instant>,
     pub(crate) body: Body,
 }
 
 impl Request {
-    /// Who asks: the key was proven.
-    pub fn peer(&self) -> Fingerprint {
+    /// Who asks: the key was proven. None if nothing was, over [Homa](crate::homa::Homa) in the clear.
+    pub fn peer(&self) -> Option<Fingerprint> {
         self.peer
     }
 
-    /// The request's labels. The response has its urgency and keeps its network rule.
+    /// The request's labels. The response has its urgency and keeps its network rule. Over Homa they are not told: they are
+    /// the default, and the response keeps the rule all the same.
     pub fn labels(&self) -> &Labels {
         &self.labels
     }

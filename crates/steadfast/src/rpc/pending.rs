@@ -7,6 +7,7 @@ use super::handler::Response;
 use super::listen::Open;
 use super::say::{Said, SayError, Upload};
 use crate::error::SessionError;
+use crate::homa::{Outstanding, of_fault};
 use crate::receipt::Receipt;
 use std::fmt;
 use std::future::pending;
@@ -50,12 +51,12 @@ impl Starting {
         self.call.unwrap_or_default()
     }
 
-    pub(super) fn begun(mut self, said: Said, answer: oneshot::Receiver<Answer>) -> Pending {
+    pub(super) fn begun(mut self, said: Said, answer: oneshot::Receiver<Answer>) -> Talk {
         let Said { receipt, upload } = said;
         let call = self.call.take().unwrap_or_default();
         let streamed = upload.is_some();
         self.client.state.sent(call, &receipt, streamed);
-        Pending {
+        Talk {
             client: Arc::clone(&self.client),
             call,
             answer,
@@ -84,6 +85,52 @@ impl Drop for Starting {
 /// then. What is not sent by the end of the response is not sent.
 #[must_use = "dropping it cancels the call"]
 pub struct Pending {
+    over: Over,
+}
+
+enum Over {
+    Conversation(Box<Talk>),
+    Homa(Outstanding),
+}
+
+impl Pending {
+    pub(super) fn talk(talk: Talk) -> Self {
+        Self { over: Over::Conversation(Box::new(talk)) }
+    }
+
+    pub(super) const fn homa(outstanding: Outstanding) -> Self {
+        Self { over: Over::Homa(outstanding) }
+    }
+
+    /// Waits for the response. Dropping the future cancels the call.
+    pub async fn response(self) -> Result<Response, CallError> {
+        match self.over {
+            Over::Conversation(talk) => talk.response().await,
+            Over::Homa(outstanding) => outstanding.response().await,
+        }
+    }
+
+    /// Cancels the call and waits until it is known what became of it: [`CallError::Cancelled`] says so, unless it was
+    /// answered before. The deadline still holds.
+    pub async fn cancel(self) -> Result<Response, CallError> {
+        match self.over {
+            Over::Conversation(talk) => talk.cancel().await,
+            Over::Homa(outstanding) => outstanding.cancel().await,
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.over {
+            Over::Conversation(talk) => write!(f, "Pending(call {}, {:?})", talk.call, talk.receipt),
+            Over::Homa(_) => f.write_str("Pending(over Homa)"),
+        }
+    }
+}
+
+/// A call over a conversation.
+pub(super) struct Talk {
     client: Arc<Client>,
     call: u64,
     answer: oneshot::Receiver<Answer>,
@@ -107,19 +154,16 @@ enum Step {
     Late,
 }
 
-impl Pending {
+impl Talk {
     pub(super) fn until(&mut self, at: Instant, limit: Duration) {
         self.deadline = Some((Box::pin(tokio::time::sleep_until(at)), limit));
     }
 
-    /// Waits for the response. Dropping the future cancels the call.
-    pub async fn response(mut self) -> Result<Response, CallError> {
+    async fn response(mut self) -> Result<Response, CallError> {
         self.wait().await
     }
 
-    /// Cancels the call and waits until it is known what became of it: [`CallError::Cancelled`] says so, unless it was
-    /// answered before. The deadline still holds.
-    pub async fn cancel(mut self) -> Result<Response, CallError> {
+    async fn cancel(mut self) -> Result<Response, CallError> {
         self.upload = None;
         self.cancelled = true;
         self.abandon();
@@ -194,7 +238,6 @@ impl Pending {
     }
 
     fn settle(&mut self, answer: Option<Answer>) -> Result<Response, CallError> {
-        let nothing = Outcome::Dropped(DropReason::Cancelled);
         Err(match answer {
             Some(Answer::Response(mut body)) => {
                 if let Some(upload) = self.upload.take() {
@@ -202,19 +245,7 @@ impl Pending {
                 }
                 return Ok(Response::new(body));
             }
-            Some(Answer::Fault(fault, words)) => match fault {
-                Fault::Refused => CallError::Refused(words),
-                Fault::Version => CallError::Refused("it does not speak this version of calls".into()),
-                Fault::Failed => CallError::Failed(words),
-                Fault::Panicked => CallError::Panicked,
-                Fault::Stopped => CallError::Stopped,
-                Fault::LateUnbegun => CallError::Deadline { limit: self.limit(), request: nothing },
-                Fault::Late => CallError::Deadline { limit: self.limit(), request: Outcome::Delivered },
-                Fault::CancelledUnbegun => CallError::Cancelled { request: nothing },
-                Fault::Cancelled => CallError::Cancelled { request: Outcome::Delivered },
-                // It was never begun, or its answer is on its way.
-                Fault::NotOpen => CallError::Cancelled { request: Outcome::Unknown },
-            },
+            Some(Answer::Fault(fault, words)) => of_fault(fault, self.limit(), || words),
             Some(Answer::Undelivered(reason)) => undelivered(reason),
             Some(Answer::Ended(source)) => CallError::Ended { source, request: self.unanswered() },
             None => CallError::Ended { source: ended(&self.client.socket), request: self.unanswered() },
@@ -266,16 +297,10 @@ fn given_up(reason: DropReason, request: Outcome) -> CallError {
     }
 }
 
-impl Drop for Pending {
+impl Drop for Talk {
     fn drop(&mut self) {
         if !self.over {
             self.abandon();
         }
-    }
-}
-
-impl fmt::Debug for Pending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pending(call {}, {:?})", self.call, self.receipt)
     }
 }

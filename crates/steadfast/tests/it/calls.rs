@@ -103,7 +103,7 @@ async fn a_handler_sees_who_asks_and_how_and_answers() {
     let scene = Scene::new(move |mut request: Request| {
         assert_eq!(*request.labels(), expected);
         assert!(request.time_left().unwrap() > Duration::from_secs(3000));
-        let said = format!("{} says {:?}", request.peer(), request.body().whole().unwrap());
+        let said = format!("{} says {:?}", request.peer().unwrap(), request.body().whole().unwrap());
         async move { said }
     })
     .await;

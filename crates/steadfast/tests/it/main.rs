@@ -10,6 +10,7 @@ mod deferred;
 mod ending;
 mod endpoint;
 mod faults;
+mod homa;
 mod hostile;
 mod middle;
 mod neighbours;

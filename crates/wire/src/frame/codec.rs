@@ -1,9 +1,9 @@
 //! The bodies of the frames. One function writes, one reads; `tests.rs` holds their golden vectors.
 
 use super::{
-    Ack, Data, DecodeError, EndReason, Frame, Head, Hello, MAX_ACK_RANGES, MAX_ID_RANGES, MAX_OUTSTANDING,
-    MAX_PARTIAL_RANGES, MAX_PAYLOAD, MAX_PENDING_TOKENS, MAX_REASON, Process, Progress, Resume, ShutKind,
-    decode_networks,
+    Ack, Data, DecodeError, EndReason, Frame, Head, Hello, MAX_ACK_RANGES, MAX_ID_RANGES, MAX_OFFER,
+    MAX_OUTSTANDING, MAX_PARTIAL_RANGES, MAX_PAYLOAD, MAX_PENDING_TOKENS, MAX_REASON, Process, Progress,
+    Resume, ShutKind, decode_networks,
 };
 use crate::id::{Incarnation, MessageId, NetworkId, PathNumber, SessionId, Token};
 use crate::label::{Labels, Order, Urgency};
@@ -33,6 +33,7 @@ const HAVE: u64 = 31;
 const PING: u64 = 33;
 const PONG: u64 = 35;
 const BYE: u64 = 37;
+const OFFER: u64 = 39;
 
 const FLAG_CLASS: u8 = 1;
 const FLAG_FIN: u8 = 2;
@@ -119,6 +120,11 @@ pub(super) fn encode_body(frame: &Frame, out: &mut Vec<u8>) -> u64 {
             encode_data_fields(data, out);
             out.put_slice(&data.payload);
             DATA
+        }
+        Frame::Offer { epoch, offer } => {
+            varint::put(out, *epoch);
+            varint::put_bytes(out, &offer[..offer.len().min(MAX_OFFER)]);
+            OFFER
         }
         Frame::Progress(progress) => {
             varint::put(out, progress.path.0.into());
@@ -439,6 +445,7 @@ pub(super) fn decode_body(kind: u64, reader: &mut Reader) -> Result<Option<Frame
             reason: REASONS.get(reader.byte()? as usize).copied().unwrap_or(EndReason::Aborted),
             common: MessageId(reader.varint()?),
         },
+        OFFER => Frame::Offer { epoch: reader.varint()?, offer: reader.bytes(MAX_OFFER)? },
         PROGRESS => Frame::Progress(Progress {
             path: path(reader)?,
             count: reader.varint()?,

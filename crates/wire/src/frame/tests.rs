@@ -155,6 +155,7 @@ fn golden_of_messages() -> Vec<(Frame, &'static str)> {
             Frame::End { session: SessionId(1), reason: EndReason::RolledBack, common: MessageId(5) },
             "1903010205",
         ),
+        (Frame::Offer { epoch: 2, offer: Bytes::from_static(b"key") }, "2705 02 03 6b6579"),
         (Frame::Progress(Progress { path: PathNumber(1), count: 2, delay: 3, clock: 4 }), "1b0401020304"),
         (Frame::Check { path: PathNumber(1) }, "1d0101"),
         (Frame::Have { path: PathNumber(1), count: Some(9), closed: true }, "1f0401010109"),
@@ -233,6 +234,17 @@ fn a_giant_length_is_refused_at_once() {
     varint::put(&mut bytes, 13);
     varint::put(&mut bytes, MAX_BODY as u64 + 1);
     assert_eq!(Frame::decode(&mut BytesMut::from(&bytes[..])), Err(DecodeError::TooLarge));
+}
+
+#[test]
+fn a_long_offer_is_refused() {
+    for (length, fits) in [(MAX_OFFER, true), (MAX_OFFER + 1, false)] {
+        let mut body = vec![1];
+        varint::put_bytes(&mut body, &vec![7; length]);
+        let mut bytes = vec![39];
+        varint::put_bytes(&mut bytes, &body);
+        assert_eq!(Frame::decode(&mut BytesMut::from(&bytes[..])).is_ok(), fits, "{length}");
+    }
 }
 
 #[test]

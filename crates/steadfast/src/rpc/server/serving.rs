@@ -227,7 +227,8 @@ impl<H: Handler> Serving<H> {
             Head::Request { call, deadline } => {
                 let deadline = deadline.map(|limit| Instant::now() + Duration::from_millis(u64::from(limit)));
                 let deadline = deadline.map(Instant::into_std);
-                let request = Request { peer: self.socket.peer(), labels: labels.clone(), deadline, body };
+                let request =
+                    Request { peer: Some(self.socket.peer()), labels: labels.clone(), deadline, body };
                 self.admit(call, labels, request)
             }
             Head::Foreign { call } => {

@@ -1,0 +1,133 @@
+//! Calls over Homa between two hosts: networks that lose and reorder, that die, that may not be used.
+
+use crate::world::{GUARD, block_on, endpoint, two_networks};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use steadfast::homa::Peer;
+use steadfast::rpc::{CallError, CallOptions, Request, Response, Rpc};
+use steadfast::{Endpoint, Identity, Labels, Rule, Selector};
+use steadfast_testbed::{Direction, Host, Lab, Link, Loss, isolated};
+use tokio::sync::oneshot;
+
+struct Net {
+    a: Host,
+    b: Host,
+    wifi: Link,
+    lte: Link,
+    _lab: Lab,
+}
+
+impl Net {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+        let [wifi, lte] = two_networks(lab.link("wifi", &a, &b), lab.link("lte", &a, &b))
+            .map(|link| link.connect().unwrap());
+        Self { a, b, wifi, lte, _lab: lab }
+    }
+
+    /// Runs a client's part at `a` against a server at `b` that echoes, after a while if it is asked to, and counts.
+    fn calls(&self, executed: &Arc<AtomicUsize>, part: impl AsyncFnOnce(&Peer, &Endpoint) + Send) {
+        let (a_key, b_key) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let a_print = a_key.fingerprint();
+        let (contact_out, contact_in) = oneshot::channel();
+        let (over_out, over_in) = oneshot::channel::<()>();
+        let counter = Arc::clone(executed);
+        let server = self.b.thread("server", move || {
+            block_on(async move {
+                let endpoint = endpoint().identity(b_key).trust(a_print).bind().await.unwrap();
+                let handler = move |request: Request| {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    async move {
+                        let body = request.into_body();
+                        if body.whole().is_some_and(|bytes| bytes.starts_with(b"slow")) {
+                            tokio::time::sleep(Duration::from_millis(300)).await;
+                        }
+                        Response::new(body)
+                    }
+                };
+                let _serving = endpoint.homa().unwrap().serve(1, handler).unwrap();
+                contact_out.send(endpoint.contact()).unwrap();
+                let _client_done = over_in.await;
+            });
+        });
+        self.a.run(|| {
+            block_on(async {
+                let endpoint = endpoint().identity(a_key).bind().await.unwrap();
+                let peer = endpoint.homa().unwrap().connect(contact_in.await.unwrap()).await.unwrap();
+                while endpoint.paths().len() < 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                part(&peer, &endpoint).await;
+            });
+        });
+        over_out.send(()).unwrap();
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_lossy_network_executes_every_call_once() {
+    isolated("homa::networks::a_lossy_network_executes_every_call_once", || {
+        const CALLS: usize = 150;
+        let net = Net::new();
+        let executed = Arc::new(AtomicUsize::new(0));
+        net.calls(&executed, async |peer, _| {
+            for link in [&net.wifi, &net.lte] {
+                link.set(|settings| settings.loss = Loss::Independent(0.03));
+            }
+            let rpc = Rpc::over_homa(peer, 1);
+            for number in 0..CALLS {
+                let body = vec![number as u8; if number % 10 == 0 { 60_000 } else { 100 }];
+                let response = rpc.call(body.clone(), CallOptions::default().deadline(GUARD)).await.unwrap();
+                assert!(response.into_bytes().await.unwrap() == body, "call {number} came back as another");
+            }
+        });
+        assert_eq!(executed.load(Ordering::Relaxed), CALLS);
+    });
+}
+
+#[test]
+fn a_call_moves_to_another_network_when_its_own_dies() {
+    isolated("homa::networks::a_call_moves_to_another_network_when_its_own_dies", || {
+        let net = Net::new();
+        let executed = Arc::new(AtomicUsize::new(0));
+        net.calls(&executed, async |peer, _| {
+            let rpc = Rpc::over_homa(peer, 1);
+            rpc.call("x", CallOptions::default()).await.unwrap();
+            let pending = rpc.start("slow", CallOptions::default()).await.unwrap();
+            // Time for the request, which takes the better network.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            net.wifi.blackhole(Direction::Both);
+            let response = pending.response().await.unwrap();
+            assert_eq!(response.into_bytes().await.unwrap(), "slow");
+            rpc.call("y", CallOptions::default()).await.unwrap();
+        });
+        assert_eq!(executed.load(Ordering::Relaxed), 3);
+    });
+}
+
+#[test]
+fn a_rule_holds_for_every_packet() {
+    isolated("homa::networks::a_rule_holds_for_every_packet", || {
+        let net = Net::new();
+        let executed = Arc::new(AtomicUsize::new(0));
+        net.calls(&executed, async |peer, _| {
+            let rpc = Rpc::over_homa(peer, 1);
+            let only = |name: &str| {
+                let rule = Rule::default().require(Selector::Name(name.into()));
+                CallOptions::default().labels(Labels::foreground().rule(rule))
+            };
+            // Nothing passes over the better network, and no such call needs it.
+            net.wifi.blackhole(Direction::Both);
+            for _ in 0..20 {
+                rpc.call(vec![1; 3000], only("lte")).await.unwrap();
+            }
+            let error = rpc.call("x", only("satellite")).await.unwrap_err();
+            assert!(error.to_string().contains("no network"), "{error}");
+            assert!(matches!(error, CallError::NotSentOverHoma(_)), "{error:?}");
+        });
+        assert_eq!(executed.load(Ordering::Relaxed), 20);
+    });
+}
