@@ -9,6 +9,7 @@
 //! | `figure.rs`, `figure/svg.rs` | latency over time, and its drawing for the README |
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
+//! | `rpc.rs`, `rpc_stream.rs` | small calls, and what long ones carry, on the loopback |
 //! | `sessions.rs` | what idle conversations cost |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
@@ -33,6 +34,8 @@ mod mixed;
 mod only;
 mod outcome;
 mod rounds;
+mod rpc;
+mod rpc_stream;
 mod sessions;
 mod sim_homa;
 mod spread;
@@ -53,6 +56,7 @@ use crate::load::Setup;
 use crate::only::Only;
 use crate::outcome::Outcome;
 use crate::systems::System;
+use crate::systems::calls::Callers;
 
 /// How much to measure.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +81,9 @@ pub(crate) enum Part {
     StreamServer(System),
     PingClient(System),
     PingServer(System),
+    CallClient(Callers),
+    LongCallClient(Callers),
+    CallServer(Callers),
     SessionsClient,
     AssociationsClient,
     SessionsServer,
@@ -129,6 +136,8 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "stripe" => stripe::run(effort, &only)?,
         "mixed" => mixed::run(effort, &only)?,
         "failover" => failover::run(effort, &only)?,
+        "rpc" => rpc::run(effort, &only)?,
+        "rpc-stream" => rpc_stream::run(effort, &only)?,
         "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
@@ -168,6 +177,9 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::StreamServer(system) => throughput::server(system, console).await,
             Part::PingClient(system) => latency::client(system, console).await,
             Part::PingServer(system) => latency::server(system, console).await,
+            Part::CallClient(system) => rpc::client(system, console).await,
+            Part::LongCallClient(system) => rpc_stream::client(system, console).await,
+            Part::CallServer(system) => systems::calls::serve(system, console).await,
             Part::SessionsClient => sessions::client(console).await,
             Part::AssociationsClient => sessions::many_clients(console).await,
             Part::SessionsServer => sessions::server(console).await,
