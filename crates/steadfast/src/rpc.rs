@@ -1,4 +1,5 @@
-//! Requests and responses: one kind of handler, one `call`, over a conversation that outlives its networks.
+//! Requests and responses: one kind of handler, one `call`, over a conversation that outlives its networks, or in microseconds
+//! over [Homa](crate::homa), which has its own way to serve.
 //!
 //! ```
 //! use steadfast::rpc::{self, CallOptions, Request, Rpc};

@@ -44,7 +44,7 @@ const FLOORS: [Floor; 12] = [
     Floor { package: "steadfast-testbed", may_use: &[], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast",
-        may_use: &["steadfast-wire", "steadfast-session", "steadfast-net"],
+        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa", "steadfast-net"],
         may_test_with: &["steadfast-testbed", "steadfast-sim"],
         attributes: &[],
     },

@@ -3,7 +3,7 @@
 use crate::pair::{A, B, net};
 use bytes::Bytes;
 use core::time::Duration;
-use steadfast_session::{AssociationId, Config, Event, ReachId};
+use steadfast_session::{AssociationId, Config, Event, ReachId, SessionConfig};
 use steadfast_sim::world::{Step, World, identity};
 use steadfast_wire::{Labels, Rule, Selector};
 
@@ -199,7 +199,7 @@ fn a_session_shares_the_association() {
     pair.run(500);
     let (now, address) = (pair.world.clock(A), pair.world.address(B, 0));
     let core = &mut pair.world.nodes[A].core;
-    let session = core.connect(now, identity(B), &[address], Default::default());
+    let session = core.connect(now, identity(B), &[address], SessionConfig::default());
     core.send(now, session, Labels::foreground(), steadfast_session::OrderRequest::Default, "hello".into())
         .expect("sent");
     pair.world.pump(A);

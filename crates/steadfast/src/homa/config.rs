@@ -47,10 +47,10 @@ impl HomaConfig {
         if let Some(buffer) = buffer {
             let room = u32::try_from(buffer / 4).unwrap_or(u32::MAX);
             if self.transport.unscheduled == usual.unscheduled {
-                self.transport.unscheduled = (room / 4).clamp(usual.unscheduled, 256 * 1024);
+                self.transport.unscheduled = (room / 8).clamp(usual.unscheduled, 128 * 1024);
             }
             if self.transport.max_incoming == usual.max_incoming {
-                self.transport.max_incoming = room.clamp(usual.max_incoming, 2 << 20);
+                self.transport.max_incoming = (room / 2).clamp(usual.max_incoming, 1_000_000);
             }
         }
         self

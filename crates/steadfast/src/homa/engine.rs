@@ -33,6 +33,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Calls of the kernel to receive before other tasks get their turn.
 const TURNS: usize = 8;
+/// From how many callers that were woken together what they say goes out together.
+const BURST: usize = 4;
 /// How long the keeper goes on looking although nothing waits: the next call need not wake it.
 const LULL: Duration = Duration::from_millis(5);
 /// What a path within this host takes.
@@ -376,7 +378,7 @@ impl Engine {
         }
         // Handlers may take long, and others may read on meanwhile.
         drop(received);
-        let holds = holds && effects.wakes.len() > 1;
+        let holds = holds && effects.wakes.len() >= BURST;
         if holds {
             self.holding.store(true, Ordering::Release);
         }

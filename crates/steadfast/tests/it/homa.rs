@@ -462,6 +462,12 @@ async fn handlers_beyond_their_number_wait_for_their_turn() {
     assert_eq!(soon("the first begins", told.recv()).await, Some("begun"));
     // The second never begins.
     drop(calls.remove(1));
+    soon("that is heard", async {
+        while server.open_requests().1 > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     gate.add_permits(2);
     for call in calls {
         soon("a call", call.response()).await.unwrap();
