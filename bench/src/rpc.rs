@@ -48,7 +48,7 @@ struct Took {
 pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
     let (scenarios, systems) =
         only.select_named(&SCENARIOS, &SYSTEMS.map(|system| (system.name(), system)))?;
-    let (rounds, one, many) = effort.of((3, 10_000, 50_000), (9, 20_000, 200_000));
+    let (rounds, one, many) = effort.of((3, 10_000, 50_000), (5, 20_000, 200_000));
     let mut outcome = Outcome::new("rpc");
     outcome.condition("rounds", rounds);
     outcome.condition("calls", format!("one: {one}, many: {many}; a tenth more before them does not count"));
@@ -136,13 +136,11 @@ fn measure(system: Callers, make: Make) -> anyhow::Result<Took> {
 pub(crate) async fn client(system: Callers, console: &mut Console) -> anyhow::Result<()> {
     let client = calls::client(system, console).await?;
     let Make { count, open } = console.hear().await?;
-    let calls = async |count: u32| {
-        match (&client, client.caller()) {
-            (_, Some(mut caller)) if open == 1 => in_turn(&mut caller, count).await,
-            (_, Some(caller)) => at_once(&caller, count, open).await,
-            (Client::Udp(socket), None) => datagrams(socket, count, open).await,
-            _ => bail!("not measured here"),
-        }
+    let calls = async |count: u32| match (&client, client.caller()) {
+        (_, Some(mut caller)) if open == 1 => in_turn(&mut caller, count).await,
+        (_, Some(caller)) => at_once(&caller, count, open).await,
+        (Client::Udp(socket), None) => datagrams(socket, count, open).await,
+        _ => bail!("not measured here"),
     };
     calls(count / WARM_UP).await?;
     let (began, used) = (now(), cpu_seconds());

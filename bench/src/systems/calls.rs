@@ -6,9 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use steadfast::homa::Homa;
 use steadfast::rpc::{CallOptions, Request, Rpc};
-use steadfast::{Bytes, Endpoint, Identity};
+use steadfast::{Bytes, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -19,6 +20,8 @@ use crate::child::{Console, tell};
 pub(crate) const SHORT: usize = 100;
 /// Homa's port.
 const PORT: u16 = 99;
+/// Bytes of packets that the kernel may hold for a socket, if it allows as many: what Steadfast asks for.
+pub(super) const BUFFER: usize = 8 << 20;
 /// Any port of the loopback.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -62,8 +65,7 @@ pub(crate) fn answer(mut request: Bytes) -> Bytes {
 
 /// A client that has found its server.
 pub(crate) enum Client {
-    /// The endpoint, if there is one, and the transport live as long as this does.
-    Homa(Rpc, Homa, Option<Endpoint>),
+    Homa(Rpc),
     Grpc(grpc::Client),
     Quic(quic::Client),
     Udp(UdpSocket),
@@ -82,7 +84,7 @@ impl Client {
     /// What makes calls; none where there are but bytes.
     pub(crate) fn caller(&self) -> Option<Caller> {
         match self {
-            Self::Homa(rpc, ..) => Some(Caller::Homa(rpc.clone())),
+            Self::Homa(rpc) => Some(Caller::Homa(rpc.clone())),
             Self::Grpc(client) => Some(Caller::Grpc(client.clone())),
             Self::Quic(client) => Some(Caller::Quic(client.clone())),
             Self::Udp(_) | Self::Tcp(_) => None,
@@ -114,15 +116,16 @@ pub(crate) async fn client(system: Callers, console: &mut Console) -> anyhow::Re
             let endpoint = endpoint::builder(identity, true).bind().await?;
             let homa = endpoint.homa()?;
             let rpc = Rpc::over_homa(&homa.connect(contact).await?, PORT);
-            Client::Homa(rpc, homa, Some(endpoint))
+            // What it was made of lives as long as this does.
+            Client::Homa(rpc)
         }
         Callers::HomaPlain => {
             let homa = Homa::plain(ANY)?;
             let rpc = Rpc::over_homa(&homa.peer(contact.parse()?)?, PORT);
-            Client::Homa(rpc, homa, None)
+            Client::Homa(rpc)
         }
         Callers::Udp => {
-            let socket = UdpSocket::bind(ANY).await?;
+            let socket = udp().await?;
             socket.connect(contact).await?;
             Client::Udp(socket)
         }
@@ -153,7 +156,7 @@ pub(crate) async fn serve(system: Callers, console: &mut Console) -> anyhow::Res
             console.hear::<()>().await
         }
         Callers::Udp => {
-            let socket = UdpSocket::bind(ANY).await?;
+            let socket = udp().await?;
             listening(socket.local_addr()?.to_string(), Vec::new());
             let mut datagram = [0; 2048];
             loop {
@@ -182,6 +185,13 @@ pub(crate) async fn serve(system: Callers, console: &mut Console) -> anyhow::Res
             quic::serve(endpoint).await
         }
     }
+}
+
+/// With room for all that is open.
+async fn udp() -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind(ANY).await?;
+    SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
+    Ok(socket)
 }
 
 fn listening(contact: String, certificate: Vec<u8>) {

@@ -6,28 +6,20 @@ use std::sync::Arc;
 use anyhow::Context;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::SockRef;
 use steadfast::Bytes;
 
 use super::tls;
-use crate::systems::calls::{SHORT, answer};
+use crate::systems::calls::{BUFFER, SHORT, answer};
 
 /// Bytes of the longest message.
 const LONGEST: usize = 16 << 20;
-/// What UDP carries at most on the loopback.
-const DATAGRAM: u16 = 65_527 - 20;
-/// Bytes of packets that the kernel may hold; as much as Steadfast asks for.
-const BUFFER: usize = 8 << 20;
 
-/// Windows that are never full, and packets as long as the loopback takes, as Homa's are.
+/// Windows that are never full. Packets are as long as quinn makes them, which the kernel splits.
 fn transport() -> anyhow::Result<Arc<TransportConfig>> {
     let mut config = TransportConfig::default();
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(DATAGRAM);
-    config.mtu_discovery_config(Some(discovery)).initial_mtu(DATAGRAM);
     config.stream_receive_window(VarInt::try_from(LONGEST)?);
     config.receive_window(VarInt::try_from(8 * LONGEST)?).send_window(8 * LONGEST as u64);
     Ok(Arc::new(config))
@@ -37,9 +29,7 @@ fn endpoint(server: Option<ServerConfig>) -> anyhow::Result<Endpoint> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(BUFFER)?;
-    let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(DATAGRAM)?;
-    Ok(Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?)
+    Ok(Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?)
 }
 
 /// A client over a connection of its own.
