@@ -10,6 +10,7 @@
 //! | `figure.rs`, `figure/svg.rs` | latency over time, and its drawing for the README |
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
+//! | `rpc.rs`, `rpc_stream.rs` | small calls, and what long ones carry, on the loopback |
 //! | `sessions.rs` | what idle conversations cost |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
@@ -34,7 +35,9 @@ mod mixed;
 mod only;
 mod outcome;
 mod rounds;
+mod rpc;
 mod rpc_load;
+mod rpc_stream;
 mod sessions;
 mod sim_homa;
 mod spread;
@@ -56,6 +59,7 @@ use crate::only::Only;
 use crate::outcome::Outcome;
 use crate::rpc_load::RackHost;
 use crate::systems::System;
+use crate::systems::calls::Callers;
 
 /// How much to measure.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,9 @@ pub(crate) enum Part {
     StreamServer(System),
     PingClient(System),
     PingServer(System),
+    CallClient(Callers),
+    LongCallClient(Callers),
+    CallServer(Callers),
     SessionsClient,
     AssociationsClient,
     SessionsServer,
@@ -135,6 +142,8 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "mixed" => mixed::run(effort, &only)?,
         "failover" => failover::run(effort, &only)?,
         "rpc-load" => rpc_load::run(effort, &only)?,
+        "rpc" => rpc::run(effort, &only)?,
+        "rpc-stream" => rpc_stream::run(effort, &only)?,
         "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
@@ -174,6 +183,9 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::StreamServer(system) => throughput::server(system, console).await,
             Part::PingClient(system) => latency::client(system, console).await,
             Part::PingServer(system) => latency::server(system, console).await,
+            Part::CallClient(system) => rpc::client(system, console).await,
+            Part::LongCallClient(system) => rpc_stream::client(system, console).await,
+            Part::CallServer(system) => systems::calls::serve(system, console).await,
             Part::SessionsClient => sessions::client(console).await,
             Part::AssociationsClient => sessions::many_clients(console).await,
             Part::SessionsServer => sessions::server(console).await,

@@ -1,10 +1,13 @@
 //! The systems that are measured, and how a client and a server of each find together.
 
 mod aggligator;
+pub(crate) mod calls;
 pub(crate) mod endpoint;
+mod grpc;
 pub(crate) mod lanes;
 pub(crate) mod mptcp;
 mod noq;
+mod quic;
 pub(crate) mod stream;
 pub(crate) mod tls;
 

@@ -10,7 +10,7 @@ use crate::process;
 pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
 
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 10] = [
+const BENCHES: [(&str, &str); 12] = [
     ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
     ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
     ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),
@@ -19,6 +19,8 @@ const BENCHES: [(&str, &str); 10] = [
     ("throughput", "one long stream on the loopback: steadfast, TLS over TCP"),
     ("latency", "a small message and its answer on the loopback: steadfast, TLS over TCP"),
     ("rpc-load", "requests between the hosts of a rack at a load, and beside floods: Homa, TCP"),
+    ("rpc", "small calls on the loopback: homa, bare UDP, tonic"),
+    ("rpc-stream", "what calls of 500 kB and 1 MB carry on the loopback: homa, TCP, quinn"),
     ("sim-homa", "slowdown and largest load in a simulated data centre: the Homa core, a plain queue"),
     ("sessions", "memory and processor time of idle conversations"),
 ];

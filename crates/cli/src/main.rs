@@ -24,6 +24,7 @@ mod networks;
 mod output;
 mod ping;
 mod receive;
+mod rpc;
 mod rule;
 mod screen;
 mod send;
@@ -83,6 +84,9 @@ enum Command {
     Receive(receive::Arguments),
     /// Carry TCP connections of programs such as ssh and curl to a machine where `steadfast tunnel --serve` runs.
     Tunnel(tunnel::Arguments),
+    /// Make calls over Homa, answer them, and measure them.
+    #[command(subcommand)]
+    Rpc(rpc::Command),
     /// Simulate a data centre in which hosts use a transport, packet by packet.
     #[command(subcommand)]
     Simulate(simulate::Command),
@@ -133,6 +137,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Send(arguments) => send::run(&arguments, &context()?, output),
         Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
         Command::Tunnel(arguments) => tunnel::run(&arguments, &context()?, output),
+        Command::Rpc(command) => rpc::run(&command, &context()?, output),
         Command::Completions(arguments) => manual::completions(&arguments, output),
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Simulate(command) => simulate::run(&command, output),

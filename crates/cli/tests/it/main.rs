@@ -9,6 +9,7 @@ mod keys;
 mod lab;
 mod manual;
 mod ping;
+mod rpc;
 mod simulate;
 mod terminal;
 mod transfer;
