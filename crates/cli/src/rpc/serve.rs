@@ -219,7 +219,8 @@ impl Arguments {
             command.push_str(self.carrier.name());
         }
         if self.port != PORT {
-            command.push_str(&format!(" --port {}", self.port));
+            command.push_str(" --port ");
+            command.push_str(&self.port.to_string());
         }
         output.object(&json!({
             "event": "listening",
