@@ -122,7 +122,6 @@ fn judge(ended: &[Ended], executed: &Executed) -> HashMap<&'static str, usize> {
         assert!(is_true, "{one:?} was executed {times} times");
         *kinds.entry(kind).or_default() += 1;
     }
-    println!("outcomes: {kinds:?}");
     kinds
 }
 
