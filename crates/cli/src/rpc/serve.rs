@@ -1,5 +1,6 @@
 //! `steadfast rpc serve`: every request goes back to whom it came from.
 
+use std::fmt::Write as _;
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -219,7 +220,7 @@ impl Arguments {
             command.push_str(self.carrier.name());
         }
         if self.port != PORT {
-            command.push_str(&format!(" --port {}", self.port));
+            let _infallible = write!(command, " --port {}", self.port);
         }
         output.object(&json!({
             "event": "listening",
