@@ -1,6 +1,5 @@
 //! `steadfast rpc serve`: every request goes back to whom it came from.
 
-use std::fmt::Write as _;
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
