@@ -233,6 +233,12 @@ struct Running {
     ended: bool,
 }
 
+impl Running {
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.served.running.fetch_sub(1, Ordering::AcqRel);
@@ -256,7 +262,7 @@ fn run(
     deadline: Option<Wall>,
 ) {
     served.running.fetch_add(1, Ordering::AcqRel);
-    let mut running = Running { engine: Arc::clone(engine), served, ended: false };
+    let running = Running { engine: Arc::clone(engine), served, ended: false };
     let task = engine.spawn(async move {
         let caught = poll_fn(|context| {
             let step = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
@@ -277,7 +283,7 @@ fn run(
             None => served.fault(Fault::Late, ""),
         };
         respond(&running.engine, rpc, body);
-        running.ended = true;
+        running.end();
     });
     // It may have been cancelled before there was a task.
     let unwanted = !lock(&engine.machine).set_task(rpc, task.clone());
