@@ -50,6 +50,8 @@ mod peer;
 mod peers;
 mod port;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use call::{Caller, Outstanding, of_fault};
 pub(crate) use engine::{Engine, Handle};

@@ -291,6 +291,17 @@ impl Sealer {
         self.counter
     }
 
+    /// Whether this may be the beginning of a packet that was sealed here. Who has seen none cannot guess the id of its key.
+    #[must_use]
+    pub fn may_have_sealed(&self, start: &[u8]) -> bool {
+        let Some(&[first, a, b, c, d, ref counter @ ..]) = start.first_chunk::<HEADER>() else {
+            return false;
+        };
+        first >> 6 == VERSION
+            && u32::from_be_bytes([a, b, c, d]) == self.chain.key_id
+            && u64::from_be_bytes(*counter) < self.counter
+    }
+
     /// Appends a packet to `out` whose plaintext `write` appends, and which is encrypted where it lies. Nothing is
     /// appended if that fails.
     pub fn seal(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SealError> {

@@ -7,7 +7,7 @@
 
 use super::config::HomaConfig;
 use super::error::{HomaError, SendError};
-use super::machine::{Asked, Effects, Key, Machine};
+use super::machine::{Asked, Effects, Key, Machine, PortUse};
 use super::peer::{Reached, Target};
 use super::peers::{Form, Path, Peers, USUAL_MTU};
 use super::serve;
@@ -29,7 +29,7 @@ use steadfast_session::{AssociationId, ReachId};
 use steadfast_wire::{NetworkClass, Rule};
 use tokio::runtime;
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 /// Calls of the kernel to receive before other tasks get their turn.
 const TURNS: usize = 8;
@@ -62,7 +62,7 @@ pub(crate) struct Engine {
     routing: Mutex<()>,
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) runtime: runtime::Handle,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks>,
     pub(super) connect_limit: Duration,
     longest: u32,
 }
@@ -73,6 +73,30 @@ struct Output {
     batches: Vec<Batch>,
     /// A socket takes nothing: the keeper waits until it does.
     blocked: Option<usize>,
+}
+
+/// What runs, and what ended lately.
+#[derive(Default)]
+struct Tasks {
+    handles: Vec<AbortHandle>,
+    /// How many there are when those that ended are let go of.
+    full: usize,
+}
+
+impl Tasks {
+    fn add(&mut self, handle: AbortHandle) {
+        if self.handles.len() >= self.full {
+            self.handles.retain(|handle| !handle.is_finished());
+            self.full = 2 * self.handles.len() + 32;
+        }
+        self.handles.push(handle);
+    }
+
+    fn abort_all(&mut self) {
+        for handle in self.handles.drain(..) {
+            handle.abort();
+        }
+    }
 }
 
 /// What keeps a transport open.
@@ -129,7 +153,7 @@ impl Engine {
             routing: Mutex::new(()),
             shared,
             runtime: runtime::Handle::current(),
-            tasks: Mutex::new(JoinSet::new()),
+            tasks: Mutex::default(),
             connect_limit: config.connect_limit,
             longest,
         });
@@ -198,14 +222,15 @@ impl Engine {
 
     /// Runs a task that ends with the transport.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &self.runtime)
+        // Not under the lock: a runtime that ends drops the task at once, and what that drops may come here again.
+        let handle = self.runtime.spawn(task).abort_handle();
+        lock(&self.tasks).add(handle.clone());
+        handle
     }
 
     /// Ends everything: every request has its outcome, every task is gone.
     pub(crate) fn close(&self) {
-        let (associations, mut effects) = {
+        let (associations, mut effects, readers) = {
             let mut machine = lock(&self.machine);
             machine.closed = true;
             let associations = machine.peers.associations();
@@ -213,12 +238,11 @@ impl Engine {
                 let Machine { transport, peers, .. } = &mut *machine;
                 peers.end(transport, *association);
             }
-            for port in machine.ports.keys().copied().collect::<Vec<_>>() {
-                machine.close_port(port);
-            }
+            let ports: Vec<u16> = machine.ports.keys().copied().collect();
+            let closed: Vec<_> = ports.into_iter().filter_map(|port| machine.close_port(port)).collect();
             let mut effects = Effects::default();
             machine.drain(&mut effects);
-            (associations, effects)
+            (associations, effects, closed.into_iter().filter_map(PortUse::into_reader))
         };
         effects.jobs.clear();
         effects.room = true;
@@ -232,7 +256,7 @@ impl Engine {
         for abort in effects.aborts.drain(..) {
             abort.abort();
         }
-        for wake in effects.wakes.drain(..) {
+        for wake in effects.wakes.drain(..).chain(readers) {
             wake.wake();
         }
         self.room.notify_waiters();
@@ -450,6 +474,10 @@ impl Engine {
                 let output = lock(&self.output);
                 output.blocked.and_then(|index| output.sockets.get(index).cloned())
             };
+            if blocked.is_none() && self.pending.load(Ordering::Acquire) {
+                // Somebody found it locked just now, and relies on who had it.
+                self.flush_output();
+            }
             let at = self.sleeps_until();
             let wall = at.map(|at| tokio::time::Instant::now() + at.since(self.now()));
             let late = async {

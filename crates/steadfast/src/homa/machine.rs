@@ -88,6 +88,16 @@ pub(super) enum PortUse {
     Client,
 }
 
+impl PortUse {
+    /// Who waits for what comes to a port that was closed.
+    pub(super) fn into_reader(self) -> Option<Waker> {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.into_reader(),
+            Self::Served(_) | Self::Client => None,
+        }
+    }
+}
+
 /// A request to be made.
 pub(super) struct Asked {
     pub(super) peer: PeerId,

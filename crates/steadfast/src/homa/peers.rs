@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use steadfast_homa::packet::{Body, DATA_HEADER, Dialect, Packet};
 use steadfast_homa::{Instant, LinkId, PeerConfig, PeerId, Transmit, Transport};
 use steadfast_net::datagram::seal::{Algorithm, Keyring, Offer, Sealer};
-use steadfast_net::datagram::{Batch, MAX_PACKET, Route, Trouble};
+use steadfast_net::datagram::{Batch, Fault, MAX_PACKET, Route, Trouble};
 use steadfast_session::AssociationId;
 use steadfast_wire::{Fingerprint, Rule};
 
@@ -365,8 +365,12 @@ impl Peers {
         (id, rule): (AssociationId, &Rule),
         path: Path,
     ) -> Result<PeerId, SendError> {
-        if self.associations.get(&id).is_some_and(|known| known.ours.values().any(|(known, _)| known == rule))
-        {
+        let association = self.associations.get(&id).ok_or(SendError::NoPeer)?;
+        if association.route(path).is_none() {
+            // The process has no socket for this family of addresses.
+            return Err(SendError::NoNetwork { rule: rule.to_string() });
+        }
+        if association.ours.values().any(|(known, _)| known == rule) {
             self.reroute(transport, id, rule, Some(path));
             return self.lane(id, rule).ok_or(SendError::NoPeer);
         }
@@ -507,10 +511,23 @@ impl Peers {
         batch.bytes() - before
     }
 
+    /// Whether what the network says is about a packet to this peer. Where packets are sealed, only who saw one can say so;
+    /// that one is too long our own kernel says, without quoting it.
+    fn may_concern(&self, entry: &Entry, trouble: &Trouble) -> bool {
+        let Way::Lane { association, .. } = entry.way else { return true };
+        if trouble.quoted.is_empty() {
+            return matches!(trouble.fault, Fault::TooBig { .. });
+        }
+        let sealer = self.associations.get(&association).and_then(|known| known.sealer.as_ref());
+        sealer.is_some_and(|sealer| sealer.may_have_sealed(&trouble.quoted))
+    }
+
     /// The network says something of an address.
     pub(super) fn trouble(&mut self, transport: &mut Transport, trouble: &Trouble) -> Vec<PeerId> {
-        use steadfast_net::datagram::Fault;
-        let is_there = |entry: &&Entry| entry.route.is_some_and(|route| route.remote == trouble.remote);
+        let is_there = |entry: &&Entry| {
+            entry.route.is_some_and(|route| route.remote == trouble.remote)
+                && self.may_concern(entry, trouble)
+        };
         let there: Vec<PeerId> =
             self.entries.iter().flatten().filter(is_there).map(|entry| entry.id).collect();
         if let Fault::TooBig { mtu } = trouble.fault {

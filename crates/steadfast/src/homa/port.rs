@@ -69,6 +69,10 @@ impl Mailbox {
         if at < self.pool.len() { self.pool.remove(at) } else { Vec::new() }
     }
 
+    pub(super) fn into_reader(self) -> Option<Waker> {
+        self.waker
+    }
+
     fn give(&mut self, buffer: Vec<u8>) -> bool {
         if self.pool.len() >= MAX_BUFFERS {
             return false;

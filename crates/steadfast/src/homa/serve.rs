@@ -25,6 +25,8 @@ use tokio::sync::Notify;
 
 /// Handlers that run at once at a port, unless told otherwise.
 const CONCURRENCY: usize = 1024;
+/// Handlers that waited for their turn and are begun at once.
+const MAX_BEGUN: usize = 64;
 /// Handlers that take longer until they wait or are done, in nanoseconds, get tasks of their own from the start: packets are not to
 /// wait for them.
 const QUICK: u64 = 20_000;
@@ -152,11 +154,32 @@ pub(super) fn begin(engine: &Arc<Engine>, jobs: Vec<Job>) {
 
 fn begin_one(engine: &Arc<Engine>, job: Job) -> Option<(RpcId, Bytes)> {
     let served = Arc::clone(&job.served);
-    if served.running.load(Ordering::Acquire) >= served.concurrency {
-        lock(&served.waiting).push(job);
-        return None;
+    if served.has_room() {
+        return begin_now(engine, job, None);
     }
-    begin_now(engine, job, None)
+    lock(&served.waiting).push(job);
+    // The last that ran may have ended before this one could be found waiting.
+    begin_waiting(engine, &served);
+    None
+}
+
+/// Begins what waits while there is room. One that is done at once makes none by its end, so the next one is looked for here.
+fn begin_waiting(engine: &Arc<Engine>, served: &Arc<Served>) {
+    for _ in 0..MAX_BEGUN {
+        if !served.has_room() {
+            return;
+        }
+        let Some((job, taken)) = lock(&served.waiting).pop() else { return };
+        // Its client may have gone meanwhile.
+        if lock(&engine.machine).is_served(job.rpc)
+            && let Some((rpc, body)) = begin_now(engine, job, Some(taken))
+        {
+            respond(engine, rpc, body);
+        }
+    }
+    // Others get their turn before there are more.
+    let (later, served) = (Arc::clone(engine), Arc::clone(served));
+    engine.spawn(async move { begin_waiting(&later, &served) });
 }
 
 fn begin_now(engine: &Arc<Engine>, job: Job, taken: Option<Wall>) -> Option<(RpcId, Bytes)> {
@@ -206,18 +229,25 @@ fn begin_now(engine: &Arc<Engine>, job: Job, taken: Option<Wall>) -> Option<(Rpc
 struct Running {
     engine: Arc<Engine>,
     served: Arc<Served>,
+    /// It answered. Otherwise it was dropped, perhaps because the runtime ends.
+    ended: bool,
+}
+
+impl Running {
+    fn end(mut self) {
+        self.ended = true;
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.served.running.fetch_sub(1, Ordering::AcqRel);
-        let next = lock(&self.served.waiting).pop();
-        if let Some((job, taken)) = next
-            // Its client may have gone meanwhile.
-            && lock(&self.engine.machine).is_served(job.rpc)
-            && let Some((rpc, body)) = begin_now(&self.engine, job, Some(taken))
-        {
-            respond(&self.engine, rpc, body);
+        let (engine, served) = (Arc::clone(&self.engine), Arc::clone(&self.served));
+        if self.ended {
+            begin_waiting(&engine, &served);
+        } else {
+            // A runtime that ends drops this one, too, and so begins nothing.
+            self.engine.spawn(async move { begin_waiting(&engine, &served) });
         }
         self.served.idle.notify_waiters();
     }
@@ -232,7 +262,7 @@ fn run(
     deadline: Option<Wall>,
 ) {
     served.running.fetch_add(1, Ordering::AcqRel);
-    let running = Running { engine: Arc::clone(engine), served };
+    let running = Running { engine: Arc::clone(engine), served, ended: false };
     let task = engine.spawn(async move {
         let caught = poll_fn(|context| {
             let step = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
@@ -253,6 +283,7 @@ fn run(
             None => served.fault(Fault::Late, ""),
         };
         respond(&running.engine, rpc, body);
+        running.end();
     });
     // It may have been cancelled before there was a task.
     let unwanted = !lock(&engine.machine).set_task(rpc, task.clone());
@@ -290,6 +321,10 @@ fn respond_again(engine: &Arc<Engine>, rpc: RpcId, body: Bytes, error: RespondEr
 }
 
 impl Served {
+    fn has_room(&self) -> bool {
+        self.running.load(Ordering::Acquire) < self.concurrency
+    }
+
     /// Nobody waits for a request any more.
     pub(super) fn cancel(&self, rpc: RpcId) {
         lock(&self.waiting).jobs.remove(&rpc);

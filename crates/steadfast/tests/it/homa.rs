@@ -476,3 +476,88 @@ async fn handlers_beyond_their_number_wait_for_their_turn() {
     }
     assert_eq!(serving.stats().taken, 2);
 }
+
+#[tokio::test]
+async fn requests_that_waited_are_all_begun_when_there_is_room() {
+    let (client, server) = (plain(), plain());
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let handler = move |request: Request| {
+        let gate = Arc::clone(&opened);
+        async move {
+            let body = request.into_body().into_bytes().await.unwrap();
+            if body == "slow" {
+                gate.acquire().await.unwrap().forget();
+            }
+            Response::new(body)
+        }
+    };
+    let serving = server.serve_with(9, handler, 1).unwrap();
+    let rpc = Rpc::over_homa(&client.peer(server.local_addr()).unwrap(), 9);
+    let slow = soon("start", rpc.start("slow", CallOptions::default())).await.unwrap();
+    soon("it waits", async {
+        while serving.stats().running == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // These are done as soon as they begin, so that none of them makes room by its end.
+    let mut quick = Vec::new();
+    for _ in 0..200 {
+        quick.push(soon("start", rpc.start("quick", CallOptions::default())).await.unwrap());
+    }
+    soon("they are there", async {
+        while server.open_requests().1 <= quick.len() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gate.add_permits(1);
+    soon("the slow one", slow.response()).await.unwrap();
+    for call in quick {
+        soon("one that waited", call.response()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn closing_an_endpoint_ends_who_waits_at_a_port() {
+    let (_a, b) = pair().await;
+    let port = b.homa().unwrap().open(Some(5)).unwrap();
+    let waits = tokio::spawn(async move { port.recv().await.is_none() });
+    // It waits by then, on this runtime of one thread.
+    tokio::task::yield_now().await;
+    soon("close", b.close("enough")).await;
+    assert!(soon("the end", waits).await.unwrap());
+}
+
+/// Handlers that wait their turn must not hold up a program that ends.
+#[test]
+fn a_runtime_ends_although_requests_wait() {
+    let (done, ended) = std::sync::mpsc::channel();
+    let ends = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let kept = runtime.block_on(async {
+            let (client, server) = (plain(), plain());
+            let hangs = async |_: Request| std::future::pending::<Response>().await;
+            let serving = server.serve_with(9, hangs, 1).unwrap();
+            let rpc = Rpc::over_homa(&client.peer(server.local_addr()).unwrap(), 9);
+            let mut calls = Vec::new();
+            for _ in 0..10 {
+                calls.push(soon("start", rpc.start("x", CallOptions::default())).await.unwrap());
+            }
+            soon("they are there", async {
+                while server.open_requests().1 < calls.len() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            (client, server, serving, calls)
+        });
+        drop(runtime);
+        drop(kept);
+        done.send(()).unwrap();
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(60));
+    assert!(ended.is_ok(), "it hangs");
+    ends.join().unwrap();
+}
