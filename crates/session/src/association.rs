@@ -45,8 +45,11 @@ const CLOSED_PATHS: usize = 32;
 const MAX_NOTICES: usize = 64;
 const MAX_ENDS: usize = 1024;
 
-/// How often a peer's networks may change, in how much time: each change is looked at for every session, and dialled.
-const ANNOUNCEMENTS: (u32, Duration) = (64, Duration::from_secs(10));
+/// How often a peer's networks may change in [`ALLOWED_IN`]: each change is looked at for every session, and dialled.
+const ANNOUNCEMENTS: u32 = 64;
+/// How often its offer may: each is told to the application, and a transport may be opened and closed again in a loop.
+const OFFERS: u32 = 1024;
+const ALLOWED_IN: Duration = Duration::from_secs(10);
 
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -103,7 +106,7 @@ pub(crate) struct Association {
     /// What may still go out twice.
     redundancy: transmit::Budget,
     /// When the peer's networks were last counted anew, and how often it told them since.
-    announcements: (Instant, u32),
+    announcements: Allowance,
     pub(crate) offers: Offers,
 }
 
@@ -111,6 +114,24 @@ pub(crate) struct Association {
 fn note_dues(all: &mut Dues, session: &mut Session) {
     let dues = session.dues();
     all.replace(core::mem::replace(&mut session.noted, dues), dues);
+}
+
+/// What a peer may do so many times in [`ALLOWED_IN`].
+#[derive(Debug, Default)]
+struct Allowance {
+    since: Instant,
+    count: u32,
+}
+
+impl Allowance {
+    /// Whether it may do it once more.
+    fn take(&mut self, now: Instant, most: u32) -> bool {
+        if now.since(self.since) > ALLOWED_IN {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count <= most
+    }
 }
 
 impl Association {
@@ -149,7 +170,7 @@ impl Association {
             settled: Dues::default(),
             growing: BTreeSet::new(),
             redundancy: transmit::Budget::default(),
-            announcements: (Instant(0), 0),
+            announcements: Allowance::default(),
             offers: Offers::default(),
         }
     }
@@ -547,16 +568,6 @@ impl Association {
     pub(crate) fn forget(&mut self, cx: &mut Context, id: SessionId) {
         cx.stats.forgotten += 1;
         self.end(cx, id, EndReason::Forgotten, false, None);
-    }
-
-    /// Whether the peer's networks may change once more.
-    fn may_announce(&mut self, now: Instant) -> bool {
-        let (since, count) = &mut self.announcements;
-        if now.since(*since) > ANNOUNCEMENTS.1 {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        *count <= ANNOUNCEMENTS.0
     }
 
     /// What flew at `at` has to be said again.

@@ -14,8 +14,7 @@ use steadfast_wire::{Instant, NetworkId, PathNumber, Rule, SessionId};
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
-/// The least time between two reports of little: what is urgent comes after what was, so that reports of single messages
-/// would be as many as these.
+/// The least time between two reports of little, or they would be as many as small urgent messages.
 pub(crate) const REPORT_PAUSE: Duration = Duration::from_millis(1);
 const REPORT_BYTES: [u64; 2] = [4096, 1024 * 1024];
 /// How long a rate of arrival is measured at least, and how many of them are remembered.
@@ -342,9 +341,9 @@ impl Path {
         if self.unreported >= self.arrivals.report_bytes || urgent && self.may_report(now) {
             self.report_due = true;
             self.report_at = None;
-        } else if !self.report_due && self.report_at.is_none() {
-            let pause = if urgent { self.reported_at + REPORT_PAUSE } else { now + REPORT_DELAY };
-            self.report_at = Some(pause.min(now + REPORT_DELAY));
+        } else if !self.report_due {
+            let at = if urgent { self.reported_at + REPORT_PAUSE } else { now + REPORT_DELAY };
+            self.report_at = Some(self.report_at.map_or(at, |before| before.min(at)));
         }
     }
 

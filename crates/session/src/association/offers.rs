@@ -1,7 +1,7 @@
 //! What two processes offer each other beside sessions, such as keys of another transport: opaque here, said on a path
 //! that is good, and void when the association ends.
 
-use super::Association;
+use super::{Allowance, Association, OFFERS};
 use crate::association::AssociationId;
 use crate::context::Context;
 use crate::event::{Event, ReachId, Route, Violation};
@@ -20,6 +20,8 @@ const SMALL: u64 = 1500;
 pub(crate) struct Offers {
     own: Option<(u64, Bytes)>,
     due: bool,
+    /// How often the peer changed its mind lately.
+    changes: Allowance,
     /// The newest of the peer's; empty once it took it back.
     heard: Option<(u64, Bytes)>,
     /// What the application wants of this association, and whether it was told that it is in reach.
@@ -116,7 +118,7 @@ impl Association {
         if self.offers.heard.as_ref().is_some_and(|(heard, _)| epoch <= *heard) {
             return Ok(());
         }
-        if !self.may_announce(now) {
+        if !self.offers.changes.take(now, OFFERS) {
             return Err(Violation::Limit);
         }
         // It came in a buffer with others.

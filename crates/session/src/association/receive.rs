@@ -1,6 +1,6 @@
 //! What an arrived frame does. A fault of the peer becomes a [`Violation`]: the path is closed and counted.
 
-use super::{Association, MAX_NOTICES};
+use super::{ANNOUNCEMENTS, Association, MAX_NOTICES};
 use crate::context::Context;
 use crate::event::{DownReason, Event, Violation};
 use crate::journal::{Effect, Record};
@@ -388,7 +388,7 @@ impl Association {
         self.remote_epoch = epoch;
         // The same list is said on every path.
         let changed = networks != self.remote_networks;
-        if changed && !self.may_announce(now) {
+        if changed && !self.announcements.take(now, ANNOUNCEMENTS) {
             return Err(Violation::Limit);
         }
         let appeared = networks.iter().any(|new| !self.remote_networks.contains(new));

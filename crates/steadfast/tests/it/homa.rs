@@ -561,3 +561,13 @@ fn a_runtime_ends_although_requests_wait() {
     assert!(ended.is_ok(), "it hangs");
     ends.join().unwrap();
 }
+#[tokio::test]
+async fn a_transport_may_be_opened_and_closed_often() {
+    let (a, b) = pair().await;
+    let _serving = b.homa().unwrap().serve(9, echo).unwrap();
+    for _ in 0..100 {
+        let peer = soon("connect", a.homa().unwrap().connect(b.contact())).await.unwrap();
+        let rpc = Rpc::over_homa(&peer, 9);
+        soon("a call", rpc.call("x", CallOptions::default())).await.unwrap();
+    }
+}
