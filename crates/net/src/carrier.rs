@@ -61,7 +61,7 @@ struct Shared {
 ///
 /// Holds what the socket did not take of a record of output (see [`set_record_size`](Self::set_record_size)) and of TLS
 /// what has arrived of a message, at most 32 KiB; while it is idle, only the state of TLS. The threads that read and write
-/// carriers keep some 450 KiB of buffers each, whatever the number of carriers.
+/// carriers keep at most some 520 KiB of buffers each, whatever the number of carriers.
 /// Dropping it ends the connection without a farewell: the peer sees [`ReadState::Truncated`] or
 /// [`ReadState::Reset`].
 pub struct Carrier {

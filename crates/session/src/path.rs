@@ -410,6 +410,25 @@ mod tests {
     use core::net::Ipv4Addr;
 
     #[test]
+    fn reports_of_single_messages_keep_a_distance_and_none_is_late() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let mut path = Path::new(PathNumber(1), true, NetworkId(1), address, Instant(0), Instant::FAR_FUTURE);
+        let start = Instant(0) + Duration::from_secs(1);
+        path.counted(start, 100, true);
+        assert!(path.report_due, "there was none for long");
+        (path.report_due, path.reported_at) = (false, start);
+        path.counted(start, 100, false);
+        assert_eq!(path.report_at, Some(start + REPORT_DELAY));
+        path.counted(start + REPORT_PAUSE / 2, 100, true);
+        assert_eq!((path.report_due, path.report_at), (false, Some(start + REPORT_PAUSE)), "it is moved up");
+        path.counted(start + REPORT_PAUSE, 100, true);
+        assert_eq!((path.report_due, path.report_at), (true, None));
+        (path.report_due, path.reported_at) = (false, start);
+        path.counted(start, REPORT_BYTES[0], false);
+        assert!(path.report_due, "much is reported at once");
+    }
+
+    #[test]
     fn only_towards_another_host_does_an_idle_path_beat() {
         let config = Config::default();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

@@ -214,7 +214,7 @@ impl Shared {
 
     /// Does what the core asked for until it asks for nothing more.
     fn carry_out(self: &Arc<Self>, mut effects: Effects) {
-        // Half of all calls change nothing that anybody has to be told.
+        // Many calls change nothing that anybody has to be told.
         while !effects.is_empty() {
             let acts = !(effects.actions.is_empty() && effects.ready.is_empty());
             for action in effects.actions.drain(..) {

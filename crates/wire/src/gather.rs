@@ -1,5 +1,5 @@
-//! Frames on their way to a carrier. Large payloads stay where they are until they are encrypted: each copy of them costs
-//! about as much as a tenth of sending them.
+//! Frames on their way to a carrier. Large payloads stay where they are until they are encrypted: without this copy one
+//! stream over the loopback is about a tenth faster.
 
 use crate::frame::{Data, Frame};
 use alloc::vec::Vec;
@@ -9,6 +9,14 @@ use bytes::Bytes;
 const REFERRED: usize = 8192;
 
 /// Whole frames, in the order in which they are to be said.
+///
+/// ```
+/// use steadfast_wire::{Frame, Gather};
+/// let mut gather = Gather::default();
+/// let size = gather.put(&Frame::Pong { nonce: 7 });
+/// assert_eq!(gather.len(), size);
+/// assert_eq!(gather.slices().map(<[u8]>::len).sum::<usize>(), size);
+/// ```
 #[derive(Debug, Default)]
 pub struct Gather {
     copied: Vec<u8>,
