@@ -135,6 +135,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
             ),
         }
     }
+    let first = usage::go_first();
     let mut outcome = match name {
         "figure" => figure::run(&only, Path::new(svg.unwrap_or(figure::FILE)))?,
         "foreground" => foreground::run(effort, &only)?,
@@ -151,6 +152,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "sessions" => sessions::run(effort)?,
         _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
     };
+    outcome.condition("priority", if first { "before other processes (nice -20)" } else { "as other processes" });
     outcome.condition("quick", effort.quick);
     report(&outcome, json);
     if outcome.has_failed() {

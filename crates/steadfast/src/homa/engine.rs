@@ -35,6 +35,8 @@ use tokio::task::AbortHandle;
 const TURNS: usize = 8;
 /// From how many callers that were woken together what they say goes out together.
 const BURST: usize = 4;
+/// How many requests or responses go out together at most: the other side works on them while more are made.
+pub(super) const GROUP: usize = 16;
 /// How long the keeper goes on looking although nothing waits: the next call need not wake it.
 const LULL: Duration = Duration::from_millis(5);
 /// What a path within this host takes.
@@ -51,6 +53,8 @@ pub(crate) struct Engine {
     pub(super) clock: Clock,
     /// A burst woke several callers: what they say goes out together, when they had their turn.
     holding: AtomicBool,
+    /// How many have said something since.
+    held: AtomicUsize,
     keeper: Notify,
     /// Something has its outcome, while somebody waits for room.
     pub(super) room: Notify,
@@ -145,6 +149,7 @@ impl Engine {
             intakes: [(); 2].map(|()| Mutex::new(Received::new())),
             clock: Clock::new(),
             holding: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
             keeper: Notify::new(),
             room: Notify::new(),
             waiting: AtomicUsize::new(0),
@@ -331,7 +336,8 @@ impl Engine {
 
     /// Sends what is to be sent, and sees to it that the clock is looked at in time.
     pub(super) fn flush(&self) {
-        if !self.holding.load(Ordering::Acquire) {
+        let holds = self.holding.load(Ordering::Acquire);
+        if !holds || (self.held.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(GROUP) {
             self.flush_output();
         }
         if lock(&self.machine).rearm() {
@@ -376,10 +382,10 @@ impl Engine {
 
     // ----- in ------------------------------------------------------------------------------------------------------
 
-    /// Takes what has arrived at a socket: whether there may be more, and how many were woken.
-    fn take_in(self: &Arc<Self>, index: usize, socket: &Socket, holds: bool) -> (bool, bool) {
+    /// Takes what has arrived at a socket: whether there may be more. If it wakes many, what they say is held if `holds`.
+    fn take_in(self: &Arc<Self>, index: usize, socket: &Socket, holds: bool) -> bool {
         // Whoever has it takes what there is.
-        let Ok(mut received) = self.intakes[index].try_lock() else { return (false, false) };
+        let Ok(mut received) = self.intakes[index].try_lock() else { return false };
         let state = match socket.try_recv(&mut received) {
             Ok(state) => state,
             Err(error) => {
@@ -389,7 +395,7 @@ impl Engine {
         };
         let more = state == ReceiveState::More;
         if received.is_empty() {
-            return (more, false);
+            return more;
         }
         let now = self.now();
         let mut effects = Effects::default();
@@ -402,13 +408,12 @@ impl Engine {
         }
         // Handlers may take long, and others may read on meanwhile.
         drop(received);
-        let holds = holds && effects.wakes.len() >= BURST;
-        if holds {
+        if holds && effects.wakes.len() >= BURST {
             self.holding.store(true, Ordering::Release);
         }
         self.carry_out(effects);
         self.flush();
-        (more, holds)
+        more
     }
 
     /// Takes what has arrived at all sockets, now.
@@ -428,24 +433,34 @@ impl Engine {
             }
             let mut turns = 0;
             loop {
-                let (more, holds) = self.take_in(index, &socket, true);
+                let more = self.take_in(index, &socket, true);
+                let holds = self.holding.load(Ordering::Acquire);
                 turns += 1;
                 if holds || turns >= TURNS {
                     turns = 0;
-                    // Those who were woken have their turn now.
+                    // Those who were woken have their turn now. One that a pass of the runtime did not reach has the next.
+                    self.held.store(0, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                     if holds {
-                        self.release();
+                        self.send_held();
                     }
                 }
-                if !more {
+                if !more && !self.holding.load(Ordering::Acquire) {
                     break;
                 }
             }
         }
     }
 
-    /// Sends what those said who were woken together.
+    /// Sends what those said who were woken together. That goes on while they are many.
+    fn send_held(&self) {
+        if self.held.load(Ordering::Relaxed) < BURST {
+            self.holding.store(false, Ordering::Release);
+        }
+        self.flush_output();
+    }
+
+    /// Holds nothing any more.
     fn release(&self) {
         if self.holding.swap(false, Ordering::AcqRel) {
             self.flush();

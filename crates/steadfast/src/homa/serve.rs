@@ -1,7 +1,7 @@
 //! Requests that handlers answer. One that is done at once is answered from the task that read its request; one that waits gets
 //! a task of its own.
 
-use super::engine::{Engine, Handle};
+use super::engine::{Engine, GROUP, Handle};
 use super::error::HomaError;
 use super::machine::PortUse;
 use super::peers::From;
@@ -129,14 +129,20 @@ fn fault(fault: Fault, words: &str) -> Bytes {
     encode(Tail::Fault(fault), Bytes::copy_from_slice(&words.as_bytes()[..end]))
 }
 
-/// Begins what came in together; what is done at once is answered together.
+/// Begins what came in together; what is done at once is answered together, and what is left by who called this.
 pub(super) fn begin(engine: &Arc<Engine>, jobs: Vec<Job>) {
-    let mut answers: Vec<(RpcId, Bytes)> = Vec::with_capacity(jobs.len());
+    let mut answers: Vec<(RpcId, Bytes)> = Vec::with_capacity(jobs.len().min(GROUP));
     for job in jobs {
-        if let Some(answer) = begin_one(engine, job) {
-            answers.push(answer);
+        if answers.len() == GROUP {
+            answer(engine, answers.drain(..));
+            engine.flush();
         }
+        answers.extend(begin_one(engine, job));
     }
+    answer(engine, answers.into_iter());
+}
+
+fn answer(engine: &Arc<Engine>, answers: impl Iterator<Item = (RpcId, Bytes)>) {
     let mut refused = Vec::new();
     {
         let now = engine.now();
