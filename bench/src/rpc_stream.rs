@@ -21,7 +21,8 @@ use crate::systems::{Ground, calls, introduce};
 use crate::usage::{Nanos, cpu_seconds, now};
 use crate::{Effort, Part};
 
-const SYSTEMS: [Callers; 4] = [Callers::Homa, Callers::HomaPlain, Callers::Tcp, Callers::Quinn];
+const SYSTEMS: [Callers; 5] =
+    [Callers::Homa, Callers::HomaPlain, Callers::Tcp, Callers::Quinn, Callers::QuinnLong];
 /// Scenarios, how many calls are open at a time, and bytes of a request.
 const SCENARIOS: [(&str, (u32, u32)); 4] = [
     ("one_500kb", (1, 500_000)),
@@ -66,13 +67,13 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
     );
     outcome.condition(
         "encryption",
-        "homa: sealed packets, keys agreed on over TLS 1.3; quinn: TLS 1.3, rustls with ring, AES-128-GCM; homa_plain, tcp: none",
+        "homa: sealed packets, keys agreed on over TLS 1.3; quinn, quinn_long: TLS 1.3, rustls with ring, AES-128-GCM; homa_plain, tcp: none",
     );
     outcome.condition(
         "settings",
         "homa, homa_plain: `Rpc` and a handler, defaults; tcp: one connection, a length before each message; quinn 0.11: one \
          connection, a stream for each call, windows that are never full, socket buffers of 8 MiB, cubic, packets of its own 1,452 bytes with \
-         segmentation by the kernel, where homa has 64 KB on the loopback",
+         segmentation by the kernel; quinn_long: packets of 65,507 bytes, as homa has them on the loopback",
     );
     outcome.condition("congestion_control", crate::systems::CONGESTION);
     let mut found: Vec<(&str, Callers, Carried)> = Vec::new();
@@ -99,6 +100,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
             outcome.figure(scenario, name, "client_cpu_seconds_per_gb", of(|carried| carried.cpu)?.median());
         }
         outcome.ratio(&format!("quinn_{scenario}"), scenario, "gbps", ["homa", "quinn"]);
+        outcome.ratio(&format!("quinn_long_{scenario}"), scenario, "gbps", ["homa", "quinn_long"]);
         outcome.ratio(&format!("tcp_{scenario}"), scenario, "gbps", ["homa_plain", "tcp"]);
     }
     Ok(outcome)

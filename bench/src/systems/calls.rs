@@ -40,6 +40,8 @@ pub(crate) enum Callers {
     /// A length and a message, over one connection.
     Tcp,
     Quinn,
+    /// With packets as long as the loopback takes them.
+    QuinnLong,
 }
 
 impl Callers {
@@ -53,6 +55,7 @@ impl Callers {
             Self::TonicPlain => "tonic_plain",
             Self::Tcp => "tcp",
             Self::Quinn => "quinn",
+            Self::QuinnLong => "quinn_long",
         }
     }
 }
@@ -133,10 +136,17 @@ pub(crate) async fn client(system: Callers, console: &mut Console) -> anyhow::Re
             Client::Grpc(grpc::Client::connect(contact.parse()?, certificate).await?)
         }
         Callers::Tcp => Client::Tcp(stream::connect(contact.parse()?, false).await?),
-        Callers::Quinn => Client::Quic(quic::Client::connect(contact.parse()?, certificate).await?),
+        Callers::Quinn | Callers::QuinnLong => {
+            let packets = packets_of(system);
+            Client::Quic(quic::Client::connect(contact.parse()?, certificate, packets).await?)
+        }
     };
     tell(&Connected);
     Ok(client)
+}
+
+fn packets_of(system: Callers) -> quic::Packets {
+    if system == Callers::QuinnLong { quic::Packets::Long } else { quic::Packets::Usual }
 }
 
 /// The server's part: answers for ever.
@@ -179,8 +189,8 @@ pub(crate) async fn serve(system: Callers, console: &mut Console) -> anyhow::Res
             listening(listener.local_addr()?.to_string(), Vec::new());
             serve_tcp(stream::accept(&listener).await?).await
         }
-        Callers::Quinn => {
-            let (endpoint, certificate) = quic::listen()?;
+        Callers::Quinn | Callers::QuinnLong => {
+            let (endpoint, certificate) = quic::listen(packets_of(system))?;
             listening(endpoint.local_addr()?.to_string(), certificate);
             quic::serve(endpoint).await
         }

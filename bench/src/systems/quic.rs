@@ -17,19 +17,39 @@ use crate::systems::calls::{BUFFER, SHORT, answer};
 /// Bytes of the longest message.
 const LONGEST: usize = 16 << 20;
 
-/// Windows that are never full. Packets are as long as quinn makes them, which the kernel splits.
-fn transport() -> anyhow::Result<Arc<TransportConfig>> {
+/// How long packets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packets {
+    /// As quinn makes them, which the kernel splits.
+    Usual,
+    /// As long as it may make them on the loopback.
+    Long,
+}
+
+/// The longest packet of UDP over IPv4, in bytes.
+const LONG: u16 = 65_000;
+
+/// Windows that are never full.
+fn transport(packets: Packets) -> anyhow::Result<Arc<TransportConfig>> {
     let mut config = TransportConfig::default();
+    if packets == Packets::Long {
+        config.initial_mtu(LONG).mtu_discovery_config(None);
+    }
     config.stream_receive_window(VarInt::try_from(LONGEST)?);
     config.receive_window(VarInt::try_from(8 * LONGEST)?).send_window(8 * LONGEST as u64);
     Ok(Arc::new(config))
 }
 
-fn endpoint(server: Option<ServerConfig>) -> anyhow::Result<Endpoint> {
+fn endpoint(server: Option<ServerConfig>, packets: Packets) -> anyhow::Result<Endpoint> {
+    let mut config = EndpointConfig::default();
+    if packets == Packets::Long {
+        config.max_udp_payload_size(LONG)?;
+    }
+
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(BUFFER)?;
-    Ok(Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?)
+    Ok(Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?)
 }
 
 /// A client over a connection of its own.
@@ -40,11 +60,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(to: SocketAddr, certificate: Vec<u8>) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        to: SocketAddr,
+        certificate: Vec<u8>,
+        packets: Packets,
+    ) -> anyhow::Result<Self> {
         let crypto = QuicClientConfig::try_from(tls::client_config(certificate)?)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport()?);
-        let endpoint = endpoint(None)?;
+        config.transport_config(transport(packets)?);
+        let endpoint = endpoint(None, packets)?;
         let connection = endpoint.connect_with(config, to, tls::NAME)?.await.context("no connection")?;
         Ok(Self { _endpoint: endpoint, connection })
     }
@@ -59,11 +83,11 @@ impl Client {
 }
 
 /// A server that listens, and its certificate (DER).
-pub(super) fn listen() -> anyhow::Result<(Endpoint, Vec<u8>)> {
+pub(super) fn listen(packets: Packets) -> anyhow::Result<(Endpoint, Vec<u8>)> {
     let (crypto, certificate) = tls::server_config()?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(crypto)?));
-    config.transport_config(transport()?);
-    Ok((endpoint(Some(config))?, certificate.to_vec()))
+    config.transport_config(transport(packets)?);
+    Ok((endpoint(Some(config), packets)?, certificate.to_vec()))
 }
 
 /// Serves one connection until it ends.
