@@ -94,7 +94,7 @@ impl Homa {
     /// The same with settings of its own.
     pub fn plain_with(address: SocketAddr, config: HomaConfig) -> Result<Self, HomaError> {
         let socket = Socket::plain(address, &of_socket(&config))?;
-        Self::clear(socket, Dialect::Steadfast, config)
+        Self::clear(vec![socket], Dialect::Steadfast, config)
     }
 
     /// IP protocol 146, as the Linux module speaks it. Nothing is encrypted or proven: it is for networks whose hosts are all
@@ -106,12 +106,23 @@ impl Homa {
     /// The same with settings of its own.
     pub fn raw_with(address: IpAddr, config: HomaConfig) -> Result<Self, HomaError> {
         let socket = Socket::raw(address, &of_socket(&config))?;
-        Self::clear(socket, Dialect::Linux, config)
+        Self::clear(vec![socket], Dialect::Linux, config)
     }
 
-    fn clear(socket: Socket, dialect: Dialect, config: HomaConfig) -> Result<Self, HomaError> {
-        let address = socket.local_addr();
-        let engine = Engine::open(vec![socket], Form::Clear(dialect), config, None)?;
+    /// The same on all addresses of this host, of IPv4 and, where the host has it, of IPv6.
+    pub fn raw_everywhere(config: HomaConfig) -> Result<Self, HomaError> {
+        let open = |address: IpAddr| Socket::raw(address, &of_socket(&config));
+        let mut sockets = vec![open(Ipv4Addr::UNSPECIFIED.into())?];
+        match open(Ipv6Addr::UNSPECIFIED.into()) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => tracing::debug!(%error, "without IPv6"),
+        }
+        Self::clear(sockets, Dialect::Linux, config)
+    }
+
+    fn clear(sockets: Vec<Socket>, dialect: Dialect, config: HomaConfig) -> Result<Self, HomaError> {
+        let address = first_address(&sockets);
+        let engine = Engine::open(sockets, Form::Clear(dialect), config, None)?;
         Ok(Self {
             handle: Arc::new(Handle { engine, endpoint: None, address, config: HomaConfig::default() }),
         })
@@ -125,8 +136,7 @@ impl Homa {
             return Ok(Self { handle });
         }
         let sockets = sealed_sockets(&endpoint.local_addresses(), &config)?;
-        let address =
-            sockets.first().map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), Socket::local_addr);
+        let address = first_address(&sockets);
         let engine = Engine::open(sockets, Form::Sealed, config.clone(), Some(Arc::clone(shared)))?;
         let endpoint = Some(endpoint.clone());
         let handle = Arc::new(Handle { engine: Arc::clone(&engine), endpoint, address, config });
@@ -211,6 +221,10 @@ pub(crate) fn sealed_sockets(listened: &[SocketAddr], config: &HomaConfig) -> Re
         sockets.push(Socket::sealed(SocketAddr::new(ip, 0), &of_socket(config))?);
     }
     Ok(sockets)
+}
+
+fn first_address(sockets: &[Socket]) -> SocketAddr {
+    sockets.first().map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), Socket::local_addr)
 }
 
 fn of_socket(config: &HomaConfig) -> SocketConfig {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 use serde_json::json;
-use steadfast::homa::{Homa, Incoming, Port};
+use steadfast::homa::{Homa, HomaConfig, Incoming, Port};
 use steadfast::{Bytes, Endpoint, Fingerprint, MultiSocket, Stranger};
 use tokio::task::JoinSet;
 
@@ -197,8 +197,11 @@ impl Arguments {
                 Ok((opened(Homa::plain(SocketAddr::new(ip, port)))?, None))
             }
             Carrier::Raw => {
-                let ip = self.listen.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |listen| listen.ip);
-                Ok((opened(Homa::raw(ip))?, None))
+                let homa = match self.listen {
+                    Some(Listen { ip, .. }) => Homa::raw(ip),
+                    None => Homa::raw_everywhere(HomaConfig::default()),
+                };
+                Ok((opened(homa)?, None))
             }
         }
     }
