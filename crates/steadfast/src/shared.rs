@@ -13,10 +13,10 @@ use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
 use std::cell::Cell as Slot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) closed: AtomicBool,
     /// The Homa transport of this endpoint, if there is one.
     pub(crate) homa: Mutex<Weak<HomaHandle>>,
+    /// Who tells other transports what concerns them: one at a time, so that they hear it in order.
+    telling: Mutex<()>,
     runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -62,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) probes: BTreeMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
+    /// What concerns other transports and was not told yet.
+    beside: VecDeque<Event>,
 }
 
 /// The most effects that room is kept for.
@@ -81,8 +85,8 @@ struct Effects {
     subscribers: Vec<Wanted>,
     incoming: bool,
     rearm: bool,
-    /// What concerns other transports.
-    beside: Vec<Event>,
+    /// Something concerns other transports.
+    beside: bool,
 }
 
 impl Shared {
@@ -99,6 +103,7 @@ impl Shared {
                 sessions: BTreeMap::new(),
                 probes: BTreeMap::new(),
                 armed: Instant::FAR_FUTURE,
+                beside: VecDeque::new(),
             }),
             clock: Clock::new(),
             identity,
@@ -115,6 +120,7 @@ impl Shared {
             session_config,
             closed: AtomicBool::new(false),
             homa: Mutex::default(),
+            telling: Mutex::default(),
             runtime: Handle::current(),
             tasks: Mutex::new(JoinSet::new()),
         }
@@ -199,7 +205,8 @@ impl Shared {
         while let Some(event) = inner.core.poll_event() {
             note(inner, &event, effects);
             if is_beside(&event) {
-                effects.beside.push(event);
+                inner.beside.push_back(event);
+                effects.beside = true;
                 continue;
             }
             if is_public(&event) {
@@ -241,8 +248,8 @@ impl Shared {
             if std::mem::take(&mut effects.rearm) {
                 self.timers.notify_one();
             }
-            if !effects.beside.is_empty() {
-                self.tell_beside(std::mem::take(&mut effects.beside));
+            if std::mem::take(&mut effects.beside) {
+                self.tell_beside();
             }
             if !acts {
                 break;
@@ -270,10 +277,25 @@ impl Shared {
         lock(&self.homa).upgrade()
     }
 
-    fn tell_beside(self: &Arc<Self>, events: Vec<Event>) {
-        if let Some(homa) = self.homa() {
-            for event in events {
-                homa.engine.hear(event);
+    /// Tells other transports what concerns them. Whoever does so already, tells this as well.
+    fn tell_beside(self: &Arc<Self>) {
+        loop {
+            let telling = match self.telling.try_lock() {
+                Ok(telling) => telling,
+                Err(TryLockError::Poisoned(telling)) => telling.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            loop {
+                // Not in the loop's head: the lock would last as long as the body.
+                let next = lock(&self.inner).beside.pop_front();
+                let Some(event) = next else { break };
+                if let Some(homa) = self.homa() {
+                    homa.engine.hear(event);
+                }
+            }
+            drop(telling);
+            if lock(&self.inner).beside.is_empty() {
+                return;
             }
         }
     }
@@ -326,7 +348,7 @@ impl Effects {
             && self.wakes.is_empty()
             && self.receipts.is_empty()
             && self.subscribers.is_empty()
-            && self.beside.is_empty()
+            && !self.beside
             && !self.incoming
     }
 }
