@@ -12,6 +12,7 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
+use bytes::Bytes;
 use std::cell::Cell as Slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
-use steadfast_session::{Action, Endpoint as Core, Event, SessionConfig};
+use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, SessionConfig};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -66,6 +67,32 @@ pub(crate) struct Inner {
     armed: Instant,
     /// What concerns other transports and was not told yet.
     beside: VecDeque<Event>,
+    /// The transport that offers something to processes: the one that was opened last.
+    offerer: u64,
+}
+
+impl Inner {
+    /// Another transport offers to processes from now on. What those before it offered is void, and none of them says
+    /// anything any more, whenever it ends.
+    pub(crate) fn begin_offers(&mut self, now: Instant) -> u64 {
+        self.offerer += 1;
+        self.core.withdraw(now);
+        self.offerer
+    }
+
+    /// Offers something for a transport.
+    pub(crate) fn offer(&mut self, now: Instant, by: u64, association: AssociationId, offer: Bytes) {
+        if by == self.offerer {
+            self.core.offer(now, association, offer);
+        }
+    }
+
+    /// A transport ends, and with it what it offers.
+    pub(crate) fn end_offers(&mut self, now: Instant, by: u64) {
+        if by == self.offerer {
+            self.core.withdraw(now);
+        }
+    }
 }
 
 /// The most effects that room is kept for.
@@ -104,6 +131,7 @@ impl Shared {
                 probes: BTreeMap::new(),
                 armed: Instant::FAR_FUTURE,
                 beside: VecDeque::new(),
+                offerer: 0,
             }),
             clock: Clock::new(),
             identity,
@@ -305,6 +333,8 @@ impl Shared {
         for (association, peer, offer) in self.peek(|inner, _| inner.core.offers()) {
             engine.hear_former(association, peer, &offer);
         }
+        // What a former one offered was taken back where nothing could be sent.
+        self.call(|_, _| ());
     }
 
     /// Runs a task that ends with the endpoint.

@@ -67,6 +67,11 @@ impl Offers {
         self.heard().is_some()
     }
 
+    /// Whether we offer something.
+    pub(crate) fn offers(&self) -> bool {
+        self.own.as_ref().is_some_and(|offer| !offer.is_empty())
+    }
+
     /// What the peer offers.
     pub(crate) fn heard(&self) -> Option<&Bytes> {
         self.heard.as_ref().map(|(_, offer)| offer).filter(|offer| !offer.is_empty())

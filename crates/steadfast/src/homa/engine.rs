@@ -13,7 +13,7 @@ use super::peers::{Form, Path, Peers, USUAL_MTU};
 use super::serve;
 use crate::clock::Clock;
 use crate::lock;
-use crate::shared::Shared;
+use crate::shared::{Inner, Shared};
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
@@ -61,6 +61,8 @@ pub(crate) struct Engine {
     /// Two that look for routes at the same time could set the older one.
     routing: Mutex<()>,
     pub(super) shared: Option<Arc<Shared>>,
+    /// Among those that the endpoint had: only the last one offers anything.
+    pub(super) turn: u64,
     pub(super) runtime: runtime::Handle,
     tasks: Mutex<Tasks>,
     pub(super) connect_limit: Duration,
@@ -137,6 +139,7 @@ impl Engine {
             config.on(local.then(|| sockets.iter().filter_map(|s| s.receive_buffer().ok()).min()).flatten());
         let transport = Transport::new(config.transport, seed);
         let machine = Machine::new(transport, peers, config.link_rate, config.max_open);
+        let turn = shared.as_ref().map_or(0, |shared| shared.peek(Inner::begin_offers));
         let engine = Arc::new(Self {
             machine: Mutex::new(machine),
             output: Mutex::default(),
@@ -152,6 +155,7 @@ impl Engine {
             reaches: Mutex::new(HashMap::new()),
             routing: Mutex::new(()),
             shared,
+            turn,
             runtime: runtime::Handle::current(),
             tasks: Mutex::default(),
             connect_limit: config.connect_limit,
@@ -230,28 +234,25 @@ impl Engine {
 
     /// Ends everything: every request has its outcome, every task is gone.
     pub(crate) fn close(&self) {
-        let (associations, mut effects, readers) = {
+        let (mut effects, readers) = {
             let mut machine = lock(&self.machine);
             machine.closed = true;
-            let associations = machine.peers.associations();
-            for association in &associations {
+            for association in machine.peers.associations() {
                 let Machine { transport, peers, .. } = &mut *machine;
-                peers.end(transport, *association);
+                peers.end(transport, association);
             }
             let ports: Vec<u16> = machine.ports.keys().copied().collect();
             let closed: Vec<_> = ports.into_iter().filter_map(|port| machine.close_port(port)).collect();
             let mut effects = Effects::default();
             machine.drain(&mut effects);
-            (associations, effects, closed.into_iter().filter_map(PortUse::into_reader))
+            (effects, closed.into_iter().filter_map(PortUse::into_reader))
         };
         effects.jobs.clear();
         effects.room = true;
         // What was said last goes out if the kernel takes it.
         self.flush_output();
         if let Some(shared) = &self.shared {
-            for association in associations {
-                shared.call(|inner, now| inner.core.offer(now, association, Bytes::new()));
-            }
+            shared.call(|inner, now| inner.end_offers(now, self.turn));
         }
         for abort in effects.aborts.drain(..) {
             abort.abort();

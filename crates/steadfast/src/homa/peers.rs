@@ -302,16 +302,22 @@ impl Peers {
         Some(bytes)
     }
 
-    /// A process says what to seal with, and where it receives, in answer to what it was offered.
-    pub(super) fn offered(&mut self, transport: &mut Transport, id: AssociationId, offer: &[u8]) {
-        let (Some(round), Some(association)) = (round_of(offer), self.associations.get_mut(&id)) else {
-            return;
-        };
-        let Some((ports, rest)) = offer[OFFER_HEAD..].split_first_chunk::<4>() else { return };
+    /// A process says what to seal with, and where it receives, in answer to what it was offered. If it does not know that
+    /// any more, the round in which it is to be offered something again.
+    pub(super) fn offered(
+        &mut self,
+        transport: &mut Transport,
+        id: AssociationId,
+        offer: &[u8],
+    ) -> Option<u32> {
+        let (round, association) = (round_of(offer)?, self.associations.get_mut(&id)?);
+        let (ports, rest) = offer[OFFER_HEAD..].split_first_chunk::<4>()?;
         // A later version may say more.
-        let Some(offer) = rest.first_chunk().and_then(Offer::decode) else { return };
+        let offer = rest.first_chunk().and_then(Offer::decode)?;
         if round != association.round {
-            return;
+            // Who had come as far as we are and says less has begun anew. Others are about to hear ours.
+            let again = round < association.round && association.sealer.is_some();
+            return again.then(|| association.round.saturating_add(1));
         }
         if association.sealer.replace(Sealer::new(offer)).is_some() {
             for peer in association.lanes() {
@@ -320,6 +326,7 @@ impl Peers {
         }
         let [a, b, c, d] = *ports;
         association.ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+        None
     }
 
     /// Whether a process is known, and whether it has said what to seal with.

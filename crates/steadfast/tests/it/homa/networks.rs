@@ -1,12 +1,14 @@
 //! Calls over Homa between two hosts: networks that lose and reorder, that die, that may not be used.
 
+use super::{echo, held};
+use crate::common::soon;
 use crate::world::{GUARD, block_on, endpoint, two_networks};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use steadfast::homa::Peer;
 use steadfast::rpc::{CallError, CallOptions, Request, Response, Rpc};
-use steadfast::{Endpoint, Identity, Labels, Rule, Selector};
+use steadfast::{Config, Endpoint, Identity, Labels, Rule, Selector};
 use steadfast_testbed::{Direction, Host, Lab, Link, Loss, isolated};
 use tokio::sync::oneshot;
 
@@ -129,5 +131,56 @@ fn a_rule_holds_for_every_packet() {
             assert!(matches!(error, CallError::NotSentOverHoma(_)), "{error:?}");
         });
         assert_eq!(executed.load(Ordering::Relaxed), 20);
+    });
+}
+
+/// One side forgets the other while there is no network, and not the other way round: who seeks somebody forgets nobody.
+#[test]
+fn who_was_forgotten_without_a_network_is_called_again() {
+    isolated("homa::networks::who_was_forgotten_without_a_network_is_called_again", || {
+        let lab = Lab::new().unwrap();
+        let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+        let wire = lab.link("wire", &a, &b).connect().unwrap();
+        let (a_key, b_key) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let a_print = a_key.fingerprint();
+        let (contact_out, contact_in) = oneshot::channel();
+        let (over_out, over_in) = oneshot::channel::<()>();
+        let (handler, mut told, _gate) = held();
+        let server = b.thread("server", move || {
+            block_on(async move {
+                let mut config = Config::default();
+                config.idle_limit = Duration::from_millis(300);
+                let endpoint = endpoint().identity(b_key).trust(a_print).config(config).bind().await.unwrap();
+                let homa = endpoint.homa().unwrap();
+                let _serving = (homa.serve(1, handler).unwrap(), homa.serve(2, echo).unwrap());
+                contact_out.send(endpoint.contact()).unwrap();
+                let _client_done = over_in.await;
+            });
+        });
+        a.run(|| {
+            block_on(async {
+                let endpoint = endpoint().identity(a_key).bind().await.unwrap();
+                let peer = endpoint.homa().unwrap().connect(contact_in.await.unwrap()).await.unwrap();
+                let pending = Rpc::over_homa(&peer, 1).start("x", CallOptions::default()).await.unwrap();
+                assert_eq!(soon("it begins", told.recv()).await, Some("begun"));
+                wire.carrier_down(&a).unwrap();
+                wire.carrier_down(&b).unwrap();
+                // Nothing else ends it: a server in service waits for its client.
+                assert_eq!(soon("the client is forgotten", told.recv()).await, Some("dropped"));
+                wire.carrier_up(&a).unwrap();
+                wire.carrier_up(&b).unwrap();
+                pending.response().await.unwrap_err();
+                let rpc = Rpc::over_homa(&peer, 2);
+                soon("a call", async {
+                    let limit = CallOptions::default().deadline(Duration::from_secs(1));
+                    while rpc.call("y", limit.clone()).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                })
+                .await;
+            });
+        });
+        over_out.send(()).unwrap();
+        server.join().unwrap();
     });
 }
