@@ -507,7 +507,7 @@ impl Engine {
     fn tick(self: &Arc<Self>) {
         let silent = self.with(|machine, now| {
             machine.transport.handle_timeout(now);
-            machine.silent_peers()
+            machine.silent_peers(now)
         });
         let Some(shared) = self.shared.as_ref().filter(|_| !silent.is_empty()) else { return };
         // Whether the path or the process is silent shows on the path itself, and then packets take another.

@@ -134,6 +134,8 @@ pub(super) struct Machine {
     /// How many there had been when the keeper last looked: our calls, and questions for what is missing.
     pub(super) calls_before: u64,
     asked_before: u64,
+    /// When it last looked who had been asked.
+    missed_before: Option<Instant>,
     pub(super) closed: bool,
 }
 
@@ -191,6 +193,7 @@ impl Machine {
             armed: Instant::FAR_FUTURE,
             calls_before: 0,
             asked_before: 0,
+            missed_before: None,
             closed: false,
         }
     }
@@ -478,11 +481,16 @@ impl Machine {
         false
     }
 
-    /// Processes with which something is under way, if any peer was asked for something since this was last called.
-    pub(super) fn silent_peers(&mut self) -> Vec<AssociationId> {
+    /// Processes that were asked for missing bytes since this was last called.
+    pub(super) fn silent_peers(&mut self, now: Instant) -> Vec<AssociationId> {
+        let before = self.missed_before.replace(now);
         let asked = self.transport.metrics().packets_sent[Kind::Resend.index()];
-        let quiet = std::mem::replace(&mut self.asked_before, asked) == asked;
-        if quiet { Vec::new() } else { self.peers.associations() }
+        // What was asked for just now is sent, and so counted, later.
+        if std::mem::replace(&mut self.asked_before, asked) == asked {
+            self.missed_before = before;
+            return Vec::new();
+        }
+        self.peers.missed_since(&self.transport, before)
     }
 
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.

@@ -349,6 +349,14 @@ impl Peers {
         self.associations.keys().copied().collect()
     }
 
+    /// Processes that were asked for missing bytes after `since`.
+    pub(super) fn missed_since(&self, transport: &Transport, since: Option<Instant>) -> Vec<AssociationId> {
+        let missed =
+            |peer: PeerId| transport.missed(peer).is_some_and(|at| since.is_none_or(|since| at > since));
+        let silent = |known: &Association| known.lanes().into_iter().any(missed);
+        self.associations.iter().filter(|(_, known)| silent(known)).map(|(id, _)| *id).collect()
+    }
+
     /// The lane for a rule, if there is one that has a way.
     pub(super) fn lane(&self, association: AssociationId, rule: &Rule) -> Option<PeerId> {
         let lanes = &self.associations.get(&association)?.ours;
