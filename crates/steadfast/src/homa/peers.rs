@@ -530,7 +530,7 @@ impl Peers {
     /// that one is too long our own kernel says, without quoting it.
     fn may_concern(&self, entry: &Entry, trouble: &Trouble) -> bool {
         let Way::Lane { association, .. } = entry.way else { return true };
-        if trouble.quoted.is_empty() {
+        if trouble.own {
             return matches!(trouble.fault, Fault::TooBig { .. });
         }
         let sealer = self.associations.get(&association).and_then(|known| known.sealer.as_ref());
