@@ -63,7 +63,11 @@ enum Owner {
 
 /// A request of a peer.
 enum Request {
-    Arriving(Assembly),
+    Arriving {
+        body: Assembly,
+        /// Of which port's pool its buffer is.
+        pool: Option<u16>,
+    },
     /// With the handler, or with who reads the port.
     Served {
         rpc: RpcId,
@@ -329,13 +333,15 @@ impl Machine {
             self.requests.resize_with(index + 1, || None);
         }
         if placement.first {
-            let buffer = match self.ports.get_mut(&placement.port) {
+            let given = match self.ports.get_mut(&placement.port) {
                 Some(PortUse::Mailbox(mailbox)) => mailbox.buffer(length),
-                _ => Vec::new(),
+                _ => None,
             };
-            self.requests[index] = Some(Request::Arriving(Assembly::new(buffer, length)));
+            let pool = given.is_some().then_some(placement.port);
+            let body = Assembly::new(given.unwrap_or_default(), length);
+            self.requests[index] = Some(Request::Arriving { body, pool });
         }
-        if let Some(Request::Arriving(body)) = &mut self.requests[index] {
+        if let Some(Request::Arriving { body, .. }) = &mut self.requests[index] {
             body.put(offset, payload);
         }
     }
@@ -354,18 +360,33 @@ impl Machine {
                             Some(PortUse::Client) | None => {}
                         }
                     }
-                }
+                    Some(arriving @ Request::Arriving { .. }) => self.give_back(arriving),
+                    None => {}
+                },
                 Event::Answered { rpc, acknowledged } => {
                     if let Some(Request::Served { rpc, port, .. }) = self.forget(rpc) {
                         self.tell_port(port, PortEvent::Answered { rpc, acknowledged }, effects);
                     }
                 }
-                Event::Discarded { rpc } => drop(self.forget(rpc)),
+                Event::Discarded { rpc } => {
+                    if let Some(request) = self.forget(rpc) {
+                        self.give_back(request);
+                    }
+                }
                 Event::Done { cookie, outcome, .. } => self.finish(Key(cookie), outcome, effects),
                 Event::Room => effects.room = true,
                 Event::PeerForgotten { peer } => self.peers.forget(peer),
                 _ => {}
             }
+        }
+    }
+
+    /// A request that arrived in part is not wanted any more: its buffer is of use to another.
+    fn give_back(&mut self, request: Request) {
+        if let Request::Arriving { body, pool: Some(port) } = request
+            && let Some(PortUse::Mailbox(mailbox)) = self.ports.get_mut(&port)
+        {
+            mailbox.give(body.into_vec());
         }
     }
 
@@ -396,9 +417,9 @@ impl Machine {
     }
 
     fn announce(&mut self, rpc: RpcId, peer: PeerId, port: u16, effects: &mut Effects) {
-        let body = match self.forget(rpc) {
-            Some(Request::Arriving(body)) => body.into_vec(),
-            _ => Vec::new(),
+        let (body, given) = match self.forget(rpc) {
+            Some(Request::Arriving { body, pool }) => (body.into_vec(), pool.is_some()),
+            _ => (Vec::new(), false),
         };
         let from = self.peers.who(peer);
         let number = match self.ports.get_mut(&port) {
@@ -406,7 +427,9 @@ impl Machine {
                 effects.jobs.push(Job { served: Arc::clone(served), rpc, from, body: body.into() });
                 0
             }
-            Some(PortUse::Mailbox(mailbox)) => mailbox.push(PortEvent::Request { rpc, from, body }, effects),
+            Some(PortUse::Mailbox(mailbox)) => {
+                mailbox.push(PortEvent::Request { rpc, from, body, given }, effects)
+            }
             Some(PortUse::Client) | None => {
                 self.transport.abandon(rpc);
                 return;
