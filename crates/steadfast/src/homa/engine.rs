@@ -338,6 +338,10 @@ impl Engine {
         if lock(&self.machine).rearm() {
             self.keeper.notify_one();
         }
+        for (association, key, round) in effects.worn {
+            tracing::debug!(peer = %key, "many packets were forged: new keys");
+            self.offer_to((association, key), round);
+        }
     }
 
     fn flush_output(&self) {

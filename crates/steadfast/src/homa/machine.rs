@@ -41,6 +41,8 @@ pub(super) struct Effects {
     pub(super) finished: usize,
     /// There is room for what was refused.
     pub(super) room: bool,
+    /// Processes with which new keys are to be agreed on, and in which round.
+    pub(super) worn: Vec<(AssociationId, Fingerprint, u32)>,
 }
 
 /// One of our requests that nobody has taken the outcome of.
@@ -348,6 +350,7 @@ impl Machine {
 
     /// Does what follows from all that was taken in.
     pub(super) fn drain(&mut self, effects: &mut Effects) {
+        self.peers.worn(&mut effects.worn);
         while let Some(event) = self.transport.poll_event() {
             match event {
                 Event::Request { rpc, peer, port, .. } => self.announce(rpc, peer, port, effects),

@@ -104,7 +104,7 @@ pub(super) struct Peers {
     /// By the index of the peer.
     entries: Vec<Option<Entry>>,
     addresses: HashMap<SocketAddr, PeerId>,
-    ring: Keyring<AssociationId>,
+    pub(super) ring: Keyring<AssociationId>,
     associations: HashMap<AssociationId, Association>,
 }
 
@@ -327,6 +327,15 @@ impl Peers {
         let [a, b, c, d] = *ports;
         association.ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
         None
+    }
+
+    /// Adds the processes for whose packets new keys are due, and the round for that.
+    pub(super) fn worn(&mut self, all: &mut Vec<(AssociationId, Fingerprint, u32)>) {
+        while let Some(id) = self.ring.next_worn() {
+            if let Some(known) = self.associations.get(&id) {
+                all.push((id, known.key, known.round.saturating_add(1)));
+            }
+        }
     }
 
     /// Whether a process is known, and whether it has said what to seal with.
