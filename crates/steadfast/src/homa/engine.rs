@@ -83,10 +83,16 @@ struct Tasks {
     handles: Vec<AbortHandle>,
     /// How many there are when those that ended are let go of.
     full: usize,
+    /// The transport is closed: what begins now ends at once.
+    closed: bool,
 }
 
 impl Tasks {
     fn add(&mut self, handle: AbortHandle) {
+        if self.closed {
+            handle.abort();
+            return;
+        }
         if self.handles.len() >= self.full {
             self.handles.retain(|handle| !handle.is_finished());
             self.full = 2 * self.handles.len() + 32;
@@ -262,7 +268,9 @@ impl Engine {
         }
         self.room.notify_waiters();
         self.changed.notify_waiters();
-        lock(&self.tasks).abort_all();
+        let mut tasks = lock(&self.tasks);
+        tasks.closed = true;
+        tasks.abort_all();
     }
 
     /// Calls into the machine, then does what follows from it.
