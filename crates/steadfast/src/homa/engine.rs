@@ -9,7 +9,7 @@ use super::config::HomaConfig;
 use super::error::{HomaError, SendError};
 use super::machine::{Asked, Effects, Key, Machine, PortUse};
 use super::peer::{Reached, Target};
-use super::peers::{Form, Path, Peers, USUAL_MTU};
+use super::peers::{Form, Path, Peers, USUAL_MTU, family};
 use super::serve;
 use crate::clock::Clock;
 use crate::lock;
@@ -19,8 +19,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use std::time::Duration;
 use steadfast_homa::packet::{Dialect, LINUX_MAX_MESSAGE};
 use steadfast_homa::{Instant, PeerId, RespondError, RpcId, Transport};
@@ -73,8 +74,8 @@ pub(crate) struct Engine {
 struct Output {
     sockets: Vec<Arc<Socket>>,
     batches: Vec<Batch>,
-    /// A socket takes nothing: the keeper waits until it does.
-    blocked: Option<usize>,
+    /// Sockets that take nothing: the keeper waits until they do. Their batches hold what was last written to them.
+    blocked: [bool; 2],
 }
 
 /// What runs, and what ended lately.
@@ -176,7 +177,7 @@ impl Engine {
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         self.sockets_lock().clone_from(&sockets);
         let batches = sockets.iter().map(|_| Batch::new()).collect();
-        *lock(&self.output) = Output { sockets: sockets.clone(), batches, blocked: None };
+        *lock(&self.output) = Output { sockets: sockets.clone(), batches, blocked: [false; 2] };
         for (index, socket) in sockets.into_iter().enumerate() {
             self.spawn(Arc::clone(self).receive(index, Arc::clone(&socket)));
             self.spawn(Arc::clone(self).listen(socket));
@@ -334,6 +335,10 @@ impl Engine {
         if !effects.jobs.is_empty() {
             serve::begin(self, effects.jobs);
         }
+        for (association, key, round) in effects.worn {
+            tracing::debug!(peer = %key, "many packets were forged: new keys");
+            self.offer_to((association, key), round);
+        }
     }
 
     // ----- out -----------------------------------------------------------------------------------------------------
@@ -346,23 +351,21 @@ impl Engine {
         if lock(&self.machine).rearm() {
             self.keeper.notify_one();
         }
-        for (association, key, round) in effects.worn {
-            tracing::debug!(peer = %key, "many packets were forged: new keys");
-            self.offer_to((association, key), round);
-        }
     }
 
     fn flush_output(&self) {
+        // Whoever has the output looks again after it let go. Both write one place and then read the other's, which only these two
+        // fences order: at least one of us sees what the other wrote.
         self.pending.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         loop {
-            // Whoever has it looks again before it is done.
             let Ok(mut output) = self.output.try_lock() else { return };
-            while output.blocked.is_none() && self.pending.swap(false, Ordering::AcqRel) {
+            while self.pending.swap(false, Ordering::AcqRel) {
                 self.send(&mut output);
             }
-            let blocked = output.blocked.is_some();
             drop(output);
-            if blocked || !self.pending.load(Ordering::Acquire) {
+            fence(Ordering::SeqCst);
+            if !self.pending.load(Ordering::Acquire) {
                 return;
             }
         }
@@ -370,16 +373,13 @@ impl Engine {
 
     fn send(&self, output: &mut Output) {
         loop {
-            let more = lock(&self.machine).fill(self.now(), &mut output.batches);
-            for (index, (batch, socket)) in output.batches.iter_mut().zip(&output.sockets).enumerate() {
+            let more = lock(&self.machine).fill(self.now(), &mut output.batches, output.blocked);
+            let each = output.batches.iter_mut().zip(&output.sockets).zip(&mut output.blocked);
+            for ((batch, socket), blocked) in each.filter(|(_, blocked)| !**blocked) {
                 if !batch.is_empty() && socket.try_send(batch) == SendState::Blocked {
-                    output.blocked = Some(index);
+                    *blocked = true;
+                    self.keeper.notify_one();
                 }
-            }
-            if output.blocked.is_some() {
-                self.pending.store(true, Ordering::Release);
-                self.keeper.notify_one();
-                return;
             }
             if !more {
                 return;
@@ -485,9 +485,10 @@ impl Engine {
         loop {
             let blocked = {
                 let output = lock(&self.output);
-                output.blocked.and_then(|index| output.sockets.get(index).cloned())
+                [0, 1].map(|index| output.sockets.get(index).filter(|_| output.blocked[index]).cloned())
             };
-            if blocked.is_none() && self.pending.load(Ordering::Acquire) {
+            fence(Ordering::SeqCst);
+            if self.pending.load(Ordering::Acquire) {
                 // Somebody found it locked just now, and relies on who had it.
                 self.flush_output();
             }
@@ -499,18 +500,18 @@ impl Engine {
                     None => std::future::pending().await,
                 }
             };
-            let writable = async {
-                match &blocked {
-                    Some(socket) => drop(socket.sendable().await),
-                    None => std::future::pending().await,
-                }
-            };
+            let writable = poll_fn(|context| {
+                let ready = |socket: &Option<Arc<Socket>>| {
+                    socket.as_ref().is_some_and(|socket| socket.poll_send_ready(context).is_ready())
+                };
+                blocked.iter().position(ready).map_or(Poll::Pending, Poll::Ready)
+            });
             tokio::select! {
                 () = self.keeper.notified() => {}
                 () = late => self.tick(),
-                () = writable => {
-                    lock(&self.output).blocked = None;
-                    self.flush();
+                free = writable => {
+                    lock(&self.output).blocked[free] = false;
+                    self.flush_output();
                 }
             }
         }
@@ -601,7 +602,7 @@ impl Engine {
             Some(network) if network.class != NetworkClass::Loopback => mtu_of(&network.name),
             _ => USUAL_MTU,
         };
-        let link = lock(&self.machine).link_of(route.network);
+        let link = lock(&self.machine).link_of(route.network, family(route.remote));
         Path { local: route.local, remote: route.remote, link, mtu }
     }
 

@@ -20,7 +20,7 @@ use steadfast_homa::{
 };
 use steadfast_net::datagram::{Arrival, Batch, tos_of_level};
 use steadfast_session::AssociationId;
-use steadfast_wire::NetworkId;
+use steadfast_wire::{Fingerprint, NetworkId};
 use tokio::task::AbortHandle;
 
 /// How much is taken from the transport before it is given to the kernel, in bytes of packets.
@@ -124,9 +124,12 @@ pub(super) struct Key(u64);
 pub(super) struct Machine {
     pub(super) transport: Transport,
     pub(super) peers: Peers,
-    /// One for each network, in the order in which they were first used.
-    links: Vec<LinkId>,
-    networks: HashMap<NetworkId, LinkId>,
+    /// One for each network and family of addresses, in the order in which they were first used, with that
+    /// family. The first is for what has no network, of whichever family.
+    links: Vec<(LinkId, Option<usize>)>,
+    networks: HashMap<(NetworkId, usize), LinkId>,
+    /// The link that comes first next time.
+    first: usize,
     rate: u64,
     calls: Calls,
     /// By the index of their RPC.
@@ -188,8 +191,9 @@ impl Machine {
         Self {
             transport,
             peers,
-            links: vec![link],
+            links: vec![(link, None)],
             networks: HashMap::new(),
+            first: 0,
             rate,
             calls: Calls::default(),
             requests: Vec::new(),
@@ -294,8 +298,9 @@ impl Machine {
             }
             return;
         }
+        let link = self.link();
         for packet in arrival.packets() {
-            let Some(peer) = self.peers.known(&mut self.transport, now, self.links[0], route, packet) else {
+            let Some(peer) = self.peers.known(&mut self.transport, now, link, route, packet) else {
                 continue;
             };
             match self.peers.dialect() {
@@ -354,8 +359,8 @@ impl Machine {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 Event::Request { rpc, peer, port, .. } => self.announce(rpc, peer, port, effects),
-                Event::Cancelled { rpc } => {
-                    if let Some(Request::Served { rpc, port, number, task }) = self.forget(rpc) {
+                Event::Cancelled { rpc } => match self.forget(rpc) {
+                    Some(Request::Served { rpc, port, number, task }) => {
                         effects.aborts.extend(task);
                         match self.ports.get_mut(&port) {
                             Some(PortUse::Served(served)) => served.cancel(rpc),
@@ -492,10 +497,17 @@ impl Machine {
         self.ports.remove(&port)
     }
 
-    /// Writes what is to be sent next; whether there may be more.
-    pub(super) fn fill(&mut self, now: Instant, batches: &mut [Batch]) -> bool {
+    /// Writes what is to be sent next, to batches whose socket takes something; whether there may be more.
+    pub(super) fn fill(&mut self, now: Instant, batches: &mut [Batch], blocked: [bool; 2]) -> bool {
         let mut bytes = 0;
-        for link in &self.links {
+        // Each network has its turn to be the first.
+        self.first = (self.first + 1) % self.links.len();
+        let (before, from) = self.links.split_at(self.first);
+        for (link, batch) in from.iter().chain(before) {
+            let batch = batch.map(|family| if batches.len() > 1 { family } else { 0 });
+            if batch.map_or(blocked != [false; 2], |batch| blocked[batch]) {
+                continue;
+            }
             while let Some(transmit) = self.transport.poll_transmit(now, *link, RUN) {
                 let tos = tos_of_level(transmit.priority());
                 bytes += self.peers.write(&transmit, tos, batches);
@@ -532,20 +544,20 @@ impl Machine {
     }
 
     pub(super) fn link(&self) -> LinkId {
-        self.links[0]
+        self.links[0].0
     }
 
-    /// The link of a network. A host that had more networks than there may be links shares the first.
-    pub(super) fn link_of(&mut self, network: NetworkId) -> LinkId {
-        if let Some(link) = self.networks.get(&network) {
+    /// The link of a network for a family of addresses: 0 for IPv4. A host that had more networks than there may be links shares the first.
+    pub(super) fn link_of(&mut self, network: NetworkId, family: usize) -> LinkId {
+        if let Some(link) = self.networks.get(&(network, family)) {
             return *link;
         }
         if self.links.len() >= MAX_LINKS {
-            return self.links[0];
+            return self.link();
         }
         let link = self.transport.add_link(LinkConfig { rate: self.rate });
-        self.links.push(link);
-        self.networks.insert(network, link);
+        self.links.push((link, Some(family)));
+        self.networks.insert((network, family), link);
         link
     }
 }

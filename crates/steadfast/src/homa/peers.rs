@@ -108,7 +108,8 @@ pub(super) struct Peers {
     associations: HashMap<AssociationId, Association>,
 }
 
-const fn family(ip: IpAddr) -> usize {
+/// 0 for IPv4, 1 for IPv6.
+pub(super) const fn family(ip: IpAddr) -> usize {
     if ip.is_ipv4() { 0 } else { 1 }
 }
 

@@ -345,7 +345,7 @@ impl Port {
 impl std::convert::From<PortEvent> for Incoming {
     fn from(event: PortEvent) -> Self {
         match event {
-            PortEvent::Request { rpc, from, body } => {
+            PortEvent::Request { rpc, from, body, .. } => {
                 Self::Request { id: RequestId(rpc), from, body: Arrived { bytes: body } }
             }
             PortEvent::Cancelled(rpc) => Self::Cancelled { id: RequestId(rpc) },
