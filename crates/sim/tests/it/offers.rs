@@ -318,7 +318,9 @@ impl Agents {
                 let events = self.pair.seen[host].split_off(self.heard[host]);
                 self.pair.seen[host].extend(events.iter().cloned());
                 self.heard[host] += events.len();
-                events.into_iter().for_each(|event| self.hear(host, event));
+                for event in events {
+                    self.hear(host, event);
+                }
             }
         }
     }
@@ -363,7 +365,9 @@ fn whoever_forgot_both_agree_anew_and_take_up_nothing_twice() {
                     if seed % 2 == 0 {
                         agents.pair.world.nodes[1 - gone].attachments[0].hole_in = true;
                         let ids: Vec<_> = agents.agreed[1 - gone].keys().copied().collect();
-                        ids.into_iter().for_each(|id| agents.offer(1 - gone, id, 2));
+                        for id in ids {
+                            agents.offer(1 - gone, id, 2);
+                        }
                         agents.run(100);
                     }
                     agents.set_up(gone, false);

@@ -282,8 +282,8 @@ async fn what_begins_as_a_transport_ends_ends_with_it() {
     let token = Arc::new(());
     let watched = Arc::downgrade(&token);
     engine.spawn(async move {
-        let _token = token;
         std::future::pending::<()>().await;
+        drop(token);
     });
     soon("it is dropped", async {
         while watched.upgrade().is_some() {
