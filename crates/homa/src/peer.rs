@@ -57,6 +57,8 @@ pub(crate) struct Peer {
     repeated_since: Instant,
     /// Questions that it left unanswered in a row.
     pub(crate) questions: u32,
+    /// When it was asked for missing bytes last.
+    pub(crate) missed: Option<Instant>,
     /// When a packet came from it, or it was added.
     pub(crate) heard: Instant,
 }
@@ -99,6 +101,7 @@ impl Peer {
             repeated: 0,
             repeated_since: now,
             questions: 0,
+            missed: None,
             heard: now,
         }
     }

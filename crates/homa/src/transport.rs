@@ -250,6 +250,11 @@ impl Transport {
         }
     }
 
+    /// When a peer was last asked for bytes that are missing; `None` if it never was.
+    pub fn missed(&self, peer: PeerId) -> Option<Instant> {
+        self.peers.index_of(peer.index, peer.generation).and_then(|index| self.peers.get(index)?.missed)
+    }
+
     /// Ends all that is under way with a peer and forgets it.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.end_all(peer, Reason::Closed);

@@ -580,7 +580,7 @@ impl Association {
                 }
             }
             Cargo::Networks => self.networks_due = true,
-            Cargo::Offer(epoch) => self.offers.lost(epoch),
+            Cargo::Offer(said) => self.offers.lost(said),
             Cargo::End(ending) => self.tell_end(ending),
             Cargo::Moved(..) | Cargo::Nothing => {}
         }

@@ -141,9 +141,10 @@ impl Endpoint {
         !self.cx.config.never_connect.is_empty()
     }
 
-    fn create(&mut self, association: Association) -> AssociationId {
+    fn create(&mut self, mut association: Association) -> AssociationId {
         let id = AssociationId(self.next_association);
         self.next_association += 1;
+        association.offers.set_number(id.0);
         self.associations.insert(id, association);
         id
     }

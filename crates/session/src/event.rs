@@ -212,7 +212,8 @@ pub enum Event {
         /// The process.
         association: AssociationId,
     },
-    /// A process that was reached, or that offered something, is gone: what it offered is void.
+    /// A process that was reached, or that offered something, is gone or has forgotten us: all that was offered is void, on
+    /// both sides. If it lives and is to be in reach, [`Reached`](Self::Reached) follows, perhaps with the same association.
     Dissociated {
         /// The process.
         association: AssociationId,

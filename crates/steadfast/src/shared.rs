@@ -12,15 +12,16 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
+use bytes::Bytes;
 use std::cell::Cell as Slot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
-use steadfast_session::{Action, Endpoint as Core, Event, SessionConfig};
+use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, SessionConfig};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) closed: AtomicBool,
     /// The Homa transport of this endpoint, if there is one.
     pub(crate) homa: Mutex<Weak<HomaHandle>>,
+    /// Who tells other transports what concerns them: one at a time, so that they hear it in order.
+    telling: Mutex<()>,
     runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -62,6 +65,34 @@ pub(crate) struct Inner {
     pub(crate) probes: BTreeMap<PathNumber, Vec<oneshot::Sender<Duration>>>,
     /// When the driver's timer fires.
     armed: Instant,
+    /// What concerns other transports and was not told yet.
+    beside: VecDeque<Event>,
+    /// The transport that offers something to processes: the one that was opened last.
+    offerer: u64,
+}
+
+impl Inner {
+    /// Another transport offers to processes from now on. What those before it offered is void, and none of them says
+    /// anything any more, whenever it ends.
+    pub(crate) fn begin_offers(&mut self, now: Instant) -> u64 {
+        self.offerer += 1;
+        self.core.withdraw(now);
+        self.offerer
+    }
+
+    /// Offers something for a transport.
+    pub(crate) fn offer(&mut self, now: Instant, by: u64, association: AssociationId, offer: Bytes) {
+        if by == self.offerer {
+            self.core.offer(now, association, offer);
+        }
+    }
+
+    /// A transport ends, and with it what it offers.
+    pub(crate) fn end_offers(&mut self, now: Instant, by: u64) {
+        if by == self.offerer {
+            self.core.withdraw(now);
+        }
+    }
 }
 
 /// The most effects that room is kept for.
@@ -81,8 +112,8 @@ struct Effects {
     subscribers: Vec<Wanted>,
     incoming: bool,
     rearm: bool,
-    /// What concerns other transports.
-    beside: Vec<Event>,
+    /// Something concerns other transports.
+    beside: bool,
 }
 
 impl Shared {
@@ -99,6 +130,8 @@ impl Shared {
                 sessions: BTreeMap::new(),
                 probes: BTreeMap::new(),
                 armed: Instant::FAR_FUTURE,
+                beside: VecDeque::new(),
+                offerer: 0,
             }),
             clock: Clock::new(),
             identity,
@@ -115,6 +148,7 @@ impl Shared {
             session_config,
             closed: AtomicBool::new(false),
             homa: Mutex::default(),
+            telling: Mutex::default(),
             runtime: Handle::current(),
             tasks: Mutex::new(JoinSet::new()),
         }
@@ -199,7 +233,8 @@ impl Shared {
         while let Some(event) = inner.core.poll_event() {
             note(inner, &event, effects);
             if is_beside(&event) {
-                effects.beside.push(event);
+                inner.beside.push_back(event);
+                effects.beside = true;
                 continue;
             }
             if is_public(&event) {
@@ -241,8 +276,8 @@ impl Shared {
             if std::mem::take(&mut effects.rearm) {
                 self.timers.notify_one();
             }
-            if !effects.beside.is_empty() {
-                self.tell_beside(std::mem::take(&mut effects.beside));
+            if std::mem::take(&mut effects.beside) {
+                self.tell_beside();
             }
             if !acts {
                 break;
@@ -270,10 +305,25 @@ impl Shared {
         lock(&self.homa).upgrade()
     }
 
-    fn tell_beside(self: &Arc<Self>, events: Vec<Event>) {
-        if let Some(homa) = self.homa() {
-            for event in events {
-                homa.engine.hear(event);
+    /// Tells other transports what concerns them. Whoever does so already, tells this as well.
+    fn tell_beside(self: &Arc<Self>) {
+        loop {
+            let telling = match self.telling.try_lock() {
+                Ok(telling) => telling,
+                Err(TryLockError::Poisoned(telling)) => telling.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            loop {
+                // Not in the loop's head: the lock would last as long as the body.
+                let next = lock(&self.inner).beside.pop_front();
+                let Some(event) = next else { break };
+                if let Some(homa) = self.homa() {
+                    homa.engine.hear(event);
+                }
+            }
+            drop(telling);
+            if lock(&self.inner).beside.is_empty() {
+                return;
             }
         }
     }
@@ -283,6 +333,8 @@ impl Shared {
         for (association, peer, offer) in self.peek(|inner, _| inner.core.offers()) {
             engine.hear_former(association, peer, &offer);
         }
+        // What a former one offered was taken back where nothing could be sent.
+        self.call(|_, _| ());
     }
 
     /// Runs a task that ends with the endpoint.
@@ -326,7 +378,7 @@ impl Effects {
             && self.wakes.is_empty()
             && self.receipts.is_empty()
             && self.subscribers.is_empty()
-            && self.beside.is_empty()
+            && !self.beside
             && !self.incoming
     }
 }

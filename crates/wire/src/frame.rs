@@ -325,7 +325,11 @@ pub enum Frame {
     /// What the sender's process offers to the recipient's beside this protocol, such as keys for another one. Said only to
     /// who has [`FEATURE_OFFERS`]. *Counted.*
     Offer {
-        /// Counts up; an older offer is ignored.
+        /// The sender's number of the association, at least 1. A process that forgot one numbers the next one higher.
+        from: u64,
+        /// The recipient's number of it, as far as the sender knows; 0 if it does not. What is offered is for that one alone.
+        to: u64,
+        /// Counts up within an association; an older offer is ignored.
         epoch: u64,
         /// At most [`MAX_OFFER`] bytes, whose meaning is not known here; empty to take it back.
         offer: Bytes,

@@ -169,6 +169,7 @@ impl Transport {
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };
         known.count_asked(packets.len());
+        known.missed = Some(now);
         for packet in packets {
             self.ask(peer, packet);
         }

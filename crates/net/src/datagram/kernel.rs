@@ -262,7 +262,10 @@ pub(super) fn receive_error(fd: RawFd) -> Result<Option<(Trouble, Origin)>, Errn
         Some((fault, if local { Origin::Local } else { Origin::Network }))
     });
     let quoted = quoted[..length.min(Trouble::MAX_QUOTED)].to_vec();
-    Ok(found.map(|(fault, origin)| (Trouble { remote, fault, quoted }, origin)))
+    let trouble = |(fault, origin)| {
+        (Trouble { remote, fault, own: origin == Origin::Local, quoted: quoted.clone() }, origin)
+    };
+    Ok(found.map(trouble))
 }
 
 fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {

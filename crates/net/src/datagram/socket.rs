@@ -202,7 +202,7 @@ impl Socket {
             setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
             socket.set_recv_tos_v4(true)?;
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-            rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO)?;
+            rustix::net::sockopt::set_ip_mtu_discover(&socket, mtu_discovery(kind))?;
         } else {
             if kind != Kind::Raw {
                 // A raw one is so by itself, and refuses to be told.
@@ -211,7 +211,7 @@ impl Socket {
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
             socket.set_recv_tclass_v6(true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-            rustix::net::sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DO)?;
+            rustix::net::sockopt::set_ipv6_mtu_discover(&socket, mtu_discovery_v6(kind))?;
         }
         size_buffers(&socket, config)?;
         let joins = kind != Kind::Raw && enable_joining(&socket);
@@ -544,7 +544,7 @@ impl Socket {
     fn note_own(&self, remote: SocketAddr, fault: Fault) {
         let known = |trouble: &Trouble| trouble.remote == remote && trouble.fault.is_like(fault);
         if !lock(&self.troubles).iter().any(known) {
-            self.note(Trouble { remote, fault, quoted: Vec::new() });
+            self.note(Trouble { remote, fault, own: true, quoted: Vec::new() });
         }
     }
 
@@ -563,6 +563,23 @@ fn register<T: AsRawFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No packet is fragmented. What routers say of a path is believed where there is nothing else: with IP protocol 146. Over UDP
+/// the caller decides, since only it can tell whether its packet was quoted: the kernel believes everybody, for ten minutes.
+const fn mtu_discovery(kind: Kind) -> Ipv4PathMtuDiscovery {
+    match kind {
+        Kind::Plain | Kind::Sealed => Ipv4PathMtuDiscovery::PROBE,
+        Kind::Raw => Ipv4PathMtuDiscovery::DO,
+    }
+}
+
+/// The same for IPv6.
+const fn mtu_discovery_v6(kind: Kind) -> Ipv6PathMtuDiscovery {
+    match kind {
+        Kind::Plain | Kind::Sealed => Ipv6PathMtuDiscovery::PROBE,
+        Kind::Raw => Ipv6PathMtuDiscovery::DO,
+    }
 }
 
 /// As much as is asked for, or as much as there is without privileges.

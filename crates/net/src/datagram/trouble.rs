@@ -22,13 +22,16 @@ pub enum Fault {
 
 /// A packet that did not get through.
 ///
-/// Anybody on the way can forge it, and those who guess ports and addresses can, too: a hint, no proof.
+/// Anybody on the way can forge it unless it is [`own`](Self::own), and those who guess ports and addresses can, too: a
+/// hint, no proof. Who forges cannot quote a packet that they did not see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// Whom the packet was for.
     pub remote: SocketAddr,
     /// What happened to it.
     pub fault: Fault,
+    /// Our own kernel says so, and nobody else.
+    pub own: bool,
     /// Its beginning behind all headers of IP and UDP, as far as it was quoted, [`Trouble::MAX_QUOTED`] bytes at most.
     pub quoted: Vec<u8>,
 }

@@ -251,3 +251,84 @@ fn the_wire_shows_what_the_module_would_send() {
         }
     });
 }
+
+/// What a router says of a packet that is too long (RFC 1191; RFC 4443, section 3.2), quoting no more of it than its headers.
+fn too_big(from: SocketAddr, to: SocketAddr, mtu: u16) -> Vec<u8> {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes(), 1480u16.to_be_bytes(), [0; 2]].concat();
+    let mut said = match (from.ip(), to.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut said = vec![3, 4, 0, 0, 0, 0];
+            said.extend(mtu.to_be_bytes());
+            said.extend([0x45, 0, 5, 220, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+            said.extend([source.octets(), destination.octets()].concat());
+            said
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut said = vec![2, 0, 0, 0, 0, 0];
+            said.extend(mtu.to_be_bytes());
+            said.extend([0x60, 0, 0, 0, 5, 180, 17, 64]);
+            said.extend([source.octets(), destination.octets()].concat());
+            said
+        }
+        other => panic!("{other:?}"),
+    };
+    said.extend(ports);
+    if from.is_ipv4() {
+        let sum: u32 =
+            said.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        said[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
+    // The kernel computes that of IPv6.
+    said
+}
+
+#[test]
+fn a_forged_word_that_packets_are_too_long_stops_none() {
+    isolated("datagram_lab::a_forged_word_that_packets_are_too_long_stops_none", || {
+        let scene = Scene::new(1500);
+        let handle = scene.runtime.handle().clone();
+        for (at_a, at_b) in scene.addresses() {
+            let open = |address: IpAddr| {
+                move || Socket::sealed(SocketAddr::new(address, 0), &SocketConfig::default()).unwrap()
+            };
+            let (a, b) = (on(&scene.a, &handle, open(at_a)), on(&scene.b, &handle, open(at_b)));
+            let full = 1500 - a.overhead() as usize - Sealer::OVERHEAD;
+            let mut ring = Keyring::new(1);
+            let mut sealer = Sealer::new(ring.offer((), Algorithm::fastest()).unwrap());
+            scene.runtime.block_on(async {
+                let mut batch = Batch::new();
+                let mut fill = |batch: &mut Batch| {
+                    for _ in 0..3 {
+                        let write = |out: &mut Vec<u8>| out.resize(out.len() + full, 0);
+                        batch.push_sealed(Route::to(b.local_addr()), 0, &mut sealer, write).unwrap();
+                    }
+                };
+                fill(&mut batch);
+                send(&a, &mut batch).await;
+                assert_eq!(receive(&b, 3).await.len(), 3);
+                let forger = scene.b.run(|| {
+                    let (family, protocol) = if at_b.is_ipv4() {
+                        (socket2::Domain::IPV4, socket2::Protocol::ICMPV4)
+                    } else {
+                        (socket2::Domain::IPV6, socket2::Protocol::ICMPV6)
+                    };
+                    let socket = socket2::Socket::new(family, socket2::Type::RAW, Some(protocol)).unwrap();
+                    socket.bind(&SocketAddr::new(at_b, 0).into()).unwrap();
+                    socket
+                });
+                let word = too_big(a.local_addr(), b.local_addr(), 1280);
+                forger.send_to(&word, &SocketAddr::new(at_a, 0).into()).unwrap();
+                let trouble = guarded(a.trouble()).await.unwrap();
+                assert_eq!((trouble.fault, trouble.own), (Fault::TooBig { mtu: 1280 }, false));
+                assert!(trouble.quoted.is_empty(), "of the packet itself it knows nothing: {trouble:?}");
+                fill(&mut batch);
+                send(&a, &mut batch).await;
+                assert_eq!(a.counters().refused, 0, "the kernel took it at its word");
+                assert_eq!(receive(&b, 3).await.len(), 3);
+                assert_eq!(a.try_trouble(), None);
+            });
+        }
+    });
+}

@@ -1,5 +1,9 @@
 //! What two processes offer each other beside sessions, such as keys of another transport: opaque here, said on a path
-//! that is good, and void when the association ends.
+//! that is good, and void when the association ends, on either side.
+//!
+//! One side may forget an association that the other goes on with. So each side numbers it, and every offer says whose it is
+//! and for whom: nobody takes what was offered to the one before, which may have used it already. A higher number of the peer's
+//! than before makes all void that was offered, and the application hears that the former process is gone.
 
 use super::{Allowance, Association, OFFERS};
 use crate::association::AssociationId;
@@ -11,15 +15,22 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use steadfast_wire::frame::FEATURE_OFFERS;
-use steadfast_wire::{Instant, Rule};
+use steadfast_wire::{Frame, Instant, Rule};
 
 /// What a small packet is taken for when a route is chosen, in bytes.
 const SMALL: u64 = 1500;
 
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
-    own: Option<(u64, Bytes)>,
+    /// Our number of the association, and the peer's; 0 while it is not known.
+    number: u64,
+    peer: u64,
+    own: Option<Bytes>,
+    /// Of ours.
+    epoch: u64,
     due: bool,
+    /// How often something was said.
+    said: u64,
     /// How often the peer changed its mind lately.
     changes: Allowance,
     /// The newest of the peer's; empty once it took it back.
@@ -30,12 +41,23 @@ pub(crate) struct Offers {
     known: bool,
     /// What was heard is not told yet.
     news: bool,
+    /// That all is void which was known is not told yet.
+    renewed: bool,
     pub(super) routes_changed: bool,
     /// What will not be in reach, since the endpoint last looked.
     pub(crate) unreached: Vec<ReachId>,
 }
 
 impl Offers {
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// A path came up. If it leads to an association that does not know what was said, that is to show.
+    pub(super) fn path_up(&mut self) {
+        self.due |= self.peer != 0 || self.own.is_some();
+    }
+
     /// Whether the association is kept for it although no session needs it.
     pub(super) fn keeps(&self) -> bool {
         self.is_wanted() || self.is_offered()
@@ -43,6 +65,11 @@ impl Offers {
 
     fn is_offered(&self) -> bool {
         self.heard().is_some()
+    }
+
+    /// Whether we offer something.
+    pub(crate) fn offers(&self) -> bool {
+        self.own.as_ref().is_some_and(|offer| !offer.is_empty())
     }
 
     /// What the peer offers.
@@ -71,8 +98,8 @@ impl Offers {
     }
 
     pub(crate) fn offer(&mut self, offer: Bytes) {
-        let epoch = self.own.as_ref().map_or(1, |(epoch, _)| epoch + 1);
-        self.own = Some((epoch, offer));
+        self.epoch += 1;
+        self.own = Some(offer);
         self.due = true;
         self.known = true;
     }
@@ -84,9 +111,24 @@ impl Offers {
         }
     }
 
-    /// An offer was on a path that died.
-    pub(super) fn lost(&mut self, epoch: u64) {
-        self.due |= self.own.as_ref().is_some_and(|(own, _)| *own == epoch);
+    /// What was said was on a path that died.
+    pub(super) fn lost(&mut self, said: u64) {
+        self.due |= self.said == said;
+    }
+
+    /// The peer has forgotten the association that it had, if this is not the first one.
+    fn meet(&mut self, peer: u64) {
+        let known = core::mem::replace(&mut self.peer, peer) != 0;
+        // What is said before the peer's number is known is for nobody.
+        self.due |= self.own.is_some();
+        if !known {
+            return;
+        }
+        self.own = None;
+        self.heard = None;
+        self.news = false;
+        self.renewed |= core::mem::take(&mut self.known);
+        self.reaches.values_mut().for_each(|told| *told = false);
     }
 }
 
@@ -105,26 +147,55 @@ impl Association {
         self.offers.due && self.takes_offers()
     }
 
-    pub(super) fn take_due_offer(&mut self) -> Option<(u64, Bytes)> {
+    /// The OFFER that is to be said, and by which number it is known if it is lost.
+    pub(super) fn take_due_offer(&mut self) -> Option<(u64, Frame)> {
         if !self.owes_offer() {
             return None;
         }
-        self.offers.due = false;
-        self.offers.own.clone()
+        let offers = &mut self.offers;
+        offers.due = false;
+        offers.said += 1;
+        let known = offers.own.as_ref().filter(|_| offers.peer != 0);
+        let (epoch, offer) = known.map_or((0, Bytes::new()), |offer| (offers.epoch, offer.clone()));
+        Some((offers.said, Frame::Offer { from: offers.number, to: offers.peer, epoch, offer }))
     }
 
-    pub(super) fn handle_offer(&mut self, now: Instant, epoch: u64, offer: Bytes) -> Result<(), Violation> {
+    /// What the peer's association `from` offers to ours, if `to` is that.
+    pub(super) fn handle_offer(
+        &mut self,
+        now: Instant,
+        (from, to): (u64, u64),
+        epoch: u64,
+        offer: &Bytes,
+    ) -> Result<(), Violation> {
+        let offers = &mut self.offers;
         // The same is said again where a path died.
-        if self.offers.heard.as_ref().is_some_and(|(heard, _)| epoch <= *heard) {
+        let heard = offers.heard.as_ref().map_or(0, |(heard, _)| *heard);
+        if from < offers.peer.max(1) || from == offers.peer && to == offers.number && epoch <= heard {
             return Ok(());
         }
-        if !self.offers.changes.take(now, OFFERS) {
+        if !offers.changes.take(now, OFFERS) {
             return Err(Violation::Limit);
         }
+        if from > offers.peer {
+            offers.meet(from);
+        }
+        if to != offers.number {
+            // It does not know us, or knew one that was forgotten.
+            offers.due = true;
+            return Ok(());
+        }
+        if epoch == 0 {
+            return Ok(());
+        }
+        let had = offers.heard().is_some();
         // It came in a buffer with others.
-        self.offers.heard = Some((epoch, Bytes::copy_from_slice(&offer)));
-        self.offers.known = true;
-        self.offers.news = true;
+        offers.heard = Some((epoch, Bytes::copy_from_slice(offer)));
+        // That there is none is no news to who knew of none.
+        if had || offers.news || !offer.is_empty() {
+            offers.known = true;
+            offers.news = true;
+        }
         Ok(())
     }
 
@@ -136,6 +207,9 @@ impl Association {
 
     /// Tells the application what happened beside sessions.
     pub(crate) fn tell_offers(&mut self, cx: &mut Context, association: AssociationId) {
+        if core::mem::take(&mut self.offers.renewed) {
+            cx.event(Event::Dissociated { association });
+        }
         if core::mem::take(&mut self.offers.news)
             && let Some((_, offer)) = &self.offers.heard
         {

@@ -60,6 +60,7 @@ impl Association {
         if !was_up {
             self.claim_parked(cx);
         }
+        self.offers.path_up();
         self.rescue_all(cx, now);
         self.routes_changed();
         self.review_all(cx, now);
@@ -147,7 +148,9 @@ impl Association {
             }
             Frame::Pong { nonce } => self.handle_pong(cx, now, number, nonce),
             Frame::Networks { epoch, networks } => return self.handle_networks(cx, now, epoch, networks),
-            Frame::Offer { epoch, offer } => return self.handle_offer(now, epoch, offer),
+            Frame::Offer { from, to, epoch, offer } => {
+                return self.handle_offer(now, (from, to), epoch, &offer);
+            }
             Frame::Bye { reason } => {
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
                 for id in self.sessions.keys().copied().collect::<Vec<_>>() {

@@ -175,8 +175,8 @@ impl Association {
         while let Some(notice) = self.notices.pop_front() {
             sheet.put(&notice);
         }
-        if let Some((epoch, offer)) = self.take_due_offer() {
-            self.fly(now, number, &Frame::Offer { epoch, offer }, Cargo::Offer(epoch), sheet);
+        if let Some((said, frame)) = self.take_due_offer() {
+            self.fly(now, number, &frame, Cargo::Offer(said), sheet);
         }
         while sheet.room() > 0
             && let Some((session, reason, common)) = self.ends.pop_front()

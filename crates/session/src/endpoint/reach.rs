@@ -48,6 +48,15 @@ impl Endpoint {
         true
     }
 
+    /// Takes back what is offered to processes, to all of them.
+    pub fn withdraw(&mut self, now: Instant) {
+        let offers =
+            |(id, association): (&AssociationId, &Association)| association.offers.offers().then_some(*id);
+        for id in self.associations.iter().filter_map(offers).collect::<Vec<_>>() {
+            self.offer(now, id, Bytes::new());
+        }
+    }
+
     /// What processes offer at present, with their peers.
     #[must_use]
     pub fn offers(&self) -> Vec<(AssociationId, Fingerprint, Bytes)> {

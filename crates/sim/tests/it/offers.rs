@@ -3,6 +3,7 @@
 use crate::pair::{A, B, net};
 use bytes::Bytes;
 use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 use steadfast_session::{AssociationId, Config, Event, ReachId, SessionConfig};
 use steadfast_sim::world::{Step, World, identity};
 use steadfast_wire::{Labels, Rule, Selector};
@@ -206,4 +207,186 @@ fn a_session_shares_the_association() {
     pair.run(500);
     assert_eq!(pair.world.nodes[A].core.paths().len(), 1);
     assert!(pair.seen[B].iter().any(|event| matches!(event, Event::Incoming { .. })));
+}
+
+#[test]
+fn who_was_forgotten_offers_again_when_it_is_back() {
+    let mut pair = Reached::begin(9, 1);
+    pair.run(500);
+    let at_a = pair.reached(A).expect("in reach");
+    pair.offer(A, at_a, b"key");
+    pair.run(500);
+    let (at_b, _) = pair.offered(B).expect("an offer");
+    pair.offer(B, at_b, b"answer");
+    pair.run(500);
+    pair.world.nodes[A].attachments[0].up = false;
+    pair.world.networks_changed(A);
+    pair.run(Config::default().idle_limit.as_millis() as u64 + 10_000);
+    assert!(pair.dissociated(B, at_b));
+    pair.world.nodes[A].attachments[0].up = true;
+    pair.world.networks_changed(A);
+    pair.run(20_000);
+    assert_eq!(pair.world.nodes[A].core.routes(at_a).len(), 1, "the path is back");
+    // What A has of B is void there, so that A has to hear of that, or to be told of another association.
+    let told = pair.dissociated(A, at_a)
+        || pair.reached(A) != Some(at_a)
+        || pair.offered(A).is_some_and(|(_, offer)| offer.is_empty())
+        || pair.offered(B).is_some_and(|(association, _)| association != at_b);
+    assert!(told, "A goes on to use what B has forgotten");
+}
+
+fn round_of(offer: &Bytes) -> u64 {
+    u64::from_be_bytes(*offer.first_chunk().expect("a round"))
+}
+
+/// Applications that do with offers what the library's transport does: one that reaches the other offers, one that is
+/// offered something answers, one whose offer is void offers again. No two offers are alike.
+struct Agents {
+    pair: Reached,
+    reaches: [Option<ReachId>; 2],
+    /// How many of the events were heard.
+    heard: [usize; 2],
+    /// What each host offers in which association, and what it goes by there: an answer to what it was offered last.
+    agreed: [BTreeMap<AssociationId, (Bytes, Option<Bytes>)>; 2],
+    /// All that was ever taken up, which is never to be taken up again.
+    used: [BTreeSet<Bytes>; 2],
+    made: u64,
+}
+
+impl Agents {
+    fn begin(seed: u64) -> Self {
+        let mut pair = Reached::begin(seed, 1);
+        let (now, reach) = (pair.world.clock(A), pair.reach);
+        pair.world.nodes[A].core.unreach(now, reach);
+        let agreed = Default::default();
+        Self { pair, reaches: [None; 2], heard: [0; 2], agreed, used: Default::default(), made: 0 }
+    }
+
+    fn seek(&mut self, host: usize, seeks: bool) {
+        let now = self.pair.world.clock(host);
+        let address = self.pair.world.address(1 - host, 0);
+        let core = &mut self.pair.world.nodes[host].core;
+        match (self.reaches[host].take(), seeks) {
+            (None, true) => self.reaches[host] = Some(core.reach(now, identity(1 - host), &[address])),
+            (Some(reach), false) => core.unreach(now, reach),
+            (same, _) => self.reaches[host] = same,
+        }
+        self.pair.world.pump(host);
+    }
+
+    /// Offers something in a round, unless it did so in this one or a later one.
+    fn offer(&mut self, host: usize, association: AssociationId, round: u64) {
+        if self.agreed[host].get(&association).is_some_and(|(own, _)| round_of(own) >= round) {
+            return;
+        }
+        self.made += 1;
+        let offer = Bytes::from([round.to_be_bytes(), self.made.to_be_bytes()].concat());
+        let now = self.pair.world.clock(host);
+        if self.pair.world.nodes[host].core.offer(now, association, offer.clone()) {
+            self.agreed[host].insert(association, (offer, None));
+        }
+        self.pair.world.pump(host);
+    }
+
+    fn hear(&mut self, host: usize, event: Event) {
+        match event {
+            Event::Reached { association, .. } => self.offer(host, association, 1),
+            Event::Offered { association, offer, .. } if offer.is_empty() => {
+                self.agreed[host].remove(&association);
+                if self.reaches[host].is_some() {
+                    self.offer(host, association, 1);
+                }
+            }
+            Event::Offered { association, offer, .. } => {
+                assert!(self.used[host].insert(offer.clone()), "{host} takes up an offer a second time");
+                self.offer(host, association, round_of(&offer));
+                if let Some((own, theirs)) = self.agreed[host].get_mut(&association)
+                    && round_of(own) == round_of(&offer)
+                {
+                    *theirs = Some(offer);
+                }
+            }
+            Event::Dissociated { association } => drop(self.agreed[host].remove(&association)),
+            _ => {}
+        }
+    }
+
+    fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds.div_ceil(20) {
+            self.pair.run(20);
+            for host in [A, B] {
+                let events = self.pair.seen[host].split_off(self.heard[host]);
+                self.pair.seen[host].extend(events.iter().cloned());
+                self.heard[host] += events.len();
+                for event in events {
+                    self.hear(host, event);
+                }
+            }
+        }
+    }
+
+    fn set_up(&mut self, host: usize, up: bool) {
+        self.pair.world.nodes[host].attachments[0].up = up;
+        self.pair.world.networks_changed(host);
+    }
+
+    /// Both go by what the other offers now.
+    fn assert_agreed(&self, what: &str) {
+        let path = |host: usize| {
+            let core = &self.pair.world.nodes[host].core;
+            let of = |(id, (own, theirs)): (&AssociationId, &(Bytes, Option<Bytes>))| {
+                (!core.routes(*id).is_empty()).then(|| (Some(own.clone()), theirs.clone()))
+            };
+            self.agreed[host].iter().find_map(of).unwrap_or_else(|| panic!("{what}: nothing at {host}"))
+        };
+        let ((a_own, a_theirs), (b_own, b_theirs)) = (path(A), path(B));
+        assert_eq!((a_own, a_theirs), (b_theirs, b_own), "{what}");
+    }
+}
+
+#[test]
+fn whoever_forgot_both_agree_anew_and_take_up_nothing_twice() {
+    let idle = Config::default().idle_limit.as_millis() as u64;
+    let mut forgotten = [0; 2];
+    let mut seed = 0;
+    for gone in [A, B] {
+        for seekers in [[true, false], [false, true], [true, true]] {
+            // Around the time at which both may forget, and long after it.
+            for outage in [1000, idle - 200, idle, idle + 200, idle + 3000, idle + 3200, idle + 20_000] {
+                for leaves in [None, Some(A), Some(B)] {
+                    seed += 1;
+                    let mut agents = Agents::begin(seed);
+                    let what =
+                        format!("{gone} is gone, {seekers:?} seek, {outage} ms, {leaves:?} leaves off");
+                    (0..2).for_each(|host| agents.seek(host, seekers[host]));
+                    agents.run(2000);
+                    agents.assert_agreed(&what);
+                    // What was said last need not be acknowledged.
+                    if seed % 2 == 0 {
+                        agents.pair.world.nodes[1 - gone].attachments[0].hole_in = true;
+                        let ids: Vec<_> = agents.agreed[1 - gone].keys().copied().collect();
+                        for id in ids {
+                            agents.offer(1 - gone, id, 2);
+                        }
+                        agents.run(100);
+                    }
+                    agents.set_up(gone, false);
+                    agents.pair.world.nodes[1 - gone].attachments[0].hole_in = false;
+                    if let Some(host) = leaves {
+                        agents.seek(host, false);
+                    }
+                    agents.run(outage);
+                    (0..2).for_each(|host| agents.seek(host, seekers[host]));
+                    agents.set_up(gone, true);
+                    agents.run(25_000);
+                    agents.assert_agreed(&what);
+                    for host in [A, B] {
+                        let ends = |event: &&Event| matches!(event, Event::Dissociated { .. });
+                        forgotten[host] += agents.pair.seen[host].iter().filter(ends).count();
+                    }
+                }
+            }
+        }
+    }
+    assert!(forgotten.iter().all(|count| *count > 10), "hardly anything was forgotten: {forgotten:?}");
 }

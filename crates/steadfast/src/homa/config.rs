@@ -14,7 +14,7 @@ pub struct HomaConfig {
     /// [`Port::send`](super::Port::send) fails with [`SendError::TooMany`](super::SendError::TooMany).
     pub max_open: usize,
     /// What each link of this host can send and receive, in bits a second; 0, the default, if that is not known: then
-    /// nothing is paced.
+    /// nothing is paced. Packets of IPv4 and of IPv6 are paced apart.
     pub link_rate: u64,
     /// Bytes of arrived packets that the kernel may hold for us. 8 MiB, or as much as it allows.
     pub receive_buffer: usize,

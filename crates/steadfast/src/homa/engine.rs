@@ -9,18 +9,19 @@ use super::config::HomaConfig;
 use super::error::{HomaError, SendError};
 use super::machine::{Asked, Effects, Key, Machine, PortUse};
 use super::peer::{Reached, Target};
-use super::peers::{Form, Path, Peers, USUAL_MTU};
+use super::peers::{Form, Path, Peers, USUAL_MTU, family};
 use super::serve;
 use crate::clock::Clock;
 use crate::lock;
-use crate::shared::Shared;
+use crate::shared::{Inner, Shared};
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use std::time::Duration;
 use steadfast_homa::packet::{Dialect, LINUX_MAX_MESSAGE};
 use steadfast_homa::{Instant, PeerId, RespondError, RpcId, Transport};
@@ -65,6 +66,8 @@ pub(crate) struct Engine {
     /// Two that look for routes at the same time could set the older one.
     routing: Mutex<()>,
     pub(super) shared: Option<Arc<Shared>>,
+    /// Among those that the endpoint had: only the last one offers anything.
+    pub(super) turn: u64,
     pub(super) runtime: runtime::Handle,
     tasks: Mutex<Tasks>,
     pub(super) connect_limit: Duration,
@@ -75,8 +78,8 @@ pub(crate) struct Engine {
 struct Output {
     sockets: Vec<Arc<Socket>>,
     batches: Vec<Batch>,
-    /// A socket takes nothing: the keeper waits until it does.
-    blocked: Option<usize>,
+    /// Sockets that take nothing: the keeper waits until they do. Their batches hold what was last written to them.
+    blocked: [bool; 2],
 }
 
 /// What runs, and what ended lately.
@@ -85,10 +88,16 @@ struct Tasks {
     handles: Vec<AbortHandle>,
     /// How many there are when those that ended are let go of.
     full: usize,
+    /// The transport is closed: what begins now ends at once.
+    closed: bool,
 }
 
 impl Tasks {
     fn add(&mut self, handle: AbortHandle) {
+        if self.closed {
+            handle.abort();
+            return;
+        }
         if self.handles.len() >= self.full {
             self.handles.retain(|handle| !handle.is_finished());
             self.full = 2 * self.handles.len() + 32;
@@ -141,6 +150,7 @@ impl Engine {
             config.on(local.then(|| sockets.iter().filter_map(|s| s.receive_buffer().ok()).min()).flatten());
         let transport = Transport::new(config.transport, seed);
         let machine = Machine::new(transport, peers, config.link_rate, config.max_open);
+        let turn = shared.as_ref().map_or(0, |shared| shared.peek(Inner::begin_offers));
         let engine = Arc::new(Self {
             machine: Mutex::new(machine),
             output: Mutex::default(),
@@ -157,6 +167,7 @@ impl Engine {
             reaches: Mutex::new(HashMap::new()),
             routing: Mutex::new(()),
             shared,
+            turn,
             runtime: runtime::Handle::current(),
             tasks: Mutex::default(),
             connect_limit: config.connect_limit,
@@ -171,7 +182,7 @@ impl Engine {
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         self.sockets_lock().clone_from(&sockets);
         let batches = sockets.iter().map(|_| Batch::new()).collect();
-        *lock(&self.output) = Output { sockets: sockets.clone(), batches, blocked: None };
+        *lock(&self.output) = Output { sockets: sockets.clone(), batches, blocked: [false; 2] };
         for (index, socket) in sockets.into_iter().enumerate() {
             self.spawn(Arc::clone(self).receive(index, Arc::clone(&socket)));
             self.spawn(Arc::clone(self).listen(socket));
@@ -235,28 +246,25 @@ impl Engine {
 
     /// Ends everything: every request has its outcome, every task is gone.
     pub(crate) fn close(&self) {
-        let (associations, mut effects, readers) = {
+        let (mut effects, readers) = {
             let mut machine = lock(&self.machine);
             machine.closed = true;
-            let associations = machine.peers.associations();
-            for association in &associations {
+            for association in machine.peers.associations() {
                 let Machine { transport, peers, .. } = &mut *machine;
-                peers.end(transport, *association);
+                peers.end(transport, association);
             }
             let ports: Vec<u16> = machine.ports.keys().copied().collect();
             let closed: Vec<_> = ports.into_iter().filter_map(|port| machine.close_port(port)).collect();
             let mut effects = Effects::default();
             machine.drain(&mut effects);
-            (associations, effects, closed.into_iter().filter_map(PortUse::into_reader))
+            (effects, closed.into_iter().filter_map(PortUse::into_reader))
         };
         effects.jobs.clear();
         effects.room = true;
         // What was said last goes out if the kernel takes it.
         self.flush_output();
         if let Some(shared) = &self.shared {
-            for association in associations {
-                shared.call(|inner, now| inner.core.offer(now, association, Bytes::new()));
-            }
+            shared.call(|inner, now| inner.end_offers(now, self.turn));
         }
         for abort in effects.aborts.drain(..) {
             abort.abort();
@@ -266,7 +274,9 @@ impl Engine {
         }
         self.room.notify_waiters();
         self.changed.notify_waiters();
-        lock(&self.tasks).abort_all();
+        let mut tasks = lock(&self.tasks);
+        tasks.closed = true;
+        tasks.abort_all();
     }
 
     /// Calls into the machine, then does what follows from it.
@@ -330,6 +340,10 @@ impl Engine {
         if !effects.jobs.is_empty() {
             serve::begin(self, effects.jobs);
         }
+        for (association, key, round) in effects.worn {
+            tracing::debug!(peer = %key, "many packets were forged: new keys");
+            self.offer_to((association, key), round);
+        }
     }
 
     // ----- out -----------------------------------------------------------------------------------------------------
@@ -346,16 +360,18 @@ impl Engine {
     }
 
     fn flush_output(&self) {
+        // Whoever has the output looks again after it let go. Both write one place and then read the other's, which only these two
+        // fences order: at least one of us sees what the other wrote.
         self.pending.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         loop {
-            // Whoever has it looks again before it is done.
             let Ok(mut output) = self.output.try_lock() else { return };
-            while output.blocked.is_none() && self.pending.swap(false, Ordering::AcqRel) {
+            while self.pending.swap(false, Ordering::AcqRel) {
                 self.send(&mut output);
             }
-            let blocked = output.blocked.is_some();
             drop(output);
-            if blocked || !self.pending.load(Ordering::Acquire) {
+            fence(Ordering::SeqCst);
+            if !self.pending.load(Ordering::Acquire) {
                 return;
             }
         }
@@ -363,16 +379,13 @@ impl Engine {
 
     fn send(&self, output: &mut Output) {
         loop {
-            let more = lock(&self.machine).fill(self.now(), &mut output.batches);
-            for (index, (batch, socket)) in output.batches.iter_mut().zip(&output.sockets).enumerate() {
+            let more = lock(&self.machine).fill(self.now(), &mut output.batches, output.blocked);
+            let each = output.batches.iter_mut().zip(&output.sockets).zip(&mut output.blocked);
+            for ((batch, socket), blocked) in each.filter(|(_, blocked)| !**blocked) {
                 if !batch.is_empty() && socket.try_send(batch) == SendState::Blocked {
-                    output.blocked = Some(index);
+                    *blocked = true;
+                    self.keeper.notify_one();
                 }
-            }
-            if output.blocked.is_some() {
-                self.pending.store(true, Ordering::Release);
-                self.keeper.notify_one();
-                return;
             }
             if !more {
                 return;
@@ -487,9 +500,10 @@ impl Engine {
         loop {
             let blocked = {
                 let output = lock(&self.output);
-                output.blocked.and_then(|index| output.sockets.get(index).cloned())
+                [0, 1].map(|index| output.sockets.get(index).filter(|_| output.blocked[index]).cloned())
             };
-            if blocked.is_none() && self.pending.load(Ordering::Acquire) {
+            fence(Ordering::SeqCst);
+            if self.pending.load(Ordering::Acquire) {
                 // Somebody found it locked just now, and relies on who had it.
                 self.flush_output();
             }
@@ -501,18 +515,18 @@ impl Engine {
                     None => std::future::pending().await,
                 }
             };
-            let writable = async {
-                match &blocked {
-                    Some(socket) => drop(socket.sendable().await),
-                    None => std::future::pending().await,
-                }
-            };
+            let writable = poll_fn(|context| {
+                let ready = |socket: &Option<Arc<Socket>>| {
+                    socket.as_ref().is_some_and(|socket| socket.poll_send_ready(context).is_ready())
+                };
+                blocked.iter().position(ready).map_or(Poll::Pending, Poll::Ready)
+            });
             tokio::select! {
                 () = self.keeper.notified() => {}
                 () = late => self.tick(),
-                () = writable => {
-                    lock(&self.output).blocked = None;
-                    self.flush();
+                free = writable => {
+                    lock(&self.output).blocked[free] = false;
+                    self.flush_output();
                 }
             }
         }
@@ -521,7 +535,7 @@ impl Engine {
     fn tick(self: &Arc<Self>) {
         let silent = self.with(|machine, now| {
             machine.transport.handle_timeout(now);
-            machine.silent_peers()
+            machine.silent_peers(now)
         });
         let Some(shared) = self.shared.as_ref().filter(|_| !silent.is_empty()) else { return };
         // Whether the path or the process is silent shows on the path itself, and then packets take another.
@@ -603,7 +617,7 @@ impl Engine {
             Some(network) if network.class != NetworkClass::Loopback => mtu_of(&network.name),
             _ => USUAL_MTU,
         };
-        let link = lock(&self.machine).link_of(route.network);
+        let link = lock(&self.machine).link_of(route.network, family(route.remote));
         Path { local: route.local, remote: route.remote, link, mtu }
     }
 

@@ -20,7 +20,7 @@ use steadfast_homa::{
 };
 use steadfast_net::datagram::{Arrival, Batch, tos_of_level};
 use steadfast_session::AssociationId;
-use steadfast_wire::NetworkId;
+use steadfast_wire::{Fingerprint, NetworkId};
 use tokio::task::AbortHandle;
 
 /// How much is taken from the transport before it is given to the kernel, in bytes of packets.
@@ -41,6 +41,8 @@ pub(super) struct Effects {
     pub(super) finished: usize,
     /// There is room for what was refused.
     pub(super) room: bool,
+    /// Processes with which new keys are to be agreed on, and in which round.
+    pub(super) worn: Vec<(AssociationId, Fingerprint, u32)>,
 }
 
 /// One of our requests that nobody has taken the outcome of.
@@ -63,7 +65,11 @@ enum Owner {
 
 /// A request of a peer.
 enum Request {
-    Arriving(Assembly),
+    Arriving {
+        body: Assembly,
+        /// Of which port's pool its buffer is.
+        pool: Option<u16>,
+    },
     /// With the handler, or with who reads the port.
     Served {
         rpc: RpcId,
@@ -118,9 +124,12 @@ pub(super) struct Key(u64);
 pub(super) struct Machine {
     pub(super) transport: Transport,
     pub(super) peers: Peers,
-    /// One for each network, in the order in which they were first used.
-    links: Vec<LinkId>,
-    networks: HashMap<NetworkId, LinkId>,
+    /// One for each network and family of addresses, in the order in which they were first used, with that
+    /// family. The first is for what has no network, of whichever family.
+    links: Vec<(LinkId, Option<usize>)>,
+    networks: HashMap<(NetworkId, usize), LinkId>,
+    /// The link that comes first next time.
+    first: usize,
     rate: u64,
     calls: Calls,
     /// By the index of their RPC.
@@ -134,6 +143,8 @@ pub(super) struct Machine {
     /// How many there had been when the keeper last looked: our calls, and questions for what is missing.
     pub(super) calls_before: u64,
     asked_before: u64,
+    /// When it last looked who had been asked.
+    missed_before: Option<Instant>,
     pub(super) closed: bool,
 }
 
@@ -180,8 +191,9 @@ impl Machine {
         Self {
             transport,
             peers,
-            links: vec![link],
+            links: vec![(link, None)],
             networks: HashMap::new(),
+            first: 0,
             rate,
             calls: Calls::default(),
             requests: Vec::new(),
@@ -191,6 +203,7 @@ impl Machine {
             armed: Instant::FAR_FUTURE,
             calls_before: 0,
             asked_before: 0,
+            missed_before: None,
             closed: false,
         }
     }
@@ -285,8 +298,9 @@ impl Machine {
             }
             return;
         }
+        let link = self.link();
         for packet in arrival.packets() {
-            let Some(peer) = self.peers.known(&mut self.transport, now, self.links[0], route, packet) else {
+            let Some(peer) = self.peers.known(&mut self.transport, now, link, route, packet) else {
                 continue;
             };
             match self.peers.dialect() {
@@ -326,24 +340,27 @@ impl Machine {
             self.requests.resize_with(index + 1, || None);
         }
         if placement.first {
-            let buffer = match self.ports.get_mut(&placement.port) {
+            let given = match self.ports.get_mut(&placement.port) {
                 Some(PortUse::Mailbox(mailbox)) => mailbox.buffer(length),
-                _ => Vec::new(),
+                _ => None,
             };
-            self.requests[index] = Some(Request::Arriving(Assembly::new(buffer, length)));
+            let pool = given.is_some().then_some(placement.port);
+            let body = Assembly::new(given.unwrap_or_default(), length);
+            self.requests[index] = Some(Request::Arriving { body, pool });
         }
-        if let Some(Request::Arriving(body)) = &mut self.requests[index] {
+        if let Some(Request::Arriving { body, .. }) = &mut self.requests[index] {
             body.put(offset, payload);
         }
     }
 
     /// Does what follows from all that was taken in.
     pub(super) fn drain(&mut self, effects: &mut Effects) {
+        self.peers.worn(&mut effects.worn);
         while let Some(event) = self.transport.poll_event() {
             match event {
                 Event::Request { rpc, peer, port, .. } => self.announce(rpc, peer, port, effects),
-                Event::Cancelled { rpc } => {
-                    if let Some(Request::Served { rpc, port, number, task }) = self.forget(rpc) {
+                Event::Cancelled { rpc } => match self.forget(rpc) {
+                    Some(Request::Served { rpc, port, number, task }) => {
                         effects.aborts.extend(task);
                         match self.ports.get_mut(&port) {
                             Some(PortUse::Served(served)) => served.cancel(rpc),
@@ -351,18 +368,33 @@ impl Machine {
                             Some(PortUse::Client) | None => {}
                         }
                     }
-                }
+                    Some(arriving @ Request::Arriving { .. }) => self.give_back(arriving),
+                    None => {}
+                },
                 Event::Answered { rpc, acknowledged } => {
                     if let Some(Request::Served { rpc, port, .. }) = self.forget(rpc) {
                         self.tell_port(port, PortEvent::Answered { rpc, acknowledged }, effects);
                     }
                 }
-                Event::Discarded { rpc } => drop(self.forget(rpc)),
+                Event::Discarded { rpc } => {
+                    if let Some(request) = self.forget(rpc) {
+                        self.give_back(request);
+                    }
+                }
                 Event::Done { cookie, outcome, .. } => self.finish(Key(cookie), outcome, effects),
                 Event::Room => effects.room = true,
                 Event::PeerForgotten { peer } => self.peers.forget(peer),
                 _ => {}
             }
+        }
+    }
+
+    /// A request that arrived in part is not wanted any more: its buffer is of use to another.
+    fn give_back(&mut self, request: Request) {
+        if let Request::Arriving { body, pool: Some(port) } = request
+            && let Some(PortUse::Mailbox(mailbox)) = self.ports.get_mut(&port)
+        {
+            mailbox.give(body.into_vec());
         }
     }
 
@@ -393,9 +425,9 @@ impl Machine {
     }
 
     fn announce(&mut self, rpc: RpcId, peer: PeerId, port: u16, effects: &mut Effects) {
-        let body = match self.forget(rpc) {
-            Some(Request::Arriving(body)) => body.into_vec(),
-            _ => Vec::new(),
+        let (body, given) = match self.forget(rpc) {
+            Some(Request::Arriving { body, pool }) => (body.into_vec(), pool.is_some()),
+            _ => (Vec::new(), false),
         };
         let from = self.peers.who(peer);
         let number = match self.ports.get_mut(&port) {
@@ -403,7 +435,9 @@ impl Machine {
                 effects.jobs.push(Job { served: Arc::clone(served), rpc, from, body: body.into() });
                 0
             }
-            Some(PortUse::Mailbox(mailbox)) => mailbox.push(PortEvent::Request { rpc, from, body }, effects),
+            Some(PortUse::Mailbox(mailbox)) => {
+                mailbox.push(PortEvent::Request { rpc, from, body, given }, effects)
+            }
             Some(PortUse::Client) | None => {
                 self.transport.abandon(rpc);
                 return;
@@ -463,10 +497,17 @@ impl Machine {
         self.ports.remove(&port)
     }
 
-    /// Writes what is to be sent next; whether there may be more.
-    pub(super) fn fill(&mut self, now: Instant, batches: &mut [Batch]) -> bool {
+    /// Writes what is to be sent next, to batches whose socket takes something; whether there may be more.
+    pub(super) fn fill(&mut self, now: Instant, batches: &mut [Batch], blocked: [bool; 2]) -> bool {
         let mut bytes = 0;
-        for link in &self.links {
+        // Each network has its turn to be the first.
+        self.first = (self.first + 1) % self.links.len();
+        let (before, from) = self.links.split_at(self.first);
+        for (link, batch) in from.iter().chain(before) {
+            let batch = batch.map(|family| if batches.len() > 1 { family } else { 0 });
+            if batch.map_or(blocked != [false; 2], |batch| blocked[batch]) {
+                continue;
+            }
             while let Some(transmit) = self.transport.poll_transmit(now, *link, RUN) {
                 let tos = tos_of_level(transmit.priority());
                 bytes += self.peers.write(&transmit, tos, batches);
@@ -478,11 +519,16 @@ impl Machine {
         false
     }
 
-    /// Processes with which something is under way, if any peer was asked for something since this was last called.
-    pub(super) fn silent_peers(&mut self) -> Vec<AssociationId> {
+    /// Processes that were asked for missing bytes since this was last called.
+    pub(super) fn silent_peers(&mut self, now: Instant) -> Vec<AssociationId> {
+        let before = self.missed_before.replace(now);
         let asked = self.transport.metrics().packets_sent[Kind::Resend.index()];
-        let quiet = std::mem::replace(&mut self.asked_before, asked) == asked;
-        if quiet { Vec::new() } else { self.peers.associations() }
+        // What was asked for just now is sent, and so counted, later.
+        if std::mem::replace(&mut self.asked_before, asked) == asked {
+            self.missed_before = before;
+            return Vec::new();
+        }
+        self.peers.missed_since(&self.transport, before)
     }
 
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.
@@ -498,20 +544,20 @@ impl Machine {
     }
 
     pub(super) fn link(&self) -> LinkId {
-        self.links[0]
+        self.links[0].0
     }
 
-    /// The link of a network. A host that had more networks than there may be links shares the first.
-    pub(super) fn link_of(&mut self, network: NetworkId) -> LinkId {
-        if let Some(link) = self.networks.get(&network) {
+    /// The link of a network for a family of addresses: 0 for IPv4. A host that had more networks than there may be links shares the first.
+    pub(super) fn link_of(&mut self, network: NetworkId, family: usize) -> LinkId {
+        if let Some(link) = self.networks.get(&(network, family)) {
             return *link;
         }
         if self.links.len() >= MAX_LINKS {
-            return self.links[0];
+            return self.link();
         }
         let link = self.transport.add_link(LinkConfig { rate: self.rate });
-        self.links.push(link);
-        self.networks.insert(network, link);
+        self.links.push((link, Some(family)));
+        self.networks.insert((network, family), link);
         link
     }
 }

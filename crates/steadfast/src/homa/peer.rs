@@ -198,10 +198,13 @@ impl Engine {
                 };
                 // Answered in its round, unless ours is of that or a later one.
                 self.offer_to((association, peer), round);
-                self.with(|machine, _| {
+                let later = self.with(|machine, _| {
                     let Machine { transport, peers, .. } = machine;
-                    peers.offered(transport, association, &offer);
+                    peers.offered(transport, association, &offer)
                 });
+                if let Some(later) = later {
+                    self.offer_to((association, peer), later);
+                }
                 self.reroute(association);
             }
             Event::Offered { association, peer, .. } => {
@@ -209,7 +212,7 @@ impl Engine {
                 // Its process lives on and may open its transport again: what was agreed on does not count then.
                 if self.seekers_of(association).is_empty() {
                     if let Some(shared) = &self.shared {
-                        shared.call(|inner, now| inner.core.offer(now, association, Bytes::new()));
+                        shared.call(|inner, now| inner.offer(now, self.turn, association, Bytes::new()));
                     }
                 } else {
                     self.offer_to((association, peer), 1);
@@ -275,7 +278,7 @@ impl Engine {
             if *closed || ports == [0; 2] { None } else { peers.offer(transport, whom, round, ports) }
         });
         if let (Some(offer), Some(shared)) = (offer, &self.shared) {
-            shared.call(|inner, now| inner.core.offer(now, whom.0, offer.into()));
+            shared.call(|inner, now| inner.offer(now, self.turn, whom.0, offer.into()));
         }
     }
 }

@@ -104,11 +104,12 @@ pub(super) struct Peers {
     /// By the index of the peer.
     entries: Vec<Option<Entry>>,
     addresses: HashMap<SocketAddr, PeerId>,
-    ring: Keyring<AssociationId>,
+    pub(super) ring: Keyring<AssociationId>,
     associations: HashMap<AssociationId, Association>,
 }
 
-const fn family(ip: IpAddr) -> usize {
+/// 0 for IPv4, 1 for IPv6.
+pub(super) const fn family(ip: IpAddr) -> usize {
     if ip.is_ipv4() { 0 } else { 1 }
 }
 
@@ -302,16 +303,22 @@ impl Peers {
         Some(bytes)
     }
 
-    /// A process says what to seal with, and where it receives, in answer to what it was offered.
-    pub(super) fn offered(&mut self, transport: &mut Transport, id: AssociationId, offer: &[u8]) {
-        let (Some(round), Some(association)) = (round_of(offer), self.associations.get_mut(&id)) else {
-            return;
-        };
-        let Some((ports, rest)) = offer[OFFER_HEAD..].split_first_chunk::<4>() else { return };
+    /// A process says what to seal with, and where it receives, in answer to what it was offered. If it does not know that
+    /// any more, the round in which it is to be offered something again.
+    pub(super) fn offered(
+        &mut self,
+        transport: &mut Transport,
+        id: AssociationId,
+        offer: &[u8],
+    ) -> Option<u32> {
+        let (round, association) = (round_of(offer)?, self.associations.get_mut(&id)?);
+        let (ports, rest) = offer[OFFER_HEAD..].split_first_chunk::<4>()?;
         // A later version may say more.
-        let Some(offer) = rest.first_chunk().and_then(Offer::decode) else { return };
+        let offer = rest.first_chunk().and_then(Offer::decode)?;
         if round != association.round {
-            return;
+            // Who had come as far as we are and says less has begun anew. Others are about to hear ours.
+            let again = round < association.round && association.sealer.is_some();
+            return again.then(|| association.round.saturating_add(1));
         }
         if association.sealer.replace(Sealer::new(offer)).is_some() {
             for peer in association.lanes() {
@@ -320,6 +327,16 @@ impl Peers {
         }
         let [a, b, c, d] = *ports;
         association.ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+        None
+    }
+
+    /// Adds the processes for whose packets new keys are due, and the round for that.
+    pub(super) fn worn(&mut self, all: &mut Vec<(AssociationId, Fingerprint, u32)>) {
+        while let Some(id) = self.ring.next_worn() {
+            if let Some(known) = self.associations.get(&id) {
+                all.push((id, known.key, known.round.saturating_add(1)));
+            }
+        }
     }
 
     /// Whether a process is known, and whether it has said what to seal with.
@@ -340,6 +357,14 @@ impl Peers {
 
     pub(super) fn associations(&self) -> Vec<AssociationId> {
         self.associations.keys().copied().collect()
+    }
+
+    /// Processes that were asked for missing bytes after `since`.
+    pub(super) fn missed_since(&self, transport: &Transport, since: Option<Instant>) -> Vec<AssociationId> {
+        let missed =
+            |peer: PeerId| transport.missed(peer).is_some_and(|at| since.is_none_or(|since| at > since));
+        let silent = |known: &Association| known.lanes().into_iter().any(missed);
+        self.associations.iter().filter(|(_, known)| silent(known)).map(|(id, _)| *id).collect()
     }
 
     /// The lane for a rule, if there is one that has a way.
@@ -515,7 +540,7 @@ impl Peers {
     /// that one is too long our own kernel says, without quoting it.
     fn may_concern(&self, entry: &Entry, trouble: &Trouble) -> bool {
         let Way::Lane { association, .. } = entry.way else { return true };
-        if trouble.quoted.is_empty() {
+        if trouble.own {
             return matches!(trouble.fault, Fault::TooBig { .. });
         }
         let sealer = self.associations.get(&association).and_then(|known| known.sealer.as_ref());

@@ -22,9 +22,18 @@ const MAX_BUFFERS: usize = 4096;
 
 /// What a port tells, inside.
 pub(super) enum PortEvent {
-    Request { rpc: RpcId, from: From, body: Vec<u8> },
+    /// `given` if the buffer of the body is of the port's pool.
+    Request {
+        rpc: RpcId,
+        from: From,
+        body: Vec<u8>,
+        given: bool,
+    },
     Cancelled(RpcId),
-    Answered { rpc: RpcId, acknowledged: bool },
+    Answered {
+        rpc: RpcId,
+        acknowledged: bool,
+    },
     Done(Verdict),
 }
 
@@ -58,22 +67,24 @@ impl Mailbox {
 
     /// A request is wanted no more: if nobody took it, nobody ever hears of it.
     pub(super) fn cancel(&mut self, number: u64, rpc: RpcId, effects: &mut Effects) {
-        if self.events.remove(&number).is_none() {
-            self.push(PortEvent::Cancelled(rpc), effects);
+        match self.events.remove(&number) {
+            Some(PortEvent::Request { body, given: true, .. }) => drop(self.give(body)),
+            Some(_) => {}
+            None => drop(self.push(PortEvent::Cancelled(rpc), effects)),
         }
     }
 
-    /// The shortest buffer that has room, or a new one.
-    pub(super) fn buffer(&mut self, length: usize) -> Vec<u8> {
+    /// The shortest buffer of the pool that has room.
+    pub(super) fn buffer(&mut self, length: usize) -> Option<Vec<u8>> {
         let at = self.pool.partition_point(|buffer| buffer.capacity() < length);
-        if at < self.pool.len() { self.pool.remove(at) } else { Vec::new() }
+        (at < self.pool.len()).then(|| self.pool.remove(at))
     }
 
     pub(super) fn into_reader(self) -> Option<Waker> {
         self.waker
     }
 
-    fn give(&mut self, buffer: Vec<u8>) -> bool {
+    pub(super) fn give(&mut self, buffer: Vec<u8>) -> bool {
         if self.pool.len() >= MAX_BUFFERS {
             return false;
         }
@@ -334,7 +345,7 @@ impl Port {
 impl std::convert::From<PortEvent> for Incoming {
     fn from(event: PortEvent) -> Self {
         match event {
-            PortEvent::Request { rpc, from, body } => {
+            PortEvent::Request { rpc, from, body, .. } => {
                 Self::Request { id: RequestId(rpc), from, body: Arrived { bytes: body } }
             }
             PortEvent::Cancelled(rpc) => Self::Cancelled { id: RequestId(rpc) },

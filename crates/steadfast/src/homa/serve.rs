@@ -69,10 +69,15 @@ pub(super) struct Served {
 struct Waiting {
     jobs: HashMap<RpcId, (Job, Wall)>,
     order: VecDeque<RpcId>,
+    /// Nobody serves the port any more. What came just before would be kept for ever, and would keep what it waits in.
+    closed: bool,
 }
 
 impl Waiting {
     fn push(&mut self, job: Job) {
+        if self.closed {
+            return;
+        }
         if self.order.len() > 2 * self.jobs.len() + 1024 {
             self.order.retain(|rpc| self.jobs.contains_key(rpc));
         }
@@ -467,7 +472,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let number = self.served.number;
-        *lock(&self.served.waiting) = Waiting::default();
+        *lock(&self.served.waiting) = Waiting { closed: true, ..Waiting::default() };
         self.handle.engine.with(|machine, _| machine.close_port(number));
     }
 }

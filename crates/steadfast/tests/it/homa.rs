@@ -3,6 +3,7 @@
 mod faults;
 mod floods;
 mod networks;
+mod raw;
 
 use crate::common::{Directory, local, pair, soon};
 use std::sync::Arc;
@@ -443,6 +444,37 @@ async fn requests_that_are_cancelled_before_anybody_took_them_are_not_kept() {
         .await;
     }
     assert!(serves.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn a_buffer_of_what_nobody_took_is_used_again() {
+    let (client, server) = (plain(), plain());
+    let serves = server.open(Some(5)).unwrap();
+    let buffer = Vec::with_capacity(100_000);
+    let place = buffer.as_ptr();
+    assert!(serves.give(buffer));
+    let rpc = Rpc::over_homa(&client.peer(server.local_addr()).unwrap(), 5);
+    for length in [100, 90_000] {
+        let pending = soon("start", rpc.start(pattern(length), CallOptions::default())).await.unwrap();
+        soon("it is there", async {
+            while server.open_requests().1 == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        drop(pending);
+        soon("it is gone", async {
+            while server.open_requests().1 > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let _pending = soon("start", rpc.start("y", CallOptions::default())).await.unwrap();
+    let Some(Incoming::Request { body, .. }) = soon("a request", serves.recv()).await else {
+        panic!("no request")
+    };
+    assert_eq!(body.as_slice().as_ptr(), place);
 }
 
 #[tokio::test]

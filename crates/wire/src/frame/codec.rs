@@ -121,7 +121,9 @@ pub(super) fn encode_body(frame: &Frame, out: &mut Vec<u8>) -> u64 {
             out.put_slice(&data.payload);
             DATA
         }
-        Frame::Offer { epoch, offer } => {
+        Frame::Offer { from, to, epoch, offer } => {
+            varint::put(out, *from);
+            varint::put(out, *to);
             varint::put(out, *epoch);
             varint::put_bytes(out, &offer[..offer.len().min(MAX_OFFER)]);
             OFFER
@@ -445,7 +447,12 @@ pub(super) fn decode_body(kind: u64, reader: &mut Reader) -> Result<Option<Frame
             reason: REASONS.get(reader.byte()? as usize).copied().unwrap_or(EndReason::Aborted),
             common: MessageId(reader.varint()?),
         },
-        OFFER => Frame::Offer { epoch: reader.varint()?, offer: reader.bytes(MAX_OFFER)? },
+        OFFER => Frame::Offer {
+            from: reader.varint()?,
+            to: reader.varint()?,
+            epoch: reader.varint()?,
+            offer: reader.bytes(MAX_OFFER)?,
+        },
         PROGRESS => Frame::Progress(Progress {
             path: path(reader)?,
             count: reader.varint()?,

@@ -155,7 +155,10 @@ fn golden_of_messages() -> Vec<(Frame, &'static str)> {
             Frame::End { session: SessionId(1), reason: EndReason::RolledBack, common: MessageId(5) },
             "1903010205",
         ),
-        (Frame::Offer { epoch: 2, offer: Bytes::from_static(b"key") }, "2705 02 03 6b6579"),
+        (
+            Frame::Offer { from: 4, to: 3, epoch: 2, offer: Bytes::from_static(b"key") },
+            "2707 04 03 02 03 6b6579",
+        ),
         (Frame::Progress(Progress { path: PathNumber(1), count: 2, delay: 3, clock: 4 }), "1b0401020304"),
         (Frame::Check { path: PathNumber(1) }, "1d0101"),
         (Frame::Have { path: PathNumber(1), count: Some(9), closed: true }, "1f0401010109"),
@@ -239,7 +242,7 @@ fn a_giant_length_is_refused_at_once() {
 #[test]
 fn a_long_offer_is_refused() {
     for (length, fits) in [(MAX_OFFER, true), (MAX_OFFER + 1, false)] {
-        let mut body = vec![1];
+        let mut body = vec![1, 1, 1];
         varint::put_bytes(&mut body, &vec![7; length]);
         let mut bytes = vec![39];
         varint::put_bytes(&mut bytes, &body);

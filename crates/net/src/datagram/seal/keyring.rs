@@ -73,6 +73,9 @@ pub struct KeyringCounters {
 pub struct Keyring<T> {
     keys: HashMap<u32, Key<T>>,
     max: usize,
+    max_forgeries: u64,
+    /// Keys that should be replaced; one may be here twice, and may be gone.
+    worn: Vec<u32>,
     counters: KeyringCounters,
 }
 
@@ -86,7 +89,20 @@ impl<T> Keyring<T> {
     /// Without keys; `max` is how many there may be. Each takes about 3 KiB.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { keys: HashMap::new(), max, counters: KeyringCounters::default() }
+        Self::with_forgeries(max, MAX_FORGERIES)
+    }
+
+    /// The same where fewer forged packets than [`MAX_FORGERIES`] end a key.
+    #[must_use]
+    pub fn with_forgeries(max: usize, forgeries: u64) -> Self {
+        let max_forgeries = forgeries.clamp(2, MAX_FORGERIES);
+        Self {
+            keys: HashMap::new(),
+            max,
+            max_forgeries,
+            worn: Vec::new(),
+            counters: KeyringCounters::default(),
+        }
     }
 
     /// Makes a key for what `owner` sends to us. The offer is for it alone, and for one [`Sealer`](super::Sealer).
@@ -97,7 +113,9 @@ impl<T> Keyring<T> {
         loop {
             let offer = Offer::random(algorithm).map_err(|_| KeyringError::Random)?;
             if let Entry::Vacant(place) = self.keys.entry(offer.key_id) {
-                place.insert(Key { owner, opener: Opener::new(&offer) });
+                let mut opener = Opener::new(&offer);
+                opener.max_forgeries = self.max_forgeries;
+                place.insert(Key { owner, opener });
                 return Ok(offer);
             }
         }
@@ -106,6 +124,20 @@ impl<T> Keyring<T> {
     /// Removes a key: its packets are a stranger's from now on.
     pub fn remove(&mut self, key_id: u32) -> Option<T> {
         self.keys.remove(&key_id).map(|key| key.owner)
+    }
+
+    /// Whose key should be replaced by that of a new offer: it took half of the forged packets that end it. Told once, and again
+    /// when it has ended.
+    pub fn next_worn(&mut self) -> Option<T>
+    where
+        T: Clone,
+    {
+        while let Some(key_id) = self.worn.pop() {
+            if let Some(key) = self.keys.get(&key_id) {
+                return Some(key.owner.clone());
+            }
+        }
+        None
     }
 
     /// How many keys there are.
@@ -130,7 +162,15 @@ impl<T> Keyring<T> {
         let counters = &mut self.counters;
         let outcome = match split(packet) {
             Ok((header, body)) => match self.keys.get_mut(&header.key_id) {
-                Some(key) => key.opener.open(&header, body).map(|plain| (&key.owner, plain)),
+                Some(key) => {
+                    let before = key.opener.forgeries;
+                    let opened = key.opener.open(&header, body);
+                    let now = key.opener.forgeries;
+                    if now != before && (now == self.max_forgeries / 2 || now == self.max_forgeries) {
+                        self.worn.push(header.key_id);
+                    }
+                    opened.map(|plain| (&key.owner, plain))
+                }
                 None => Err(OpenError::UnknownKey),
             },
             Err(error) => Err(error),

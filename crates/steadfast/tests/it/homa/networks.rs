@@ -1,12 +1,14 @@
 //! Calls over Homa between two hosts: networks that lose and reorder, that die, that may not be used.
 
+use super::{echo, held};
+use crate::common::soon;
 use crate::world::{GUARD, block_on, endpoint, two_networks};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use steadfast::homa::Peer;
 use steadfast::rpc::{CallError, CallOptions, Request, Response, Rpc};
-use steadfast::{Endpoint, Identity, Labels, Rule, Selector};
+use steadfast::{Config, Endpoint, Identity, Labels, Rule, Selector};
 use steadfast_testbed::{Direction, Host, Lab, Link, Loss, isolated};
 use tokio::sync::oneshot;
 
@@ -129,5 +131,115 @@ fn a_rule_holds_for_every_packet() {
             assert!(matches!(error, CallError::NotSentOverHoma(_)), "{error:?}");
         });
         assert_eq!(executed.load(Ordering::Relaxed), 20);
+    });
+}
+
+/// One side forgets the other while there is no network, and not the other way round: who seeks somebody forgets nobody.
+#[test]
+fn who_was_forgotten_without_a_network_is_called_again() {
+    isolated("homa::networks::who_was_forgotten_without_a_network_is_called_again", || {
+        let lab = Lab::new().unwrap();
+        let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+        let wire = lab.link("wire", &a, &b).connect().unwrap();
+        let (a_key, b_key) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let a_print = a_key.fingerprint();
+        let (contact_out, contact_in) = oneshot::channel();
+        let (over_out, over_in) = oneshot::channel::<()>();
+        let (handler, mut told, _gate) = held();
+        let server = b.thread("server", move || {
+            block_on(async move {
+                let mut config = Config::default();
+                config.idle_limit = Duration::from_millis(300);
+                let endpoint = endpoint().identity(b_key).trust(a_print).config(config).bind().await.unwrap();
+                let homa = endpoint.homa().unwrap();
+                let _serving = (homa.serve(1, handler).unwrap(), homa.serve(2, echo).unwrap());
+                contact_out.send(endpoint.contact()).unwrap();
+                let _client_done = over_in.await;
+            });
+        });
+        a.run(|| {
+            block_on(async {
+                let endpoint = endpoint().identity(a_key).bind().await.unwrap();
+                let peer = endpoint.homa().unwrap().connect(contact_in.await.unwrap()).await.unwrap();
+                let pending = Rpc::over_homa(&peer, 1).start("x", CallOptions::default()).await.unwrap();
+                assert_eq!(soon("it begins", told.recv()).await, Some("begun"));
+                // Time to acknowledge what was offered: what is not, is said again by itself.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                wire.carrier_down(&a).unwrap();
+                wire.carrier_down(&b).unwrap();
+                // Nothing else ends it: a server in service waits for its client.
+                assert_eq!(soon("the client is forgotten", told.recv()).await, Some("dropped"));
+                wire.carrier_up(&a).unwrap();
+                wire.carrier_up(&b).unwrap();
+                pending.response().await.unwrap_err();
+                let rpc = Rpc::over_homa(&peer, 2);
+                soon("a call", async {
+                    let limit = CallOptions::default().deadline(Duration::from_secs(1));
+                    while rpc.call("y", limit.clone()).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                })
+                .await;
+            });
+        });
+        over_out.send(()).unwrap();
+        server.join().unwrap();
+    });
+}
+
+/// Routers say which packets are too long for what comes behind them; that is heard although the kernel does not act on it.
+#[test]
+fn a_path_that_takes_less_than_its_ends_is_found_out() {
+    isolated("homa::networks::a_path_that_takes_less_than_its_ends_is_found_out", || {
+        for mtu in [1400, 1280] {
+            let lab = Lab::new().unwrap();
+            let [a, router, b] = ["a", "router", "b"].map(|name| lab.host(name).unwrap());
+            let near = lab.link("near", &a, &router).connect().unwrap();
+            // The next one is the narrow one, in both directions.
+            let middle = lab.host("middle").unwrap();
+            let narrow = lab.link("narrow", &router, &middle).mtu(mtu).connect().unwrap();
+            let far = lab.link("far", &middle, &b).connect().unwrap();
+            for host in [&router, &middle] {
+                host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+            }
+            let net = |address: std::net::Ipv4Addr| steadfast_testbed::IpNet::new(address, 32).unwrap();
+            let to = |link: &Link, host: &Host| link.ipv4_of(host).unwrap();
+            let (at_a, at_b) = (to(&near, &a), to(&far, &b));
+            near.add_route(&a, net(at_b), to(&near, &router).into()).unwrap();
+            narrow.add_route(&router, net(at_b), to(&narrow, &middle).into()).unwrap();
+            narrow.add_route(&middle, net(at_a), to(&narrow, &router).into()).unwrap();
+            far.add_route(&b, net(at_a), to(&far, &middle).into()).unwrap();
+            // Where a router is that says so.
+            near.add_route(&a, net(to(&narrow, &middle)), to(&near, &router).into()).unwrap();
+            far.add_route(&b, net(to(&narrow, &router)), to(&far, &middle).into()).unwrap();
+
+            let (a_key, b_key) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+            let (a_print, b_print) = (a_key.fingerprint(), b_key.fingerprint());
+            let (port_out, port_in) = oneshot::channel();
+            let (over_out, over_in) = oneshot::channel::<()>();
+            let server = b.thread("server", move || {
+                block_on(async move {
+                    let endpoint = endpoint().identity(b_key).trust(a_print).bind().await.unwrap();
+                    let _serving = endpoint.homa().unwrap().serve(1, echo).unwrap();
+                    port_out.send(endpoint.port()).unwrap();
+                    let _client_done = over_in.await;
+                });
+            });
+            a.run(|| {
+                block_on(async {
+                    let endpoint = endpoint().identity(a_key).trust(b_print).bind().await.unwrap();
+                    let contact = format!("{b_print}@{at_b}:{}", port_in.await.unwrap());
+                    let peer = endpoint.homa().unwrap().connect(contact.as_str()).await.unwrap();
+                    let rpc = Rpc::over_homa(&peer, 1);
+                    for length in [10, 200_000, 1] {
+                        let body = vec![7; length];
+                        let response = soon("a call", rpc.call(body.clone(), CallOptions::default())).await;
+                        assert!(response.unwrap().into_bytes().await.unwrap() == body, "{length}");
+                    }
+                });
+            });
+            over_out.send(()).unwrap();
+            server.join().unwrap();
+        }
     });
 }
