@@ -11,6 +11,7 @@ mod list;
 mod rack;
 mod tcp;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use steadfast_fabric::Workload;
@@ -130,9 +131,10 @@ fn measure(
             let traffic = Traffic { seed: round + 1, ..scenario.traffic };
             let run = Rack::run(*carrier, traffic, scenario.flood, lasts)?;
             eprintln!(
-                "{name} {system}: {} requests, {} without a response, link used {:.2}, {:.1} s of processor time",
+                "{name} {system}: {} requests, not answered {} and {:?}, link used {:.2}, {:.1} s of processor time",
                 run.found.samples.len(),
-                run.found.failed + run.found.open,
+                run.found.open,
+                run.found.failed,
                 run.link_used,
                 run.found.cpu_seconds
             );
@@ -218,6 +220,11 @@ fn report(outcome: &mut Outcome, name: &str, system: &str, runs: &[Run], alone: 
         figure("short_p99_us", times.percentile(99));
         figure("short_p99_us_least", rounds.min());
         figure("short_p99_us_most", rounds.max());
+        let late = Spread::of(all.iter().map(|sample| sample.late as f64 / 1e3));
+        if let Some(late) = late {
+            figure("late_p50_us", late.median());
+            figure("late_p99_us", late.percentile(99));
+        }
         figure("short_slowdown_p99", slows.percentile(99));
         figure("short_empty_us", alone.nanos(short[short.len() / 2].length) / 1e3);
     }
@@ -228,10 +235,15 @@ fn report(outcome: &mut Outcome, name: &str, system: &str, runs: &[Run], alone: 
     }
     let sum = |of: fn(&Run) -> f64| runs.iter().map(of).sum::<f64>();
     figure("requests", all.len() as f64);
-    figure("failed", sum(|run| run.found.failed as f64));
+    figure("failed", sum(|run| run.found.failed.values().sum::<u64>() as f64));
+    for reason in runs.iter().flat_map(|run| run.found.failed.keys()).collect::<BTreeSet<_>>() {
+        let of_runs = runs.iter().filter_map(|run| run.found.failed.get(reason));
+        figure(&format!("failed_{reason}"), of_runs.sum::<u64>() as f64);
+    }
     figure("unfinished", sum(|run| run.found.open as f64));
     figure("link_used", sum(|run| run.link_used) / runs.len() as f64);
     figure("dropped_in_queues", sum(|run| run.dropped[0] as f64));
     figure("dropped_by_emulator", sum(|run| run.dropped[1] as f64));
     figure("cpu_seconds", sum(|run| run.found.cpu_seconds));
+    figure("waited_seconds", sum(|run| run.found.waited_seconds));
 }
