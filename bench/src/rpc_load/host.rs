@@ -8,6 +8,7 @@ use anyhow::Context;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde::{Deserialize, Serialize};
+use steadfast_testbed::run_in_real_time;
 use tokio::io::unix::AsyncFd;
 
 use super::list::{LONGEST, Offered, Planned};
@@ -50,6 +51,8 @@ pub(crate) struct RackHost {
     /// Bits a second of its wire.
     pub(crate) rate: u64,
     pub(crate) index: usize,
+    /// Of its process in real time, if that is allowed.
+    pub(crate) level: Option<u8>,
 }
 
 /// Orders to a host.
@@ -129,6 +132,7 @@ pub(crate) trait Sender {
 
 /// The process of a host.
 pub(crate) async fn host(part: RackHost, console: &mut Console) -> anyhow::Result<()> {
+    part.level.map_or(Ok(()), run_in_real_time)?;
     match part.carrier {
         Carrier::Homa => {
             let sender = homa::meet(part.rate, console).await?;
