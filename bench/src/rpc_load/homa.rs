@@ -33,6 +33,7 @@ pub(crate) fn config(rate: u64) -> HomaConfig {
     let mut transport: Config = HomaConfig::default().transport;
     transport.unscheduled = UNSCHEDULED;
     transport.max_incoming = MAX_INCOMING;
+    transport.grant_fifo_increment = UNSCHEDULED;
     HomaConfig::default().transport(transport).link_rate(rate)
 }
 
