@@ -38,8 +38,8 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    pub(crate) const SETTINGS: &str = "homa: sealed UDP, a Port, the link's rate told, 10,000 bytes unasked and 80,000 \
-        on their way as the network holds 10,000 in a round trip, otherwise its defaults; tcp_one: one plain TCP connection from \
+    pub(crate) const SETTINGS: &str = "homa: sealed UDP, a Port, the link's rate told, 10,000 bytes unasked, 80,000 \
+        on their way and 10,000 at a time to the oldest message as the network holds 10,000 in a round trip, otherwise its defaults; tcp_one: one plain TCP connection from \
         each host to each other, requests one after the other, responses as they come; tcp_pool: up to 32 such \
         connections, a request at a time on each; tcp: the better of both in short_p99_us; TCP with cubic, TCP_NODELAY";
 }

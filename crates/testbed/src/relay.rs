@@ -86,12 +86,7 @@ pub(crate) struct Relay<W: Wiring> {
 
 impl<W: Wiring> Relay<W> {
     /// Starts the thread, in real time at a level if one is given.
-    pub(crate) fn start(
-        name: &str,
-        sockets: Vec<Socket>,
-        wiring: W,
-        level: Option<u8>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, sockets: Vec<Socket>, wiring: W, level: Option<u8>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;

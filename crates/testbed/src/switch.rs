@@ -105,7 +105,15 @@ fn pass_on(ports: &mut [Port], from: usize, now: Instant, frame: &[u8]) {
 impl<'lab> SwitchBuilder<'lab> {
     pub(crate) fn new(lab: &'lab Lab, name: &str, hosts: &[&Host]) -> Self {
         let hosts = hosts.iter().copied().cloned().collect();
-        Self { lab, name: name.into(), hosts, settings: Settings::default(), mtu: 1500, seed: None, level: None }
+        Self {
+            lab,
+            name: name.into(),
+            hosts,
+            settings: Settings::default(),
+            mtu: 1500,
+            seed: None,
+            level: None,
+        }
     }
 
     /// Megabits (10^6 bits) per second of each wire each way, counting 14 bytes of Ethernet header a frame. Default: no

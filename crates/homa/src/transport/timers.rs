@@ -178,9 +178,10 @@ impl Transport {
         }
         rpc.asks = rpc.asks.saturating_add(1);
         // As if the sender began with what is left: above what is granted, below what is shorter.
-        let priority = rpc.incoming.as_ref().map_or(top, |incoming| {
-            Levels::level_of(&self.levels.cutoffs, incoming.unreceived()).min(top)
-        });
+        let priority = rpc
+            .incoming
+            .as_ref()
+            .map_or(top, |incoming| Levels::level_of(&self.levels.cutoffs, incoming.unreceived()).min(top));
         let resend = |offset, length| Body::Resend { offset, length, priority };
         let packets: Vec<Packet> = match &rpc.incoming {
             Some(incoming) => incoming
