@@ -24,6 +24,13 @@ pub(crate) fn cpu_seconds() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
+/// Seconds in which this process, of one thread, could have run and did not get a core (`schedstat`, its second number).
+pub(crate) fn waited_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/schedstat").context("cannot read /proc/self/schedstat")?;
+    let waited = stat.split_whitespace().nth(1).and_then(|field| field.parse::<f64>().ok());
+    Ok(waited.context("/proc/self/schedstat does not say how long this process waited")? / 1e9)
+}
+
 /// Resident memory of this process in bytes (`statm`, proc(5)).
 pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
     let statm = fs::read_to_string("/proc/self/statm").context("cannot read /proc/self/statm")?;

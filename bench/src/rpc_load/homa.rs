@@ -6,7 +6,7 @@ use anyhow::Context;
 use steadfast::homa::{Config, Homa, HomaConfig, Incoming, Outcome, Peer, Port, RequestOptions, SendError};
 use steadfast::{Bytes, Endpoint, Identity};
 
-use super::host::{ANSWER, Order, Report, Sender, material};
+use super::host::{ANSWER, Ended, Order, Report, Sender, material};
 use crate::child::{Console, tell};
 use crate::systems::endpoint::builder;
 
@@ -33,6 +33,7 @@ pub(crate) fn config(rate: u64) -> HomaConfig {
     let mut transport: Config = HomaConfig::default().transport;
     transport.unscheduled = UNSCHEDULED;
     transport.max_incoming = MAX_INCOMING;
+    transport.grant_fifo_increment = UNSCHEDULED;
     HomaConfig::default().transport(transport).link_rate(rate)
 }
 
@@ -87,13 +88,14 @@ impl Sender for OverHoma {
         self.send_waiting()
     }
 
-    async fn done(&mut self, ended: &mut Vec<(u64, bool)>) -> anyhow::Result<()> {
+    async fn done(&mut self, ended: &mut Vec<Ended>) -> anyhow::Result<()> {
         self.port.recv_batch(&mut self.taken, BATCH).await;
         let mut answers = Vec::new();
         for incoming in self.taken.drain(..) {
             match incoming {
                 Incoming::Request { id, .. } => answers.push((id, Bytes::from_static(&ANSWER))),
-                Incoming::Done { cookie, outcome, .. } => ended.push((cookie, outcome == Outcome::Delivered)),
+                Incoming::Done { cookie, outcome: Outcome::Delivered, .. } => ended.push((cookie, Ok(()))),
+                Incoming::Done { cookie, outcome, .. } => ended.push((cookie, Err(format!("{outcome:?}")))),
                 _ => {}
             }
         }

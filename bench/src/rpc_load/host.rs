@@ -1,5 +1,6 @@
 //! One host of the rack: what the conductor tells it and what it tells.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -7,12 +8,13 @@ use anyhow::Context;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde::{Deserialize, Serialize};
+use steadfast_testbed::run_in_real_time;
 use tokio::io::unix::AsyncFd;
 
 use super::list::{LONGEST, Offered, Planned};
 use super::{homa, tcp};
 use crate::child::{Console, tell};
-use crate::usage::{Nanos, cpu_seconds, now};
+use crate::usage::{Nanos, cpu_seconds, now, waited_seconds};
 
 /// A response's bytes.
 pub(crate) const ANSWER: [u8; 8] = *b"received";
@@ -36,8 +38,8 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    pub(crate) const SETTINGS: &str = "homa: sealed UDP, a Port, the link's rate told, 10,000 bytes unasked and 80,000 \
-        on their way as the network holds 10,000 in a round trip, otherwise its defaults; tcp_one: one plain TCP connection from \
+    pub(crate) const SETTINGS: &str = "homa: sealed UDP, a Port, the link's rate told, 10,000 bytes unasked, 80,000 \
+        on their way and 10,000 at a time to the oldest message as the network holds 10,000 in a round trip, otherwise its defaults; tcp_one: one plain TCP connection from \
         each host to each other, requests one after the other, responses as they come; tcp_pool: up to 32 such \
         connections, a request at a time on each; tcp: the better of both in short_p99_us; TCP with cubic, TCP_NODELAY";
 }
@@ -49,6 +51,8 @@ pub(crate) struct RackHost {
     /// Bits a second of its wire.
     pub(crate) rate: u64,
     pub(crate) index: usize,
+    /// Of its process in real time, if that is allowed.
+    pub(crate) level: Option<u8>,
 }
 
 /// Orders to a host.
@@ -81,6 +85,8 @@ pub(crate) struct Sample {
     pub(crate) length: u32,
     /// Nanoseconds; so far, if it was not answered.
     pub(crate) took: u64,
+    /// How many of them passed before this process asked: what the machine alone does to a request.
+    pub(crate) late: u64,
 }
 
 /// What a host found.
@@ -89,11 +95,13 @@ pub(crate) struct Found {
     pub(crate) samples: Vec<Sample>,
     /// The median for each length that was measured in the empty network.
     pub(crate) alone: Vec<(u32, f64)>,
-    /// Requests that ended without a response.
-    pub(crate) failed: u64,
+    /// Requests that ended without a response, by what was said of them.
+    pub(crate) failed: BTreeMap<String, u64>,
     /// Requests that were not answered in the end; samples tell how long.
     pub(crate) open: u64,
     pub(crate) cpu_seconds: f64,
+    /// For how long it could have run and another process did.
+    pub(crate) waited_seconds: f64,
 }
 
 impl Found {
@@ -101,23 +109,30 @@ impl Found {
     pub(crate) fn add(&mut self, other: Self) {
         self.samples.extend(other.samples);
         self.alone.extend(other.alone);
-        self.failed += other.failed;
+        for (reason, count) in other.failed {
+            *self.failed.entry(reason).or_default() += count;
+        }
         self.open += other.open;
         self.cpu_seconds += other.cpu_seconds;
+        self.waited_seconds += other.waited_seconds;
     }
 }
+
+/// A request's number, and why it was not answered if it was not.
+pub(crate) type Ended = (u64, Result<(), String>);
 
 /// How requests are sent, whatever carries them.
 pub(crate) trait Sender {
     /// Sends a request to one of the others; its number comes back from [`Sender::done`].
     fn send(&mut self, to: usize, length: u32, number: u64) -> anyhow::Result<()>;
 
-    /// Waits for requests that have ended, and whether they were answered. Cancel safe.
-    async fn done(&mut self, ended: &mut Vec<(u64, bool)>) -> anyhow::Result<()>;
+    /// Waits for requests that have ended. Cancel safe.
+    async fn done(&mut self, ended: &mut Vec<Ended>) -> anyhow::Result<()>;
 }
 
 /// The process of a host.
 pub(crate) async fn host(part: RackHost, console: &mut Console) -> anyhow::Result<()> {
+    part.level.map_or(Ok(()), run_in_real_time)?;
     match part.carrier {
         Carrier::Homa => {
             let sender = homa::meet(part.rate, console).await?;
@@ -133,8 +148,8 @@ pub(crate) async fn host(part: RackHost, console: &mut Console) -> anyhow::Resul
 struct Asking<S> {
     sender: S,
     index: usize,
-    /// By number: when and how long; none once it ended.
-    open: Vec<Option<Planned>>,
+    /// By number: when and how long, and how late it was asked; none once it ended.
+    open: Vec<Option<(Planned, u64)>>,
     found: Found,
 }
 
@@ -179,7 +194,7 @@ impl<S: Sender> Asking<S> {
                 while ended.is_empty() {
                     self.sender.done(&mut ended).await?;
                 }
-                anyhow::ensure!(ended[0].1, "a request failed in the empty network");
+                anyhow::ensure!(ended[0].1.is_ok(), "a request failed in the empty network");
                 took.push(now() - sent);
             }
             took.sort_unstable();
@@ -189,7 +204,7 @@ impl<S: Sender> Asking<S> {
     }
 
     async fn offer(&mut self, offered: Offered, start: Nanos, lasts: Duration) -> anyhow::Result<()> {
-        let cpu = cpu_seconds();
+        let (cpu, waited) = (cpu_seconds(), waited_seconds()?);
         let others = super::rack::HOSTS - 1;
         let lasts = lasts.as_nanos() as u64;
         let mut planned = offered.requests(self.index, others).take_while(|next| next.at < lasts).peekable();
@@ -199,7 +214,7 @@ impl<S: Sender> Asking<S> {
         while now() < end && (planned.peek().is_some() || self.open.iter().any(Option::is_some)) {
             while let Some(next) = planned.next_if(|next| start + next.at <= now()) {
                 let number = self.open.len() as u64;
-                self.open.push(Some(next));
+                self.open.push(Some((next, now() - start - next.at)));
                 self.sender.send(next.to, next.length, number)?;
             }
             timer.set(planned.peek().map_or(end, |next| start + next.at))?;
@@ -209,25 +224,27 @@ impl<S: Sender> Asking<S> {
             }
             let now = now();
             for (number, answered) in ended.drain(..) {
-                let planned = self.open.get_mut(number as usize).and_then(Option::take);
-                let planned = planned.context("a request ended twice")?;
-                if answered {
-                    let took = now.saturating_sub(start + planned.at);
-                    self.found.samples.push(Sample { at: planned.at, length: planned.length, took });
-                } else {
-                    self.found.failed += 1;
+                let open = self.open.get_mut(number as usize).and_then(Option::take);
+                let open = open.context("a request ended twice")?;
+                match answered {
+                    Ok(()) => self.found.samples.push(sample(open, now - start)),
+                    Err(reason) => *self.found.failed.entry(reason).or_default() += 1,
                 }
             }
         }
         let now = now();
-        for planned in self.open.drain(..).flatten() {
-            let took = now.saturating_sub(start + planned.at);
-            self.found.samples.push(Sample { at: planned.at, length: planned.length, took });
+        for open in self.open.drain(..).flatten() {
+            self.found.samples.push(sample(open, now - start));
             self.found.open += 1;
         }
         self.found.cpu_seconds = cpu_seconds() - cpu;
+        self.found.waited_seconds = waited_seconds()? - waited;
         Ok(())
     }
+}
+
+fn sample((planned, late): (Planned, u64), now: Nanos) -> Sample {
+    Sample { at: planned.at, length: planned.length, took: now.saturating_sub(planned.at), late }
 }
 
 /// Bytes to send, of which each request takes its length.

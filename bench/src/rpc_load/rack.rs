@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
-use steadfast_testbed::{EmulatorPrecision, Host, Lab, Switch};
+use steadfast_testbed::{EmulatorPrecision, Host, Lab, Switch, run_in_real_time};
 
 use super::Run;
 use super::flood::{self, Flood};
@@ -22,6 +22,8 @@ pub(crate) const HOSTS: usize = 5;
 const QUEUE: usize = 200_000;
 pub(crate) const DESCRIPTION: &str = "emulated in user space: one switch, a wire each way for each host, in front of each 200,000 bytes \
     in each of eight queues of strict priority by DSCP (TCP is in the lowest), MTU 1500";
+/// In real time a host's process is not interrupted by another, and the switch by none of them.
+const LEVELS: [u8; 2] = [1, 2];
 /// Anything that is not measured takes less.
 const GUARD: Duration = Duration::from_secs(60);
 /// Between an order and the first request.
@@ -30,6 +32,12 @@ const LEAD: Duration = Duration::from_millis(300);
 /// What the emulator is worth on this machine.
 pub(crate) fn precision() -> anyhow::Result<String> {
     Ok(EmulatorPrecision::measure()?.to_string().replace('\n', "; "))
+}
+
+/// The levels of the hosts' processes and of the switch, if this machine allows real time.
+pub(crate) fn levels() -> Option<[u8; 2]> {
+    let tried = thread::spawn(|| run_in_real_time(LEVELS[1])).join();
+    tried.is_ok_and(|allowed| allowed.is_ok()).then_some(LEVELS)
 }
 
 pub(crate) struct Rack {
@@ -92,11 +100,12 @@ impl Rack {
             (0..count).map(|number| lab.host(&format!("h{number}"))).collect::<Result<_, _>>()?;
         let all: Vec<&Host> = hosts.iter().collect();
         let builder = lab.switch("rack", &all).rate_mbit(traffic.mbit).queue_bytes(QUEUE).priorities(true);
-        let switch = builder.connect()?;
+        let switch = builder.real_time(levels().map(|[_, switch]| switch)).connect()?;
         let rate = (traffic.mbit * 1e6) as u64;
+        let level = levels().map(|[hosts, _]| hosts);
         let (mut children, mut keys) = (Vec::new(), Vec::new());
         for (index, host) in hosts.iter().enumerate() {
-            let part = RackHost { carrier, rate, index };
+            let part = RackHost { carrier, rate, index, level };
             let part = if index == HOSTS { Part::Hostile(part) } else { Part::RackHost(part) };
             children.push(Child::start(host.name(), part, Place::Host(host))?);
         }

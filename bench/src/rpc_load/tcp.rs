@@ -11,7 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::host::{ANSWER, Order, Report, Sender, material};
+use super::host::{self, ANSWER, Order, Report, Sender, material};
 use crate::child::{Console, tell};
 use crate::systems::CONGESTION;
 
@@ -93,10 +93,10 @@ impl Sender for OverTcp {
         self.to[to].connections[connection].send((length, number)).context("a connection is gone")
     }
 
-    async fn done(&mut self, ended: &mut Vec<(u64, bool)>) -> anyhow::Result<()> {
+    async fn done(&mut self, ended: &mut Vec<host::Ended>) -> anyhow::Result<()> {
         let mut next = Some(self.ended.recv().await.context("this side sends")?);
         while let Some(Ended { to, connection, number }) = next {
-            ended.push((number, true));
+            ended.push((number, Ok(())));
             if self.pooled {
                 let pool = &mut self.to[to];
                 match pool.waiting.pop_front() {

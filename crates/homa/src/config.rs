@@ -51,10 +51,11 @@ pub struct Config {
     pub cutoff_interval: Duration,
     /// From how many messages at least. 10,000.
     pub cutoff_messages: u64,
-    /// Silence after which missing bytes are asked for. 5 ms (`resend_ticks`).
+    /// Silence after which missing bytes are asked for. 5 ms (`resend_ticks`), or longer on a slow link: as long as it takes for
+    /// [`max_incoming`](Self::max_incoming), but a quarter of [`timeout`](Self::timeout) at most.
     pub resend_after: Duration,
     /// After which time they are asked for again, at first; the time doubles, up to a quarter of
-    /// [`timeout`](Self::timeout), while nothing new comes. 5 ms (`resend_interval`).
+    /// [`timeout`](Self::timeout), while nothing new comes. 5 ms (`resend_interval`), or longer on a slow link, as above.
     pub resend_interval: Duration,
     /// Silence after which an RPC ends. 100 ms (`timeout_ticks`).
     pub timeout: Duration,

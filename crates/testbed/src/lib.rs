@@ -79,3 +79,4 @@ pub use precision::Precision;
 pub use relay::Counters;
 pub use settings::{Queue, Settings};
 pub use switch::{PortCounters, Switch, SwitchBuilder};
+pub use sys::run_in_real_time;

@@ -138,7 +138,7 @@ impl<'lab> LinkBuilder<'lab> {
         });
         let seed = self.seed.unwrap_or(u64::from(number));
         let pipes = [Pipe::new(self.settings.clone(), seed), Pipe::new(self.settings.clone(), !seed)];
-        let relay = Relay::start(&self.name, sockets.map_err(packet_refused)?, pipes)
+        let relay = Relay::start(&self.name, sockets.map_err(packet_refused)?, pipes, None)
             .map_err(|error| LabError::refused("start the relay thread", error))?;
         let link =
             Link::new(Inner { name: self.name.clone(), ends: [a, b], relay, middle: Arc::clone(middle) });

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use socket2::Socket;
 
 use crate::DirectionCounters;
 use crate::pipe::Pipe;
+use crate::sys::run_in_real_time;
 
 /// Frames read, and frames written, between two looks at the other direction and the clock.
 pub(crate) const BATCH: usize = 32;
@@ -83,15 +85,24 @@ pub(crate) struct Relay<W: Wiring> {
 }
 
 impl<W: Wiring> Relay<W> {
-    pub(crate) fn start(name: &str, sockets: Vec<Socket>, wiring: W) -> io::Result<Self> {
+    /// Starts the thread, in real time at a level if one is given.
+    pub(crate) fn start(name: &str, sockets: Vec<Socket>, wiring: W, level: Option<u8>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { wiring: Mutex::new(wiring), sockets, stop, wake });
         let running = Arc::clone(&shared);
-        let thread =
-            thread::Builder::new().name(format!("tb-{name}")).spawn(move || relay(&running, &timer))?;
+        let (tell, told) = mpsc::channel();
+        let thread = thread::Builder::new().name(format!("tb-{name}")).spawn(move || {
+            let ready = level.map_or(Ok(()), run_in_real_time);
+            let begins = ready.is_ok();
+            let _starter_is_gone = tell.send(ready);
+            if begins {
+                relay(&running, &timer);
+            }
+        })?;
+        told.recv().map_err(io::Error::other)??;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 

@@ -29,6 +29,7 @@ pub struct SwitchBuilder<'lab> {
     settings: Settings,
     mtu: u32,
     seed: Option<u64>,
+    level: Option<u8>,
 }
 
 /// A switch; a handle, whose clones mean the same one.
@@ -104,7 +105,15 @@ fn pass_on(ports: &mut [Port], from: usize, now: Instant, frame: &[u8]) {
 impl<'lab> SwitchBuilder<'lab> {
     pub(crate) fn new(lab: &'lab Lab, name: &str, hosts: &[&Host]) -> Self {
         let hosts = hosts.iter().copied().cloned().collect();
-        Self { lab, name: name.into(), hosts, settings: Settings::default(), mtu: 1500, seed: None }
+        Self {
+            lab,
+            name: name.into(),
+            hosts,
+            settings: Settings::default(),
+            mtu: 1500,
+            seed: None,
+            level: None,
+        }
     }
 
     /// Megabits (10^6 bits) per second of each wire each way, counting 14 bytes of Ethernet header a frame. Default: no
@@ -145,6 +154,13 @@ impl<'lab> SwitchBuilder<'lab> {
         self
     }
 
+    /// Whether the switch runs [in real time](crate::run_in_real_time), at this level. Then it is on time while the hosts'
+    /// processes take all processors; [`connect`](Self::connect) fails if that is not allowed. Default no.
+    pub fn real_time(mut self, level: Option<u8>) -> Self {
+        self.level = level;
+        self
+    }
+
     /// Makes the interfaces, all with the switch's name, gives each host the addresses `10.N.0.H/24` and `fd00:N::H/64`, where
     /// the switch is the lab's Nth link and H counts hosts from 1, tells each of all others, and returns once all are
     /// ready. Errors are those of [`LinkBuilder::connect`](crate::LinkBuilder::connect).
@@ -166,7 +182,7 @@ impl<'lab> SwitchBuilder<'lab> {
             down: pipe(seed + side * 2 + 1),
         };
         let ports = (0..).zip(&ends).map(port).collect();
-        let relay = Relay::start(&self.name, sockets.map_err(packet_refused)?, ports)
+        let relay = Relay::start(&self.name, sockets.map_err(packet_refused)?, ports, self.level)
             .map_err(|error| LabError::refused("start the relay thread", error))?;
         let switch = Switch {
             inner: Arc::new(Inner { name: self.name.clone(), ends, relay, middle: Arc::clone(middle) }),

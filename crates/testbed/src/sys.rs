@@ -1,4 +1,5 @@
-//! The few kernel calls that no safe wrapper offers: packet sockets bound to an interface, and an interface's offloads.
+//! The few kernel calls that no safe wrapper offers: packet sockets bound to an interface, an interface's offloads, and the
+//! order in which threads get a processor.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -63,6 +64,21 @@ fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the calling thread have a processor as soon as it has something to do, before all that is not in real time and all of a
+/// lower level (1 to 99, `SCHED_FIFO`). What it starts later is not in real time. Otherwise a thread may wait for some milliseconds
+/// until another one's turn is over, which no wire would do.
+///
+/// Needs `CAP_SYS_NICE` or `RLIMIT_RTPRIO`. A thread that never sleeps leaves others almost nothing.
+#[expect(unsafe_code, reason = "no safe wrapper knows this call")]
+pub fn run_in_real_time(level: u8) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: level.into() };
+    // SAFETY: the call reads the parameters, which outlive it; zero means the calling thread.
+    let result = unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

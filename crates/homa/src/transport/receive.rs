@@ -162,7 +162,9 @@ impl Transport {
         let Some(rpc) = self.rpcs.get_mut(index) else { return false };
         let Some(outgoing) = &mut rpc.outgoing else { return false };
         let Some(peer) = self.peers.get_mut(rpc.peer.index) else { return false };
-        let question = Question { offset, length, priority, segment: peer.segment };
+        // Who has nothing of a message does not know what it is to come before.
+        let most = if length == RESEND_ALL { outgoing.unscheduled_priority } else { priority };
+        let question = Question { offset, length, priority: priority.min(most), segment: peer.segment };
         let most = peer.may_repeat(now, interval, u64::from(self.config.max_incoming));
         let again = outgoing.resend(now, question, interval, most);
         peer.count_repeated(again.unwrap_or(0));
@@ -247,7 +249,7 @@ impl Transport {
             Some(index) => {
                 self.metrics.ignored_need_acks += 1;
                 let Some(rpc) = self.rpcs.get(index) else { return };
-                let interval = self.question_interval(rpc.asks);
+                let interval = self.question_interval(rpc.link, rpc.asks);
                 if rpc.incoming.is_some() && rpc.is_our_turn() {
                     // Others are granted first. A server that hears nothing would give up.
                     let busy = rpc.packet(Body::Busy);

@@ -1,6 +1,7 @@
 //! What happens because nothing happened: questions, silence, deadlines.
 
 use super::Transport;
+use crate::cutoffs::Levels;
 use crate::event::{Event, Reason};
 use crate::id::PeerId;
 use crate::packet::{Body, Dialect, Packet, RESEND_ALL};
@@ -62,7 +63,7 @@ impl Transport {
             rpc.quiet_since = now;
             rpc.fresh = now;
         }
-        let mut slow = false;
+        let (link, mut slow) = (rpc.link, false);
         if let Some(incoming) = &rpc.incoming {
             if rpc.is_our_turn() {
                 rpc.progress = Progress::new(now, incoming.got);
@@ -71,14 +72,14 @@ impl Transport {
             }
             slow = now >= rpc.progress.since + self.config.patience;
         }
-        let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.config.resend_after;
+        let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.resend_after(link);
         if stale {
             // Also if its sender says something: duplicates keep nobody else from being granted.
             self.stall(index);
         }
         let rpc = self.rpcs.get(index)?;
-        let after = self.config.resend_after;
-        let interval = self.question_interval(rpc.asks);
+        let after = self.resend_after(link);
+        let interval = self.question_interval(link, rpc.asks);
         let silent = now.since(rpc.quiet_since);
         let end = rpc.quiet_since + self.config.timeout;
         if silent >= self.config.timeout || slow {
@@ -95,7 +96,7 @@ impl Transport {
             self.ask_for_missing(now, index);
         }
         let rpc = self.rpcs.get(index)?;
-        let interval = self.question_interval(rpc.asks);
+        let interval = self.question_interval(link, rpc.asks);
         Some(rpc.asked.map_or(end, |asked| (asked + interval).min(end)))
     }
 
@@ -105,7 +106,8 @@ impl Transport {
         let rpc = self.rpcs.get_mut(index)?;
         if rpc.is_sending() {
             rpc.quiet_since = now;
-            return Some(now + self.config.resend_after);
+            let link = rpc.link;
+            return Some(now + self.resend_after(link));
         }
         // A client that grants others first says so if it is asked, but the module does not.
         let mute = rpc.waits_for_grants() && dialect == Dialect::Linux;
@@ -139,26 +141,47 @@ impl Transport {
         self.recount(index);
     }
 
+    /// How long a link takes for all that may be on its way to it. For so long a message may be silent only because shorter ones
+    /// come first: to ask for it would bring its bytes twice, and the second time before the shorter ones.
+    fn drain(&self, link: u16) -> Duration {
+        let rate = self.links.get(usize::from(link)).map_or(0, |link| link.sender.rate);
+        let nanos = (u64::from(self.config.max_incoming) * 8_000_000_000).checked_div(rate).unwrap_or(0);
+        // A few questions must be asked before it is given up.
+        Duration::from_nanos(nanos).min(self.config.timeout / 4)
+    }
+
+    /// Silence after which missing bytes are asked for.
+    pub(super) fn resend_after(&self, link: u16) -> Duration {
+        self.config.resend_after.max(self.drain(link))
+    }
+
     /// How long after a question the next is asked, if nothing new came after `asks` of them: who answers that it is busy
     /// needs not be asked all the time.
-    pub(super) fn question_interval(&self, asks: u32) -> Duration {
-        let interval = self.config.resend_interval;
+    pub(super) fn question_interval(&self, link: u16, asks: u32) -> Duration {
+        let interval = self.config.resend_interval.max(self.drain(link));
         let longest = (self.config.timeout / 4).max(interval);
         interval.saturating_mul(1 << asks.saturating_sub(1).min(16)).min(longest)
     }
 
     /// Asks for all that could be here and is not.
     pub(super) fn ask_for_missing(&mut self, now: Instant, index: u32) {
-        let priority = self.top();
+        let top = self.top();
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         rpc.asked = Some(now);
-        let peer = rpc.peer;
+        let (peer, link) = (rpc.peer, rpc.link);
+        let interval = self.config.resend_interval.max(self.drain(link));
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(known) = self.peers.get_mut(peer.index) else { return };
-        let most = known.may_ask(now, self.config.resend_interval).min(QUESTIONS);
+        let most = known.may_ask(now, interval).min(QUESTIONS);
         if most == 0 {
             return;
         }
         rpc.asks = rpc.asks.saturating_add(1);
+        // As if the sender began with what is left: above what is granted, below what is shorter.
+        let priority = rpc
+            .incoming
+            .as_ref()
+            .map_or(top, |incoming| Levels::level_of(&self.levels.cutoffs, incoming.unreceived()).min(top));
         let resend = |offset, length| Body::Resend { offset, length, priority };
         let packets: Vec<Packet> = match &rpc.incoming {
             Some(incoming) => incoming

@@ -271,7 +271,7 @@ fn a_client_that_misses_something_asks_for_it_instead() {
     assert_eq!(hand.replies(), [Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 }]);
     hand.response(id, 3000, 3000, 1000, 1000);
     hand.answers(id, Body::NeedAck);
-    let resend = |offset| Body::Resend { offset, length: 1000, priority: 7 };
+    let resend = |offset| Body::Resend { offset, length: 1000, priority: 6 };
     assert_eq!(hand.replies(), [resend(0), resend(2000)]);
     hand.answers(id, Body::NeedAck);
     assert!(hand.replies().is_empty(), "what was asked for needs time to come");

@@ -68,7 +68,45 @@ fn one_resend_for_each_gap_and_one_for_the_tail() {
         _ => None,
     });
     let end = granted.max().unwrap_or(20_000);
+    // Not above messages that are shorter than what is left of it.
+    let resend = |offset, length| Body::Resend { offset, length, priority: 4 };
     assert_eq!(said[grants..], [resend(0, 1000), resend(2000, 3000), resend(6000, end - 6000)]);
+}
+
+#[test]
+fn a_slow_link_has_time_for_what_may_be_on_its_way_before_anything_is_asked_for() {
+    let mut hand = Hand::new(config!(max_incoming: 50_000));
+    // 20 ms for 50,000 bytes.
+    hand.core.set_rate(hand.link, 20_000_000);
+    hand.call(100);
+    hand.leaving();
+    assert!(hand.pass(us(19_990)).is_empty());
+    assert_eq!(hand.pass(us(20)), [ALL]);
+    assert!(hand.pass(us(19_980)).is_empty());
+    assert_eq!(hand.pass(us(40)), [ALL]);
+}
+
+#[test]
+fn however_slow_a_link_is_questions_are_asked_before_a_request_is_given_up() {
+    let mut hand = Hand::new(Config::default());
+    hand.core.set_rate(hand.link, 1000);
+    hand.call(100);
+    hand.leaving();
+    assert!(hand.pass(us(24_990)).is_empty());
+    assert_eq!(hand.pass(us(20)), [ALL]);
+    assert_eq!(hand.pass(ms(74)).len(), 2);
+}
+
+#[test]
+fn what_is_sent_again_whole_does_not_come_before_shorter_messages() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(50_000);
+    let first = hand.leaving();
+    let (id, level) = (first[0].0.sender_id, first[0].2);
+    assert!(level < 7, "shorter ones have a level above it");
+    hand.answers(id, Body::Unknown);
+    let again = hand.leaving();
+    assert!(!again.is_empty() && again.iter().all(|(_, _, other)| *other == level), "{again:?}");
 }
 
 #[test]
