@@ -65,6 +65,11 @@ impl Sender {
         self.ages.first().map(|(_, rpc)| *rpc)
     }
 
+    /// Whether the link takes a packet of the message at this place now, before those of others.
+    pub(crate) fn is_next(&self, now: Instant, place: (u32, Instant, u32), config: &Config) -> bool {
+        self.ready.first() == Some(&place) && (self.has_room(now, config) || place.0 < config.defer_min)
+    }
+
     fn has_room(&self, now: Instant, config: &Config) -> bool {
         self.rate == 0 || self.idle_at <= now + config.max_backlog
     }

@@ -148,11 +148,20 @@ impl Transport {
             // A late question for a request that has its answer on the way.
             (None, Role::Client) => return,
         }
-        let waits = !self.repeat(now, index, (offset, length, priority));
+        let repeats = self.repeat(now, index, (offset, length, priority));
+        // Where others go first it may take long, and who hears nothing gives up.
+        let waits = !repeats || self.waits_in_line(now, index);
         if let Some(rpc) = self.rpcs.get(index).filter(|_| waits) {
             let busy = rpc.packet(Body::Busy);
             self.push_control(peer, busy);
         }
+    }
+
+    /// Whether other messages leave before this one's next packet.
+    fn waits_in_line(&self, now: Instant, index: u32) -> bool {
+        let Some(rpc) = self.rpcs.get(index) else { return false };
+        let place = rpc.outgoing.as_ref().and_then(|outgoing| outgoing.place);
+        place.is_some_and(|place| !self.links[usize::from(rpc.link)].sender.is_next(now, place, &self.config))
     }
 
     /// Sends again what a peer misses; false if nothing of it was sent. Bytes are repeated no more often than an honest peer

@@ -2,7 +2,7 @@
 
 use crate::hand::{Hand, SEGMENT, config};
 use core::time::Duration;
-use steadfast_homa::packet::{Body, Dialect, RESEND_ALL};
+use steadfast_homa::packet::{Body, Dialect, Packet, RESEND_ALL};
 use steadfast_homa::{Call, Config, LinkConfig, LinkId, PeerConfig, PeerError, PeerId, RpcId, Transmit};
 
 /// A transport with a second link of 1 Gbit/s: 1,118 bytes, headers and all, take 9 µs.
@@ -47,6 +47,31 @@ fn a_link_gets_what_it_can_send_and_the_next_packet_has_its_time() {
     // 20 packets of 1,118 bytes at 99 % of 1 Gbit/s take 180 µs, but the last may be queued.
     let took = hand.now.since(start).as_micros();
     assert!((160..180).contains(&took), "{took}");
+}
+
+#[test]
+fn who_asks_for_what_waits_behind_others_hears_that_it_is_busy() {
+    let (mut hand, link, peer) = paced(config!(pacer_fifo_share: 0));
+    call(&mut hand, peer, 20_000);
+    let id = hand.core.poll_transmit(hand.now, link, 1).map(|first| match first {
+        Transmit::Data(run) => run.packet.sender_id,
+        Transmit::Control { .. } => panic!("nothing was asked"),
+    });
+    let question = Packet {
+        source: 7,
+        destination: hand.from,
+        sender_id: id.expect("the link is idle") | 1,
+        body: Body::Resend { offset: 0, length: SEGMENT, priority: 0 },
+    };
+    let mut asked = |hand: &mut Hand| {
+        hand.now = hand.now + Duration::from_millis(50);
+        hand.arrives_from(peer, question, 0);
+        let first = hand.core.poll_transmit(hand.now, link, 1).expect("something leaves");
+        matches!(first, Transmit::Control { packet: Packet { body: Body::Busy, .. }, .. })
+    };
+    assert!(!asked(&mut hand), "it leaves at once");
+    let _shorter = call(&mut hand, peer, 10_000);
+    assert!(asked(&mut hand), "a shorter message goes first");
 }
 
 #[test]
