@@ -16,6 +16,9 @@ pub struct Config {
     /// How much of a message is sent without being asked: what the network holds in a round trip. 40,000
     /// (`unsched_bytes`).
     pub unscheduled: u32,
+    /// The same of a message that begins while none of its kind (request, response) to its peer is under way, if that is more: who
+    /// is alone need not wait for grants. For carriers in which such a burst meets no queue. 0 (none).
+    pub unscheduled_alone: u32,
     /// How many bytes may be on their way to one of our links, at most, by what was granted. 400,000 (`max_incoming`).
     pub max_incoming: u32,
     /// How far ahead of what arrived one message is granted; 0 for a share of
@@ -115,6 +118,7 @@ impl Default for Config {
         Self {
             max_message: 16 << 20,
             unscheduled: 40_000,
+            unscheduled_alone: 0,
             max_incoming: 400_000,
             window: 0,
             overcommit: 8,

@@ -230,9 +230,12 @@ impl Transport {
         if rpc.role == Role::Server {
             self.kept_responses += u64::from(length);
         }
-        *peer.kept_and_refused(rpc.role).0 += u64::from(length);
+        let (kept, _) = peer.kept_and_refused(rpc.role);
+        let alone = if *kept == 0 { self.config.unscheduled_alone } else { 0 };
+        let unscheduled = self.config.unscheduled.max(alone);
+        *kept += u64::from(length);
         let level = Levels::level_of(&peer.cutoffs, length).min(self.config.priorities - 1);
-        rpc.outgoing = Some(Outgoing::new(body, self.config.unscheduled, level));
+        rpc.outgoing = Some(Outgoing::new(body, unscheduled, level));
         self.requeue(index);
     }
 

@@ -136,6 +136,18 @@ fn a_peer_that_claims_and_trickles_does_not_stop_the_grants_of_others() {
 }
 
 #[test]
+fn a_message_that_has_its_peer_for_itself_sends_more_unasked() {
+    let mut hand = Hand::new(config!(unscheduled: 2000, unscheduled_alone: 5000));
+    hand.call(10_000);
+    assert_eq!(hand.offsets(), [0, 1000, 2000, 3000, 4000]);
+    hand.call(10_000);
+    assert_eq!(hand.offsets(), [0, 1000]);
+    let mut hand = Hand::new(config!(unscheduled: 2000, unscheduled_alone: 1000));
+    hand.call(10_000);
+    assert_eq!(hand.offsets(), [0, 1000], "no less than any other");
+}
+
+#[test]
 fn duplicates_and_busy_do_not_keep_what_is_on_its_way_from_ending() {
     for body in [None, Some(Body::Busy)] {
         let config = config!(max_incoming: 20_000, overcommit: 1, grant_fifo_share: 0);

@@ -82,6 +82,11 @@ impl Received {
         })
     }
 
+    /// How many bytes have arrived.
+    pub(super) fn bytes(&self) -> usize {
+        self.heads.iter().map(|(_, head)| head.end - head.start).sum()
+    }
+
     pub(super) fn clear(&mut self) {
         self.heads.clear();
         self.used = 0;

@@ -49,6 +49,9 @@ impl HomaConfig {
             if self.transport.unscheduled == usual.unscheduled {
                 self.transport.unscheduled = (room / 8).clamp(usual.unscheduled, 128 * 1024);
             }
+            if self.transport.unscheduled_alone == usual.unscheduled_alone {
+                self.transport.unscheduled_alone = (room / 4).min(1_000_000);
+            }
             if self.transport.max_incoming == usual.max_incoming {
                 self.transport.max_incoming = (room / 2).clamp(usual.max_incoming, 1_000_000);
             }

@@ -23,8 +23,9 @@ use steadfast_session::AssociationId;
 use steadfast_wire::{Fingerprint, NetworkId};
 use tokio::task::AbortHandle;
 
-/// How much is taken from the transport before it is given to the kernel, in bytes of packets.
-const FILL: usize = 256 * 1024;
+/// How much is taken from the transport before it is given to the kernel, in bytes of packets: one long packet of the loopback, or
+/// a run that the kernel splits. The receiver begins with it while the next is written.
+const FILL: usize = 60 * 1024;
 /// How much of one message is taken at once, in bytes: as much as the kernel takes in one call.
 const RUN: u32 = 64 * 1024;
 
