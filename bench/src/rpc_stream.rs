@@ -73,7 +73,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
         "settings",
         "homa, homa_plain: `Rpc` and a handler, defaults; tcp: one connection, a length before each message; quinn 0.11: one \
          connection, a stream for each call, windows that are never full, socket buffers of 8 MiB, cubic, packets of its own 1,452 bytes with \
-         segmentation by the kernel; quinn_long: packets of 65,507 bytes, as homa has them on the loopback",
+         segmentation by the kernel; quinn_long: packets of 65,000 bytes, as homa has them on the loopback",
     );
     outcome.condition("congestion_control", crate::systems::CONGESTION);
     let mut found: Vec<(&str, Callers, Carried)> = Vec::new();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use socket2::SockRef;
 use steadfast::Bytes;
@@ -26,14 +27,17 @@ pub(super) enum Packets {
     Long,
 }
 
-/// The longest packet of UDP over IPv4, in bytes.
+/// About the longest packet of UDP over IPv4, in bytes.
 const LONG: u16 = 65_000;
 
 /// Windows that are never full.
 fn transport(packets: Packets) -> anyhow::Result<Arc<TransportConfig>> {
     let mut config = TransportConfig::default();
     if packets == Packets::Long {
-        config.initial_mtu(LONG).mtu_discovery_config(None);
+        let mut search = MtuDiscoveryConfig::default();
+        search.upper_bound(LONG);
+        // The kernel takes no more than one of these at a time.
+        config.mtu_discovery_config(Some(search)).enable_segmentation_offload(false);
     }
     config.stream_receive_window(VarInt::try_from(LONGEST)?);
     config.receive_window(VarInt::try_from(8 * LONGEST)?).send_window(8 * LONGEST as u64);
