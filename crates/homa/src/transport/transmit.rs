@@ -50,9 +50,17 @@ impl Run {
 
     /// The payload of one of them.
     pub fn payload(&self, index: usize) -> &[u8] {
+        &self.payload[self.range(index)]
+    }
+
+    /// The payload of one of them, not copied.
+    pub fn share_payload(&self, index: usize) -> Bytes {
+        self.payload.slice(self.range(index))
+    }
+
+    fn range(&self, index: usize) -> core::ops::Range<usize> {
         let start = (index * self.segment as usize).min(self.payload.len());
-        let end = (start + self.segment as usize).min(self.payload.len());
-        &self.payload[start..end]
+        start..(start + self.segment as usize).min(self.payload.len())
     }
 }
 

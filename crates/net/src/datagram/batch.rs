@@ -2,6 +2,7 @@
 
 use super::Route;
 use super::seal::{SealError, Sealer};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -16,6 +17,8 @@ const MAX_SEGMENTS: usize = 64;
 pub struct Batch {
     bytes: Vec<u8>,
     runs: VecDeque<Run>,
+    /// Bytes of packets that are not in `bytes`.
+    apart: usize,
 }
 
 /// Packets of one size, the last of which may be shorter, for one peer.
@@ -29,6 +32,8 @@ pub(super) struct Run {
     packets: usize,
     start: usize,
     end: usize,
+    /// The rest of its only packet, where that is not copied.
+    pub(super) rest: Bytes,
 }
 
 impl Run {
@@ -41,6 +46,7 @@ impl Run {
             && self.tos == tos
             && self.sealed == sealed
             && self.packets < MAX_SEGMENTS
+            && self.rest.is_empty()
             // A shorter one ends a run.
             && self.end - self.start == self.packets * self.segment
             && (1..=self.segment).contains(&length)
@@ -70,6 +76,28 @@ impl Batch {
             write(out);
             true
         })
+    }
+
+    /// The same for a packet whose end is `rest`, which is sent from where it lies. It is worth a call of its own where it is
+    /// long.
+    pub fn push_long(
+        &mut self,
+        route: Route,
+        tos: u8,
+        write: impl FnOnce(&mut Vec<u8>),
+        rest: Bytes,
+    ) -> bool {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let end = self.bytes.len();
+        let segment = end - start + rest.len();
+        if segment > MAX_PACKET {
+            self.bytes.truncate(start);
+            return false;
+        }
+        self.apart += rest.len();
+        self.runs.push_back(Run { route, tos, sealed: false, segment, packets: 1, start, end, rest });
+        true
     }
 
     /// The same, encrypted: [`Sealer::OVERHEAD`] bytes longer than what `write` appends. Packets of equal size stay so.
@@ -103,7 +131,8 @@ impl Batch {
                 run.end = end;
             }
             _ => {
-                self.runs.push_back(Run { route, tos, sealed, segment: end - start, packets: 1, start, end });
+                let (segment, rest) = (end - start, Bytes::new());
+                self.runs.push_back(Run { route, tos, sealed, segment, packets: 1, start, end, rest });
             }
         }
         true
@@ -124,16 +153,17 @@ impl Batch {
     /// How many bytes of packets are left to send.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.runs.front().map_or(0, |run| self.bytes.len() - run.start)
+        self.runs.front().map_or(0, |run| self.bytes.len() - run.start) + self.apart
     }
 
     /// Drops what is left.
     pub fn clear(&mut self) {
         self.runs.clear();
         self.bytes.clear();
+        self.apart = 0;
     }
 
-    /// What goes out next.
+    /// What goes out next, without what lies apart.
     pub(super) fn front(&self) -> Option<(&Run, &[u8])> {
         let run = self.runs.front()?;
         Some((run, &self.bytes[run.start..run.end]))
@@ -144,6 +174,7 @@ impl Batch {
         let Some(front) = self.runs.front() else { return Vec::new() };
         let alike = |run: &&Run| {
             run.packets == 1
+                && run.rest.is_empty()
                 && (run.tos, run.sealed, run.route.local) == (front.tos, front.sealed, front.route.local)
                 && scope(run) == scope(front)
         };
@@ -153,7 +184,8 @@ impl Batch {
 
     /// Whether the first two runs are [`alike`](Self::alike).
     pub(super) fn has_alike(&self) -> bool {
-        self.runs.len() > 1 && self.runs[0].packets == 1 && self.runs[1].packets == 1
+        let alike = |run: &Run| run.packets == 1 && run.rest.is_empty();
+        self.runs.len() > 1 && alike(&self.runs[0]) && alike(&self.runs[1])
     }
 
     /// The first `packets` of the front run are gone.
@@ -164,6 +196,7 @@ impl Batch {
             run.start += packets * run.segment;
             return;
         }
+        self.apart -= run.rest.len();
         self.runs.pop_front();
         if self.runs.is_empty() {
             self.bytes.clear();

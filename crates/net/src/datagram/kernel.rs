@@ -92,7 +92,7 @@ pub(super) fn send_singles(fd: RawFd, run: &Run, bytes: &[u8], most: usize) -> R
     let controls = Controls::new(run);
     let most = most.min(run.packets()).min(MAX_SINGLES);
     if most <= 1 {
-        let slices = [IoSlice::new(&bytes[..run.segment.min(bytes.len())])];
+        let slices = [IoSlice::new(&bytes[..run.segment.min(bytes.len())]), IoSlice::new(&run.rest)];
         return controls.with(run, false, |controls| {
             sendmsg(fd, &slices, controls, MsgFlags::MSG_DONTWAIT, Some(&remote)).map(|_| 1)
         });

@@ -24,6 +24,8 @@ const YOURS: u8 = 0x80;
 pub(super) const USUAL_MTU: u32 = 1500;
 /// What no path takes less than, by the rules of IPv6.
 const LEAST_MTU: u32 = 1280;
+/// From how many bytes of payload it takes longer to copy them than to send them by themselves.
+const LONG: usize = 16 * 1024;
 /// Version of what we offer.
 const OFFER_VERSION: u8 = 1;
 /// Bytes of the version and the round.
@@ -516,7 +518,13 @@ impl Peers {
         match entry.way {
             Way::Address(_) => {
                 for index in 0..transmit.packets() {
-                    batch.push(route, tos, |out| transmit.write(index, out));
+                    match transmit {
+                        Transmit::Data(run) if run.payload(index).len() >= LONG => {
+                            let write = |out: &mut Vec<u8>| run.header(index).encode(out);
+                            batch.push_long(route, tos, write, run.share_payload(index));
+                        }
+                        _ => _ = batch.push(route, tos, |out| transmit.write(index, out)),
+                    }
                 }
             }
             Way::Lane { association, ours, lane } => {
