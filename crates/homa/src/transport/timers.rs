@@ -20,8 +20,12 @@ impl Transport {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, index)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, index));
+            let late = now.since(at);
             if let Some(rpc) = self.rpcs.get_mut(index) {
                 rpc.timer = None;
+                // While nobody looked at the clock, nobody asked the peer for anything: that was our silence.
+                rpc.quiet_since = (rpc.quiet_since + late).min(now);
+                rpc.progress.since = (rpc.progress.since + late).min(now);
             }
             if let Some(next) = self.expire(now, index) {
                 self.arm(index, next.max(now + TICK));

@@ -124,6 +124,23 @@ fn silence_of_100_ms_ends_a_request() {
 }
 
 #[test]
+fn who_looks_at_the_clock_late_asks_before_it_gives_up() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    hand.request(10, 5000, 0, 1000);
+    hand.leaving();
+    // The process was stopped.
+    hand.now += ms(5000);
+    hand.core.handle_timeout(hand.now);
+    assert!(hand.events().is_empty());
+    let said = hand.pass(ms(90));
+    assert!(said.iter().filter(|body| matches!(body, Body::Resend { .. })).count() >= 2, "{said:?}");
+    assert_eq!(hand.core.rpcs(), (1, 1));
+    hand.pass(ms(20));
+    assert_eq!(hand.core.rpcs(), (0, 0));
+}
+
+#[test]
 fn silence_ends_a_request_that_arrives_and_it_may_begin_again() {
     let mut hand = Hand::new(Config::default());
     hand.request(10, 5000, 0, 1000);
