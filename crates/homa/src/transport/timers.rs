@@ -174,6 +174,7 @@ impl Transport {
         rpc.asked = Some(now);
         let (peer, link) = (rpc.peer, rpc.link);
         let interval = self.config.resend_interval.max(self.drain(link));
+        let after = self.resend_after(link);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(known) = self.peers.get_mut(peer.index) else { return };
         let most = known.may_ask(now, interval).min(QUESTIONS);
@@ -196,7 +197,9 @@ impl Transport {
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };
         known.count_asked(packets.len());
-        known.missed = Some(now);
+        if now.since(known.heard) >= after {
+            known.missed = Some(now);
+        }
         for packet in packets {
             self.ask(peer, packet);
         }

@@ -63,7 +63,7 @@ fn who_asks_for_what_waits_behind_others_hears_that_it_is_busy() {
         sender_id: id.expect("the link is idle") | 1,
         body: Body::Resend { offset: 0, length: SEGMENT, priority: 0 },
     };
-    let mut asked = |hand: &mut Hand| {
+    let asked = |hand: &mut Hand| {
         hand.now = hand.now + Duration::from_millis(50);
         hand.arrives_from(peer, question, 0);
         let first = hand.core.poll_transmit(hand.now, link, 1).expect("something leaves");
@@ -85,7 +85,7 @@ fn a_full_link_still_takes_control_packets_and_short_messages() {
     assert!(leaving(&mut hand, link).is_empty());
     hand.arrives_from(
         peer,
-        steadfast_homa::packet::Packet {
+        Packet {
             source: 1,
             destination: crate::hand::SERVER,
             sender_id: 2,
