@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_for_what_is_due_sooner_and_for_nothing_else() {
         let mut alarm = Alarm::new();
-        let at = |millis| Some(Instant(millis * 1_000_000));
+        let at = |millis: u64| Some(Instant(millis * 1_000_000));
         assert_eq!(alarm.set(None), None);
         assert!(alarm.wakes(at(50)));
         assert!(!alarm.wakes(at(50)), "it was told");
