@@ -64,7 +64,7 @@ fn who_asks_for_what_waits_behind_others_hears_that_it_is_busy() {
         body: Body::Resend { offset: 0, length: SEGMENT, priority: 0 },
     };
     let asked = |hand: &mut Hand| {
-        hand.now = hand.now + Duration::from_millis(50);
+        hand.now += Duration::from_millis(50);
         hand.arrives_from(peer, question, 0);
         let first = hand.core.poll_transmit(hand.now, link, 1).expect("something leaves");
         matches!(first, Transmit::Control { packet: Packet { body: Body::Busy, .. }, .. })
