@@ -57,7 +57,7 @@ pub(crate) struct Peer {
     repeated_since: Instant,
     /// Questions that it left unanswered in a row.
     pub(crate) questions: u32,
-    /// When it was asked for missing bytes last.
+    /// When it was asked for missing bytes last, after it had been silent.
     pub(crate) missed: Option<Instant>,
     /// When a packet came from it, or it was added.
     pub(crate) heard: Instant,

@@ -250,7 +250,8 @@ impl Transport {
         }
     }
 
-    /// When a peer was last asked for bytes that are missing; `None` if it never was.
+    /// When a peer of which nothing came at all for [`Config::resend_after`] was last asked for bytes that are missing; `None` if
+    /// it never was. From one that says anything the network does carry packets.
     pub fn missed(&self, peer: PeerId) -> Option<Instant> {
         self.peers.index_of(peer.index, peer.generation).and_then(|index| self.peers.get(index)?.missed)
     }

@@ -40,6 +40,7 @@
 //! | `port.rs` | the transport without handlers |
 //! | `assembly.rs`, `config.rs`, `error.rs` | a message that arrives; settings; errors |
 
+mod alarm;
 mod assembly;
 mod call;
 mod config;

@@ -20,8 +20,12 @@ impl Transport {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, index)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, index));
+            let late = now.since(at);
             if let Some(rpc) = self.rpcs.get_mut(index) {
                 rpc.timer = None;
+                // While nobody looked at the clock, nobody asked the peer for anything: that was our silence.
+                rpc.quiet_since = (rpc.quiet_since + late).min(now);
+                rpc.progress.since = (rpc.progress.since + late).min(now);
             }
             if let Some(next) = self.expire(now, index) {
                 self.arm(index, next.max(now + TICK));
@@ -170,6 +174,7 @@ impl Transport {
         rpc.asked = Some(now);
         let (peer, link) = (rpc.peer, rpc.link);
         let interval = self.config.resend_interval.max(self.drain(link));
+        let after = self.resend_after(link);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(known) = self.peers.get_mut(peer.index) else { return };
         let most = known.may_ask(now, interval).min(QUESTIONS);
@@ -192,7 +197,9 @@ impl Transport {
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };
         known.count_asked(packets.len());
-        known.missed = Some(now);
+        if now.since(known.heard) >= after {
+            known.missed = Some(now);
+        }
         for packet in packets {
             self.ask(peer, packet);
         }

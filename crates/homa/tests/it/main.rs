@@ -2,6 +2,7 @@
 //! that loses, delays and repeats.
 
 mod acks;
+mod bottleneck;
 mod bounds;
 mod grants;
 mod hand;

@@ -1,7 +1,7 @@
 //! Loss, silence, what is asked for and what is answered (homa.md 2.4).
 
 use crate::hand::{Hand, SERVER, ack, config, data, ms, us};
-use steadfast_homa::packet::{Body, Data, Dialect, Packet, RESEND_ALL, Refusal};
+use steadfast_homa::packet::{Body, Data, Dialect, Kind, Packet, RESEND_ALL, Refusal};
 use steadfast_homa::{Config, Event, Outcome, Reason};
 
 const ALL: Body = Body::Resend { offset: 0, length: RESEND_ALL, priority: 7 };
@@ -121,6 +121,39 @@ fn silence_of_100_ms_ends_a_request() {
     let events = hand.events();
     assert_eq!(events[0], Event::Done { rpc, cookie: 42, outcome, length: 0 });
     assert_eq!(hand.core.rpcs(), (0, 0));
+}
+
+#[test]
+fn who_looks_at_the_clock_late_asks_before_it_gives_up() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    hand.request(10, 5000, 0, 1000);
+    hand.leaving();
+    // The process was stopped.
+    hand.now += ms(5000);
+    hand.core.handle_timeout(hand.now);
+    assert!(hand.events().is_empty());
+    let said = hand.pass(ms(90));
+    assert!(said.iter().filter(|body| matches!(body, Body::Resend { .. })).count() >= 2, "{said:?}");
+    assert_eq!(hand.core.rpcs(), (1, 1));
+    hand.pass(ms(20));
+    assert_eq!(hand.core.rpcs(), (0, 0));
+}
+
+#[test]
+fn a_peer_that_says_anything_is_not_missed() {
+    let mut hand = Hand::new(Config::default());
+    hand.call(100);
+    for _ in 0..20 {
+        hand.pass(ms(4));
+        hand.answers(2, Body::Freeze);
+    }
+    assert!(hand.core.metrics().packets_sent[Kind::Resend.index()] > 2, "it was asked");
+    assert_eq!(hand.core.missed(hand.peer), None);
+    hand.call(100);
+    hand.leaving();
+    hand.pass(ms(6));
+    assert_eq!(hand.core.missed(hand.peer), Some(hand.now - ms(1)));
 }
 
 #[test]

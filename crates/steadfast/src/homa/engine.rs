@@ -508,10 +508,12 @@ impl Engine {
                 self.flush_output();
             }
             let at = self.sleeps_until();
-            let wall = at.map(|at| tokio::time::Instant::now() + at.since(self.now()));
+            let left = at.map(|at| at.since(self.now()));
             let late = async {
-                match wall {
-                    Some(wall) => tokio::time::sleep_until(wall).await,
+                match left {
+                    // Whose clock is late does not sleep at all: it could be disturbed again before it is woken.
+                    Some(Duration::ZERO) => {}
+                    Some(left) => tokio::time::sleep(left).await,
                     None => std::future::pending().await,
                 }
             };
@@ -523,7 +525,13 @@ impl Engine {
             });
             tokio::select! {
                 () = self.keeper.notified() => {}
-                () = late => self.tick(),
+                () = late => {
+                    self.tick();
+                    if left == Some(Duration::ZERO) {
+                        // Others have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 free = writable => {
                     lock(&self.output).blocked[free] = false;
                     self.flush_output();
@@ -534,6 +542,7 @@ impl Engine {
 
     fn tick(self: &Arc<Self>) {
         let silent = self.with(|machine, now| {
+            machine.alarm.look(now);
             machine.transport.handle_timeout(now);
             machine.silent_peers(now)
         });
@@ -554,11 +563,7 @@ impl Engine {
         let calls = machine.transport.metrics().send_calls;
         let busy = std::mem::replace(&mut machine.calls_before, calls) != calls;
         let lull = busy.then(|| now + LULL);
-        // Less than this cannot be slept, and what is paced has that much to do.
-        let soonest = now + Duration::from_millis(1);
-        let at = due.into_iter().chain(lull).min().map(|at| at.max(soonest));
-        machine.armed = at.unwrap_or(Instant::FAR_FUTURE);
-        at
+        machine.alarm.set(due.into_iter().chain(lull).min())
     }
 
     // ----- peers ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 //! Bounds: a call has a place here for each request that the transport allows; what arrives is counted by the transport
 //! before its first packet is placed; peers and ports are as many as the transport takes.
 
+use super::alarm::Alarm;
 use super::assembly::Assembly;
 use super::error::SendError;
 use super::peers::{Opened, Peers};
@@ -139,8 +140,8 @@ pub(super) struct Machine {
     /// From which callers' requests are made.
     from: u16,
     max_open: usize,
-    /// When the keeper's timer fires.
-    pub(super) armed: Instant,
+    /// When the keeper looks at the clock.
+    pub(super) alarm: Alarm,
     /// How many there had been when the keeper last looked: our calls, and questions for what is missing.
     pub(super) calls_before: u64,
     asked_before: u64,
@@ -201,7 +202,7 @@ impl Machine {
             ports: HashMap::from([(from, PortUse::Client)]),
             from,
             max_open,
-            armed: Instant::FAR_FUTURE,
+            alarm: Alarm::new(),
             calls_before: 0,
             asked_before: 0,
             missed_before: None,
@@ -534,14 +535,7 @@ impl Machine {
 
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.
     pub(super) fn rearm(&mut self) -> bool {
-        let at = self.transport.poll_timeout();
-        match at {
-            Some(at) if at < self.armed => {
-                self.armed = at;
-                true
-            }
-            _ => false,
-        }
+        self.alarm.wakes(self.transport.poll_timeout())
     }
 
     pub(super) fn link(&self) -> LinkId {

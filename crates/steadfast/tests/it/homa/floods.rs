@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use steadfast::homa::{HomaConfig, Metrics};
+use steadfast::homa::{HomaConfig, Incoming, Metrics, RequestOptions, SendError};
 use steadfast::rpc::{CallOptions, Request, Response, Rpc};
-use steadfast::{Fingerprint, Identity};
+use steadfast::{Bytes, Fingerprint, Identity};
 use steadfast_testbed::{Host, Lab, Switch, isolated};
 use tokio::sync::oneshot;
 
@@ -18,6 +18,8 @@ const CALLS: usize = 300;
 /// Packets that a flood sends at once.
 const BURST: usize = 8;
 const CAPTURED: usize = 200;
+/// Requests of the greatest length at a time.
+const GREED: usize = 64;
 /// Every protocol, in the order of the network.
 const ALL: i32 = 0x0300;
 /// Ethernet, IPv4 and UDP.
@@ -45,6 +47,10 @@ fn config() -> HomaConfig {
     let mut config = HomaConfig::default().link_rate(100_000_000);
     config.transport.unscheduled = 10_000;
     config.transport.max_incoming = 80_000;
+    // As many as a greedy peer has may be kept where they are made; where they arrive, only some of them are held.
+    config.transport.max_message = 1_000_000;
+    config.transport.max_peer_held = 8_000_000;
+    config.transport.max_peer_kept = 64_000_000;
     config
 }
 
@@ -186,6 +192,30 @@ fn capture(world: &World, port: u16) -> Vec<Vec<u8>> {
     packets
 }
 
+/// A trusted peer: so many requests of the greatest length at a time, until the calls are over; whoever is refused asks again.
+async fn greed(key: Identity, contact: String, signs: &Signs, ended: &AtomicUsize) {
+    let endpoint = endpoint().identity(key).bind().await.unwrap();
+    let homa = endpoint.homa_with(config()).unwrap();
+    let peer = homa.connect(contact.as_str()).await.unwrap();
+    let port = homa.open(None).unwrap();
+    let longest = Bytes::from(vec![7; config().transport.max_message as usize]);
+    let mut open = 0;
+    while !signs.over.load(Ordering::Acquire) {
+        while open < GREED {
+            match port.send(&peer, 1, longest.clone(), 0, RequestOptions::default()) {
+                Ok(()) => open += 1,
+                Err(SendError::Full { .. }) if open > 0 => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let heard = tokio::time::timeout(Duration::from_millis(20), port.recv()).await;
+        if let Ok(Some(Incoming::Done { .. })) = heard {
+            ended.fetch_add(1, Ordering::Relaxed);
+            open -= 1;
+        }
+    }
+}
+
 fn random(length: usize, seed: &mut u64) -> Vec<u8> {
     let mut next = || {
         *seed ^= *seed << 13;
@@ -234,5 +264,21 @@ fn packets_that_are_random_forged_or_replayed_change_nothing() {
         );
         assert_eq!(seen.metrics.late_duplicates, 0, "no replay reached the transport");
         assert!(seen.most_open <= 1, "{} requests of one caller", seen.most_open);
+    });
+}
+
+#[test]
+fn a_trusted_peer_with_the_longest_requests_leaves_others_alone() {
+    isolated("homa::floods::a_trusted_peer_with_the_longest_requests_leaves_others_alone", || {
+        let ended = AtomicUsize::new(0);
+        let (calls, seen) = calls_beside(
+            // It has all the room that one peer gets.
+            |metrics, _| metrics.dropped_data_no_bufs > 0,
+            |_, key, (contact, _), signs| block_on(greed(key, contact, signs, &ended)),
+        );
+        assert!(seen.executed >= calls, "each of others' calls was executed");
+        assert!(seen.executed <= calls + ended.load(Ordering::Relaxed) + GREED, "and none twice");
+        assert_eq!(seen.metrics.peer_allocs, 2, "the client and the greedy one");
+        assert!(seen.most_open <= GREED + 1, "{} requests are here", seen.most_open);
     });
 }
