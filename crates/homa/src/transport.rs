@@ -250,6 +250,14 @@ impl Transport {
         }
     }
 
+    /// When a packet came from a peer, or it was added.
+    pub fn heard(&self, peer: PeerId) -> Option<Instant> {
+        self.peers
+            .index_of(peer.index, peer.generation)
+            .and_then(|index| self.peers.get(index))
+            .map(|peer| peer.heard)
+    }
+
     /// When a peer of which nothing came at all for [`Config::resend_after`] was last asked for bytes that are missing; `None` if
     /// it never was. From one that says anything the network does carry packets.
     pub fn missed(&self, peer: PeerId) -> Option<Instant> {

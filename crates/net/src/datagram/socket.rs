@@ -464,7 +464,9 @@ impl Socket {
             };
             match outcome {
                 Ok(all) => {
-                    all.into_iter().for_each(|got| self.take(got, received));
+                    for got in all {
+                        self.take(got, received);
+                    }
                     if received.bytes() >= ENOUGH {
                         return Ok(());
                     }

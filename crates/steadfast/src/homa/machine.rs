@@ -521,7 +521,7 @@ impl Machine {
         false
     }
 
-    /// Processes that were asked for missing bytes since this was last called.
+    /// Processes that were asked for missing bytes since this was last called, and from which nothing comes that way.
     pub(super) fn silent_peers(&mut self, now: Instant) -> Vec<AssociationId> {
         let before = self.missed_before.replace(now);
         let asked = self.transport.metrics().packets_sent[Kind::Resend.index()];
@@ -530,7 +530,7 @@ impl Machine {
             self.missed_before = before;
             return Vec::new();
         }
-        self.peers.missed_since(&self.transport, before)
+        self.peers.missed_since(&self.transport, now, before)
     }
 
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.

@@ -7,6 +7,7 @@
 use super::error::SendError;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use steadfast_homa::packet::{Body, DATA_HEADER, Dialect, Packet};
 use steadfast_homa::{Instant, LinkId, PeerConfig, PeerId, Transmit, Transport};
 use steadfast_net::datagram::seal::{Algorithm, Keyring, Offer, Sealer};
@@ -24,6 +25,8 @@ const YOURS: u8 = 0x80;
 pub(super) const USUAL_MTU: u32 = 1500;
 /// What no path takes less than, by the rules of IPv6.
 const LEAST_MTU: u32 = 1280;
+/// How long nothing comes from where something is missed before the way itself is doubted.
+const SILENCE: Duration = Duration::from_millis(20);
 /// From how many bytes of payload it takes longer to copy them than to send them by themselves.
 const LONG: usize = 16 * 1024;
 /// Version of what we offer.
@@ -362,10 +365,24 @@ impl Peers {
     }
 
     /// Processes that were asked for missing bytes after `since`.
-    pub(super) fn missed_since(&self, transport: &Transport, since: Option<Instant>) -> Vec<AssociationId> {
+    pub(super) fn missed_since(
+        &self,
+        transport: &Transport,
+        now: Instant,
+        since: Option<Instant>,
+    ) -> Vec<AssociationId> {
         let missed =
-            |peer: PeerId| transport.missed(peer).is_some_and(|at| since.is_none_or(|since| at > since));
-        let silent = |known: &Association| known.lanes().into_iter().any(missed);
+            |peer: &PeerId| transport.missed(*peer).is_some_and(|at| since.is_none_or(|since| at > since));
+        // What came on another lane came the same way, if that lane goes there.
+        let way = |peer: PeerId| self.entry(peer).and_then(|entry| entry.route).map(|route| route.remote);
+        let heard = |lanes: &[PeerId], missed: PeerId| {
+            let alike = lanes.iter().filter(|lane| way(**lane) == way(missed));
+            alike.filter_map(|lane| transport.heard(*lane)).any(|at| now < at + SILENCE)
+        };
+        let silent = |known: &Association| {
+            let lanes = known.lanes();
+            lanes.iter().filter(|lane| missed(lane)).any(|lane| !heard(&lanes, *lane))
+        };
         self.associations.iter().filter(|(_, known)| silent(known)).map(|(id, _)| *id).collect()
     }
 

@@ -116,10 +116,11 @@ async fn only_who_left_something_out_is_asked_for_its_paths() {
     let (to_b, _b) = offers(&homa, local().identity(b).trust(a_print).bind().await.unwrap(), port).await;
     let (to_c, _c) = offers(&homa, local().identity(c).trust(a_print).bind().await.unwrap(), port).await;
     let (b_rpc, c_rpc) = (Rpc::over_homa(&to_b, 9), Rpc::over_homa(&to_c, 9));
-    let missed = || {
+    let missed_at = |now| {
         let machine = lock(&homa.handle.engine.machine);
-        machine.peers.missed_since(&machine.transport, None)
+        machine.peers.missed_since(&machine.transport, now, None)
     };
+    let missed = || missed_at(homa.handle.engine.now());
     let _to_b = soon("start", b_rpc.start("x", CallOptions::default())).await.unwrap();
     soon("it is missed", async {
         while missed().is_empty() {
@@ -130,6 +131,7 @@ async fn only_who_left_something_out_is_asked_for_its_paths() {
     assert_eq!(lock(&homa.handle.engine.machine).peers.associations().len(), 2);
     let associations = missed();
     assert_eq!(associations.len(), 1, "nothing is under way with the other");
+    assert!(missed_at(Instant(0)).is_empty(), "something had just come from it");
     let whose = a.shared().peek(|inner, _| inner.core.associate(associations[0]));
     assert_eq!(whose, Some(b_print));
     // And once both are, both.
