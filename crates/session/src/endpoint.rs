@@ -63,6 +63,8 @@ pub struct Endpoint {
     cx: Context,
     associations: BTreeMap<AssociationId, Association>,
     next_association: u64,
+    /// How many associations have met their process.
+    meetings: u64,
     homes: BTreeMap<PathNumber, AssociationId>,
     greetings: BTreeMap<PathNumber, Greeting>,
     sessions: BTreeMap<SessionId, AssociationId>,
@@ -87,6 +89,7 @@ impl Endpoint {
             cx: Context::new(config, identity, seed),
             associations: BTreeMap::new(),
             next_association: 1,
+            meetings: 0,
             homes: BTreeMap::new(),
             greetings: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -144,9 +147,18 @@ impl Endpoint {
     fn create(&mut self, mut association: Association) -> AssociationId {
         let id = AssociationId(self.next_association);
         self.next_association += 1;
-        association.offers.set_number(id.0);
+        if association.incarnation.is_some() {
+            association.offers.set_number(self.next_meeting());
+        }
         self.associations.insert(id, association);
         id
+    }
+
+    /// The number of an association with a process that is known from now on. A later one is higher, also if it was created
+    /// before and had to find its process first.
+    fn next_meeting(&mut self) -> u64 {
+        self.meetings += 1;
+        self.meetings
     }
 
     fn by_process(&self, peer: Fingerprint, incarnation: Incarnation) -> Option<AssociationId> {
@@ -605,9 +617,11 @@ impl Endpoint {
             return None;
         }
         let known = self.by_process(peer, incarnation);
-        let association = self.associations.get_mut(&old)?;
         if association.incarnation.is_none() && known.is_none() {
+            let number = self.next_meeting();
+            let association = self.associations.get_mut(&old)?;
             association.incarnation = Some(incarnation);
+            association.offers.set_number(number);
             return Some(old);
         }
         let new = match known {

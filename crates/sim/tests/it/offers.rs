@@ -254,8 +254,8 @@ struct Agents {
 }
 
 impl Agents {
-    fn begin(seed: u64) -> Self {
-        let mut pair = Reached::begin(seed, 1);
+    fn begin(seed: u64, networks: usize) -> Self {
+        let mut pair = Reached::begin(seed, networks);
         let (now, reach) = (pair.world.clock(A), pair.reach);
         pair.world.nodes[A].core.unreach(now, reach);
         let agreed = Default::default();
@@ -264,10 +264,11 @@ impl Agents {
 
     fn seek(&mut self, host: usize, seeks: bool) {
         let now = self.pair.world.clock(host);
-        let address = self.pair.world.address(1 - host, 0);
+        let networks = self.pair.world.nodes[1 - host].attachments.len();
+        let addresses: Vec<_> = (0..networks).map(|at| self.pair.world.address(1 - host, at)).collect();
         let core = &mut self.pair.world.nodes[host].core;
         match (self.reaches[host].take(), seeks) {
-            (None, true) => self.reaches[host] = Some(core.reach(now, identity(1 - host), &[address])),
+            (None, true) => self.reaches[host] = Some(core.reach(now, identity(1 - host), &addresses)),
             (Some(reach), false) => core.unreach(now, reach),
             (same, _) => self.reaches[host] = same,
         }
@@ -355,7 +356,7 @@ fn whoever_forgot_both_agree_anew_and_take_up_nothing_twice() {
             for outage in [1000, idle - 200, idle, idle + 200, idle + 3000, idle + 3200, idle + 20_000] {
                 for leaves in [None, Some(A), Some(B)] {
                     seed += 1;
-                    let mut agents = Agents::begin(seed);
+                    let mut agents = Agents::begin(seed, 1);
                     let what =
                         format!("{gone} is gone, {seekers:?} seek, {outage} ms, {leaves:?} leaves off");
                     (0..2).for_each(|host| agents.seek(host, seekers[host]));
@@ -389,4 +390,22 @@ fn whoever_forgot_both_agree_anew_and_take_up_nothing_twice() {
         }
     }
     assert!(forgotten.iter().all(|count| *count > 10), "hardly anything was forgotten: {forgotten:?}");
+}
+
+#[test]
+fn two_that_seek_each_other_at_once_agree() {
+    for networks in 1..=3 {
+        for gap in 0..120 {
+            for seed in 0..4 {
+                let (first, gap) = (if gap % 2 == 0 { A } else { B }, gap / 2);
+                let mut agents = Agents::begin(seed, networks);
+                agents.pair.run(seed * 7);
+                agents.seek(first, true);
+                agents.pair.run(gap);
+                agents.seek(1 - first, true);
+                agents.run(5000);
+                agents.assert_agreed(&format!("{networks} networks, {first} first, {gap} ms, seed {seed}"));
+            }
+        }
+    }
 }
