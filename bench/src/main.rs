@@ -152,7 +152,10 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "sessions" => sessions::run(effort)?,
         _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
     };
-    outcome.condition("priority", if first { "before other processes (nice -20)" } else { "as other processes" });
+    outcome.condition(
+        "priority",
+        if first { "before other processes (nice -20)" } else { "as other processes" },
+    );
     outcome.condition("quick", effort.quick);
     report(&outcome, json);
     if outcome.has_failed() {
