@@ -32,7 +32,7 @@
 //!
 //! | file | one idea |
 //! |---|---|
-//! | `engine.rs` | what is shared; packets in and out; the clock; ways to peers |
+//! | `engine.rs`, `alarm.rs` | what is shared; packets in and out; ways to peers; when the clock is looked at |
 //! | `machine.rs` | the transport behind its lock, calls that wait, messages that arrive |
 //! | `peers.rs` | peers of the transport: addresses, lanes, keys |
 //! | `peer.rs` | whom users call; what the endpoint says of processes |

@@ -295,3 +295,27 @@ fn a_full_socket_waits_although_there_were_errors() {
         guarded(one.sendable()).await.unwrap();
     });
 }
+
+#[tokio::test]
+async fn long_ends_are_sent_from_where_they_lie_and_in_their_order() {
+    let (one, other) = (plain(loopback()), plain(loopback()));
+    let route = Route::to(other.local_addr());
+    let (mut batch, mut expected) = (Batch::new(), Vec::new());
+    for number in 0..9_u8 {
+        let length = if number % 3 == 1 { 30_000 } else { 100 };
+        let (head, rest) = (vec![number; 50], vec![!number; length]);
+        let added = if number % 3 == 1 {
+            batch.push_long(route, 0, |out| out.extend_from_slice(&head), rest.clone().into())
+        } else {
+            batch.push(route, 0, |out| out.extend([&head[..], &rest].concat()))
+        };
+        assert!(added);
+        expected.push([head, rest].concat());
+    }
+    assert_eq!((batch.packets(), batch.bytes()), (9, expected.iter().map(Vec::len).sum()));
+    assert!(!batch.push_long(route, 0, |out| out.push(1), vec![0; MAX_PACKET].into()), "too long");
+    send(&one, &mut batch).await;
+    assert_eq!(batch.bytes(), 0);
+    let found = receive(&other, 9).await;
+    assert!(found.iter().map(|packet| &packet.bytes).eq(&expected), "each packet whole, in order");
+}
