@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,6 +94,19 @@ impl Child {
             .with_context(|| format!("the process of the {} is gone", self.name))
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.process), signal)
+            .with_context(|| format!("the process of the {} is gone", self.name))
+    }
+
+    /// Ends it, if it has not ended, and waits until it is gone.
+    pub(crate) fn end(&mut self) {
+        // One that has ended cannot be killed, which is just as well.
+        let _ended = self.process.kill();
+        let _ended = self.process.wait();
+    }
+
     /// The next report if one comes within `limit`.
     pub(crate) fn poll<T: DeserializeOwned>(&self, limit: Duration) -> anyhow::Result<Option<T>> {
         let value = match self.reports.recv_timeout(limit) {
@@ -114,9 +128,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, which is just as well.
-        let _ended = self.process.kill();
-        let _ended = self.process.wait();
+        self.end();
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `failover.rs` | how long a conversation is silent when its network dies |
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
 //! | `rpc.rs`, `rpc_stream.rs` | small calls, and what long ones carry, on the loopback |
+//! | `verdicts.rs` | how soon and how surely it is known why a peer does not answer |
 //! | `sessions.rs` | what idle conversations cost |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
@@ -46,6 +47,7 @@ mod stripe;
 mod systems;
 mod throughput;
 mod usage;
+mod verdicts;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -92,6 +94,8 @@ pub(crate) enum Part {
     SessionsServer,
     RackHost(RackHost),
     Hostile(RackHost),
+    VerdictsWatcher,
+    VerdictsPeer,
 }
 
 fn main() -> ExitCode {
@@ -145,6 +149,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "rpc-load" => rpc_load::run(effort, &only)?,
         "rpc" => rpc::run(effort, &only)?,
         "rpc-stream" => rpc_stream::run(effort, &only)?,
+        "verdicts" => verdicts::run(effort, &only)?,
         "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
@@ -195,6 +200,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::AssociationsClient => sessions::many_clients(console).await,
             Part::SessionsServer => sessions::server(console).await,
             Part::RackHost(part) => rpc_load::host(part, console).await,
+            Part::VerdictsWatcher => verdicts::watcher(console).await,
+            Part::VerdictsPeer => verdicts::peer(console).await,
             Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })

@@ -264,6 +264,9 @@ fn report(outcome: &mut Outcome, name: &str, system: &str, runs: &[Run], alone: 
     figure("link_used", sum(|run| run.link_used) / runs.len() as f64);
     figure("dropped_in_queues", sum(|run| run.dropped[0] as f64));
     figure("dropped_by_emulator", sum(|run| run.dropped[1] as f64));
+    figure("asked_again", sum(|run| run.found.counters.asked as f64));
+    figure("resent_bytes", sum(|run| run.found.counters.resent_bytes as f64));
+    figure("received_twice_bytes", sum(|run| run.found.counters.discarded_bytes as f64));
     figure("cpu_seconds", sum(|run| run.found.cpu_seconds));
     figure("waited_seconds", sum(|run| run.found.waited_seconds));
 }

@@ -1,4 +1,4 @@
-//! The chores of this repository: `cargo xtask test`, `soak`, `replay`, `bench`, `tidy` and `ci`.
+//! The chores of this repository: `cargo xtask test`, `soak`, `replay`, `bench`, `tidy`, `ci` and `install`.
 //!
 //! | file | one chore or idea |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `soak.rs` | the long counts, and one seed again |
 //! | `bench.rs` | the benchmarks, in a workspace of their own |
 //! | `tidy.rs` and below | rules about the text of the repository that no compiler checks |
+//! | `install.rs` | the program and the C library under a prefix |
 //! | `ci.rs` | everything that has to hold before a change is taken |
 //! | `process.rs` | starting cargo and other programs |
 //!
@@ -18,6 +19,7 @@
 
 mod bench;
 mod ci;
+mod install;
 mod process;
 mod setup;
 mod soak;
@@ -38,6 +40,8 @@ Usage: cargo xtask COMMAND
   replay SEED      run the simulator's swarm for this seed alone, with its trace
   bench [NAME]     list the benchmarks, or run one (--quick to see that it works, --json for programs)
   tidy             check the rules that no compiler checks
+  install --prefix DIR [--library]
+                   build and install the program, libftb and its headers (or the library alone)
   ci               run what CI runs: fmt, clippy, doc, deny, tidy, test
 ";
 
@@ -78,6 +82,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
         }
         ["bench", name, options @ ..] => bench::run(name, options),
         ["tidy"] => tidy::run(),
+        ["install", words @ ..] => install::run(words),
         ["ci"] => ci::run(),
         _ => bail!("cannot make sense of `{}`\n\n{USAGE}", words.join(" ")),
     }

@@ -17,7 +17,7 @@ struct Need {
 }
 
 /// What cargo itself needs (a C compiler as linker and for `ring`) is not here: without it this program would not run.
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 7] = [
     Need {
         program: "unshare",
         package: "util-linux",
@@ -28,6 +28,12 @@ const NEEDS: [Need; 5] = [
         program: "ip",
         package: "iproute2",
         reason: "the scout's tests change addresses and links under it, as an administrator would",
+        serves: false,
+    },
+    Need {
+        program: "pkg-config",
+        package: "pkgconf",
+        reason: "a C program is compiled with it against the installed library",
         serves: false,
     },
     Need {
@@ -46,6 +52,12 @@ const NEEDS: [Need; 5] = [
         program: "sshd",
         package: "openssh-server",
         reason: "that session ends at one of the tests' own",
+        serves: true,
+    },
+    Need {
+        program: "nats-server",
+        package: "nats-server",
+        reason: "hosts exchange events over one of the tests' own",
         serves: true,
     },
 ];

@@ -21,7 +21,7 @@ struct Soak {
     counts: &'static [(&'static str, &'static str)],
 }
 
-const SOAKS: [Soak; 4] = [
+const SOAKS: [Soak; 7] = [
     Soak {
         name: "swarm",
         what: "10,000 seeds of faults in the simulator against the reference model",
@@ -29,6 +29,14 @@ const SOAKS: [Soak; 4] = [
         filter: "swarm",
         profile: "soak",
         counts: &[("STEADFAST_SEEDS", "10000")],
+    },
+    Soak {
+        name: "meeting",
+        what: "50,000 seeds of processes that call each other while they come, go and are cut off",
+        package: "steadfast-sim",
+        filter: "meeting",
+        profile: "soak",
+        counts: &[("STEADFAST_MEETINGS", "50000")],
     },
     Soak {
         name: "fuzz",
@@ -54,12 +62,28 @@ const SOAKS: [Soak; 4] = [
         profile: "dev",
         counts: &[("STEADFAST_ROUNDS", "20")],
     },
+    Soak {
+        name: "verdicts",
+        what: "10 minutes of full links, a slow reader and busy processors, with real processes: nobody is taken for dead",
+        package: "steadfast",
+        filter: "load_gives_no_verdict",
+        profile: "dev",
+        counts: &[("STEADFAST_LOAD_SECONDS", "600")],
+    },
+    Soak {
+        name: "verdicts-sim",
+        what: "the same in the simulator, four times an hour of it, with processes that are late by up to a second",
+        package: "steadfast-sim",
+        filter: "load_gives_no_verdict",
+        profile: "soak",
+        counts: &[("STEADFAST_LOAD_SECONDS", "3600")],
+    },
 ];
 
 /// One line for each soak.
 pub(crate) fn list() -> String {
     SOAKS.iter().fold(String::new(), |mut list, soak| {
-        let _infallible = writeln!(list, "  {:<8} {}", soak.name, soak.what);
+        let _infallible = writeln!(list, "  {:<12} {}", soak.name, soak.what);
         list
     })
 }
@@ -86,7 +110,7 @@ pub(crate) fn run(name: Option<&str>) -> Result<bool> {
         let nothing_ran = if verdict.ran == 0 { " (no test ran)" } else { "" };
         success &= verdict.success && verdict.ran > 0;
         let seconds = started.elapsed().as_secs_f64();
-        writeln!(results, "{:<8} {seconds:>8.1} s  {}{nothing_ran}", soak.name, verdict.summary)?;
+        writeln!(results, "{:<12} {seconds:>8.1} s  {}{nothing_ran}", soak.name, verdict.summary)?;
     }
     print!("\n{results}");
     Ok(success)

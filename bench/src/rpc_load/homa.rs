@@ -1,12 +1,12 @@
 //! Requests over Homa.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use anyhow::Context;
 use steadfast::homa::{Config, Homa, HomaConfig, Incoming, Outcome, Peer, Port, RequestOptions, SendError};
 use steadfast::{Bytes, Endpoint, Identity};
 
-use super::host::{ANSWER, Ended, Order, Report, Sender, material};
+use super::host::{ANSWER, Counters, Ended, Order, Report, Sender, material};
 use crate::child::{Console, tell};
 use crate::systems::endpoint::builder;
 
@@ -22,10 +22,10 @@ pub(crate) struct OverHoma {
     port: Port,
     peers: Vec<Peer>,
     material: Bytes,
-    /// What there was no room for.
-    waiting: VecDeque<(usize, u32, u64)>,
+    /// What there was no room for, as length, number and to whom: the shortest first, as Homa itself has them.
+    waiting: BTreeSet<(u32, u64, usize)>,
     taken: Vec<Incoming>,
-    _homa: Homa,
+    homa: Homa,
     _endpoint: Endpoint,
 }
 
@@ -60,32 +60,48 @@ pub(crate) async fn open(rate: u64, console: &mut Console) -> anyhow::Result<(En
 pub(crate) async fn meet(rate: u64, console: &mut Console) -> anyhow::Result<OverHoma> {
     let (endpoint, homa, peers) = open(rate, console).await?;
     let port = homa.open(Some(PORT))?;
-    let (material, waiting, taken) = (material().into(), VecDeque::new(), Vec::new());
-    Ok(OverHoma { port, peers, material, waiting, taken, _homa: homa, _endpoint: endpoint })
+    let (material, waiting, taken) = (material().into(), BTreeSet::new(), Vec::new());
+    Ok(OverHoma { port, peers, material, waiting, taken, homa, _endpoint: endpoint })
 }
 
 impl OverHoma {
-    fn try_send(&self, (to, length, number): (usize, u32, u64)) -> Result<(), SendError> {
+    fn try_send(&self, (length, number, to): (u32, u64, usize)) -> Result<(), SendError> {
         let body = self.material.slice(..length as usize);
         self.port.send(&self.peers[to], PORT, body, number, RequestOptions::default())
     }
 
     fn send_waiting(&mut self) -> anyhow::Result<()> {
-        while let Some(next) = self.waiting.front() {
+        let mut sent = Vec::new();
+        for next in &self.waiting {
             match self.try_send(*next) {
-                Ok(()) => drop(self.waiting.pop_front()),
-                Err(SendError::TooMany { .. } | SendError::Full { .. }) => break,
+                Ok(()) => sent.push(*next),
+                // Of another peer there may be room.
+                Err(SendError::Full { .. }) => {}
+                Err(SendError::TooMany { .. }) => break,
                 Err(error) => return Err(error.into()),
             }
         }
+        self.waiting.retain(|next| !sent.contains(next));
         Ok(())
     }
 }
 
 impl Sender for OverHoma {
     fn send(&mut self, to: usize, length: u32, number: u64) -> anyhow::Result<()> {
-        self.waiting.push_back((to, length, number));
+        self.waiting.insert((length, number, to));
         self.send_waiting()
+    }
+
+    fn counters(&self) -> Counters {
+        let metrics = self.homa.metrics();
+        let mut counters = Counters::default();
+        metrics.visit(|name, value| match name {
+            "packets_sent_RESEND" => counters.asked = value,
+            "resent_bytes" => counters.resent_bytes = value,
+            "discarded_bytes" => counters.discarded_bytes = value,
+            _ => {}
+        });
+        counters
     }
 
     async fn done(&mut self, ended: &mut Vec<Ended>) -> anyhow::Result<()> {

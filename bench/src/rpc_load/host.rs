@@ -99,6 +99,7 @@ pub(crate) struct Found {
     pub(crate) failed: BTreeMap<String, u64>,
     /// Requests that were not answered in the end; samples tell how long.
     pub(crate) open: u64,
+    pub(crate) counters: Counters,
     pub(crate) cpu_seconds: f64,
     /// For how long it could have run and another process did.
     pub(crate) waited_seconds: f64,
@@ -113,9 +114,23 @@ impl Found {
             *self.failed.entry(reason).or_default() += count;
         }
         self.open += other.open;
+        self.counters.asked += other.counters.asked;
+        self.counters.resent_bytes += other.counters.resent_bytes;
+        self.counters.discarded_bytes += other.counters.discarded_bytes;
         self.cpu_seconds += other.cpu_seconds;
         self.waited_seconds += other.waited_seconds;
     }
+}
+
+/// What a carrier counted of its own repairs.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Packets that asked for missing bytes.
+    pub(crate) asked: u64,
+    /// Payload bytes that were sent again.
+    pub(crate) resent_bytes: u64,
+    /// Payload bytes that came and were here already.
+    pub(crate) discarded_bytes: u64,
 }
 
 /// A request's number, and why it was not answered if it was not.
@@ -125,6 +140,11 @@ pub(crate) type Ended = (u64, Result<(), String>);
 pub(crate) trait Sender {
     /// Sends a request to one of the others; its number comes back from [`Sender::done`].
     fn send(&mut self, to: usize, length: u32, number: u64) -> anyhow::Result<()>;
+
+    /// What it counted since it began, if it does.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
 
     /// Waits for requests that have ended. Cancel safe.
     async fn done(&mut self, ended: &mut Vec<Ended>) -> anyhow::Result<()>;
@@ -237,6 +257,7 @@ impl<S: Sender> Asking<S> {
             self.found.samples.push(sample(open, now - start));
             self.found.open += 1;
         }
+        self.found.counters = self.sender.counters();
         self.found.cpu_seconds = cpu_seconds() - cpu;
         self.found.waited_seconds = waited_seconds()? - waited;
         Ok(())

@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) port: u16,
     /// What `steadfast tunnel` does where its arguments do not say it.
     pub(crate) tunnel: Tunnel,
+    /// What `steadfast daemon` does.
+    pub(crate) daemon: steadfast_daemon::Settings,
 }
 
 /// Tunnels that are used often.
@@ -52,6 +54,7 @@ impl Default for Config {
             never_connect: Vec::new(),
             port: DEFAULT_PORT,
             tunnel: Tunnel::default(),
+            daemon: steadfast_daemon::Settings::default(),
         }
     }
 }

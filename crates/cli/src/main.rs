@@ -14,8 +14,10 @@
 
 mod config;
 mod context;
+mod daemon;
 mod demo;
 mod duration;
+mod events;
 mod exit;
 mod keys;
 mod log;
@@ -29,10 +31,12 @@ mod rule;
 mod screen;
 mod send;
 mod simulate;
+mod status;
 mod stranger;
 mod transfer;
 mod trust;
 mod tunnel;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -78,6 +82,8 @@ enum Command {
     Networks(networks::Arguments),
     /// Measure round trips to a peer, over every path and through a conversation.
     Ping(ping::Arguments),
+    /// Tell whether a peer lives, and if it does not answer, why.
+    Watch(watch::Arguments),
     /// Send files and directories to a machine where `steadfast receive` runs; the same command goes on after anything.
     Send(send::Arguments),
     /// Receive files and directories, and print the line with which the other side sends them.
@@ -87,6 +93,13 @@ enum Command {
     /// Make calls over Homa, answer them, and measure them.
     #[command(subcommand)]
     Rpc(rpc::Command),
+    /// Run the daemon of this host: the fault backplane's agent, and what `steadfast status` tells.
+    Daemon(daemon::Arguments),
+    /// Show what the daemon of this host knows.
+    Status(status::Arguments),
+    /// Publish events of the fault backplane, and follow them.
+    #[command(subcommand)]
+    Events(events::Command),
     /// Simulate a data centre in which hosts use a transport, packet by packet.
     #[command(subcommand)]
     Simulate(simulate::Command),
@@ -134,10 +147,14 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Trust(command) => trust::run(command, &context()?, output),
         Command::Networks(arguments) => networks::run(&arguments, &context()?, output),
         Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
+        Command::Watch(arguments) => watch::run(&arguments, &context()?, output),
         Command::Send(arguments) => send::run(&arguments, &context()?, output),
         Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
         Command::Tunnel(arguments) => tunnel::run(&arguments, &context()?, output),
         Command::Rpc(command) => rpc::run(&command, &context()?, output),
+        Command::Daemon(arguments) => daemon::run(&arguments, &context()?, output),
+        Command::Status(arguments) => status::run(&arguments, &context()?, output),
+        Command::Events(command) => events::run(&command, &context()?, output),
         Command::Completions(arguments) => manual::completions(&arguments, output),
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Simulate(command) => simulate::run(&command, output),

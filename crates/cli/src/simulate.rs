@@ -35,7 +35,8 @@ Examples:
   steadfast simulate homa --workload W4 --plot w4.svg
   steadfast simulate homa --preset rack --load 0.9 --transport homa --max-load")]
 pub(crate) struct Arguments {
-    /// The network: 144 hosts in 9 racks under 4 spines; 16 hosts in a rack; 8 hosts in 2 racks.
+    /// The network: 144 hosts in 9 racks under 4 spines; 16 hosts in a rack; 8 hosts in 2 racks; 5 hosts at a switch
+    /// of 100 Mbit/s, whose queues have an end.
     #[arg(long, default_value = "paper")]
     preset: Network,
     /// The lengths of messages, as the paper names them.
@@ -71,6 +72,7 @@ enum Network {
     Paper,
     Rack,
     Small,
+    Slow,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -190,6 +192,7 @@ impl Arguments {
             Network::Paper => Preset::Paper,
             Network::Rack => Preset::Rack,
             Network::Small => Preset::Small,
+            Network::Slow => Preset::Slow,
         };
         let workload = Workload::ALL[self.workload as usize];
         let messages = self.messages.unwrap_or_else(|| preset.messages(workload, self.quick));
@@ -249,8 +252,9 @@ impl Arguments {
              hundred (p99), take no longer."
                 .to_owned(),
             format!(
-                "{} hosts at 10 Gbit/s, {} messages of {workload}, seed {}: steadfast simulate homa.",
+                "{} hosts at {} Gbit/s, {} messages of {workload}, seed {}: steadfast simulate homa.",
                 plan.preset.topology().hosts(),
+                plan.preset.topology().host_rate as f64 / 1e9,
                 plan.messages,
                 self.seed
             ),
@@ -318,6 +322,14 @@ fn print(found: &Found, output: &mut Output) -> anyhow::Result<()> {
         report.capacity(),
         report.wasted()
     ))?;
+    if report.questions > 0 || report.dropped > 0 {
+        output.line(format!(
+            "dropped in queues: {} packets; missing bytes asked for {} times; received twice: {:.4} of all bytes",
+            report.dropped,
+            report.questions,
+            report.in_vain()
+        ))?;
+    }
     if report.failed > 0 {
         output.line(format!("failed: {} messages", report.failed))?;
     }

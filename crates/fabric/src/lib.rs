@@ -18,8 +18,7 @@
 //! acknowledged outside of the network, and nothing is answered. Under [`Settings::shipped`] the core has the settings that
 //! ship, a link's pace, responses and acknowledgements; faults are optional.
 //!
-//! Invariants: a seed replays exactly; no clock, no sockets, no threads. Deliberately absent: queues with an end, hosts that
-//! are busy, and TCP.
+//! Invariants: a seed replays exactly; no clock, no sockets, no threads. Deliberately absent: hosts that are busy, and TCP.
 
 #![forbid(unsafe_code)]
 

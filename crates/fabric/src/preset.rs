@@ -16,11 +16,13 @@ pub enum Preset {
     Rack,
     /// 8 hosts in 2 racks under 2 spines.
     Small,
+    /// 5 hosts at one switch of 100 Mbit/s, whose queues have an end.
+    Slow,
 }
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Paper, Self::Rack, Self::Small];
+    pub const ALL: [Self; 4] = [Self::Paper, Self::Rack, Self::Small, Self::Slow];
 
     /// As it is asked for.
     #[must_use]
@@ -29,10 +31,11 @@ impl Preset {
             Self::Paper => "paper",
             Self::Rack => "rack",
             Self::Small => "small",
+            Self::Slow => "slow",
         }
     }
 
-    /// Links are as fast as in the paper, and spines carry all that hosts can send.
+    /// Links are as fast as in the paper but for the slow one, and spines carry all that hosts can send.
     #[must_use]
     pub const fn topology(self) -> Topology {
         let paper = Topology::paper();
@@ -42,6 +45,7 @@ impl Preset {
             Self::Small => {
                 Topology { racks: 2, hosts_per_rack: 4, spines: 2, spine_rate: 2 * paper.host_rate, ..paper }
             }
+            Self::Slow => Topology::slow(),
         }
     }
 
@@ -92,14 +96,29 @@ impl Settings {
         Self::new(Preset::Paper, workload, load, messages)
     }
 
-    /// The same under the settings that ship; only W5 has longer messages than they allow.
+    /// The same under the settings that ship, on slow links with what is to be said of them; only W5 has longer messages than they
+    /// allow.
     #[must_use]
     pub fn shipped(self) -> Self {
         let mut config = Config::default();
+        if self.topology.host_rate <= SLOW {
+            config.unscheduled = 10_000;
+            config.max_incoming = 80_000;
+            config.grant_fifo_increment = 10_000;
+            config.timeout = Duration::from_millis(500);
+        }
         config.max_message = config.max_message.max(1 << 25);
+        // Messages come whether or not there is room, and applications here do not wait for it.
+        config.max_kept = u64::MAX / 2;
+        config.max_held = u64::MAX / 2;
+        config.max_peer_kept = u64::MAX / 2;
+        config.max_peer_held = u64::MAX / 2;
         Self { transport: Transport::Exchange(Box::new(config)), ..self }
     }
 }
+
+/// Bits a second up to which a link holds a fraction of what the settings that ship take it for.
+const SLOW: u64 = 1_000_000_000;
 
 /// What of a load is payload and not headers and grants, as the paper's simulator has it.
 const fn payload(workload: Workload) -> f64 {

@@ -64,6 +64,16 @@ pub struct Report {
     pub failed: u32,
     /// Frames sent over any link.
     pub packets: u64,
+    /// Frames for which a switch had no room.
+    pub dropped: u64,
+    /// How often missing bytes were asked for.
+    pub questions: u64,
+    /// Payload bytes that were sent again.
+    pub resent: u64,
+    /// Payload bytes that came and were here already: what the links carried for nothing.
+    pub discarded: u64,
+    /// Payload bytes of all messages.
+    payload: u64,
     /// Bits a second of all hosts' links.
     rate: f64,
     began: u64,
@@ -83,6 +93,11 @@ impl Report {
             queues: [Queues::default(); 3],
             failed: 0,
             packets: 0,
+            dropped: 0,
+            questions: 0,
+            resent: 0,
+            discarded: 0,
+            payload: 0,
             rate: settings.topology.host_rate as f64 * hosts as f64,
             began: 0,
             ended: 0,
@@ -100,6 +115,7 @@ impl Report {
 
     pub(crate) fn offer(&mut self, bytes: u32) {
         self.offered += u64::from(bytes);
+        self.payload += u64::from(bytes);
     }
 
     pub(crate) fn carry(&mut self, bytes: u32) {
@@ -143,6 +159,12 @@ impl Report {
     #[must_use]
     pub fn wasted(&self) -> f64 {
         self.downlinks.wasted as f64 / (self.time() * self.hosts as f64)
+    }
+
+    /// Bytes that came and were here already, as a part of all messages.
+    #[must_use]
+    pub fn in_vain(&self) -> f64 {
+        self.discarded as f64 / self.payload.max(1) as f64
     }
 
     /// What a host receives while it has a backlog, payload as a part of what its link could carry. With more than that to do a
@@ -229,6 +251,10 @@ impl Report {
         add("capacity", self.capacity());
         add("failed", f64::from(self.failed));
         add("packets", self.packets as f64);
+        add("dropped", self.dropped as f64);
+        add("questions", self.questions as f64);
+        add("resent", self.resent as f64 / self.payload.max(1) as f64);
+        add("in_vain", self.in_vain());
         figures
     }
 

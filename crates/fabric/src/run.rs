@@ -8,6 +8,7 @@ use crate::switch::Port;
 use crate::topology::{MICROSECOND, Topology};
 use crate::workload::{Rng, Workload};
 use steadfast_homa::Config;
+use steadfast_homa::packet::Kind;
 
 /// How often timers of hosts are looked at: nothing is lost here.
 const TICK: u64 = 1000 * MICROSECOND;
@@ -163,7 +164,7 @@ impl World {
                 down.chain((0..topology.spines).map(|_| topology.spine_rate))
             }))
             .chain((0..topology.spines * topology.racks).map(|_| topology.spine_rate));
-        let ports = rates.map(Port::new).collect();
+        let ports = rates.map(|rate| Port::new(rate, topology.buffer)).collect();
         let mut homas = Vec::new();
         let mut stations = Vec::new();
         for host in 0..hosts as u16 {
@@ -244,7 +245,11 @@ impl World {
             }
             Happening::Queued(port, frame) => {
                 let Frame { level, bytes, .. } = self.frames[frame as usize];
-                self.ports[port as usize].push(self.now, level, frame, bytes);
+                if !self.ports[port as usize].push(self.now, level, frame, bytes) {
+                    self.report.dropped += 1;
+                    self.free.push(frame);
+                    return;
+                }
                 self.send(port);
             }
             Happening::Received(frame) => self.received(frame),
@@ -462,6 +467,11 @@ impl World {
 
     fn finish(mut self) -> Report {
         self.report.samples.sort_unstable_by_key(|sample| sample.length);
+        for metrics in self.stations.iter().filter_map(Station::metrics) {
+            self.report.questions += metrics.packets_sent[Kind::Resend.index()];
+            self.report.resent += metrics.resent_bytes;
+            self.report.discarded += metrics.discarded_bytes;
+        }
         self.report
     }
 }

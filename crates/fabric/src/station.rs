@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use steadfast_homa::packet::{Acks, Body, DATA_HEADER, Data, Dialect, Packet};
 use steadfast_homa::{
-    Call, Config, Event, Instant, LinkConfig, LinkId, PeerConfig, PeerId, RpcId, Transmit, Transport,
+    Call, Config, Event, Instant, LinkConfig, LinkId, Metrics, PeerConfig, PeerId, RpcId, Transmit, Transport,
 };
 
 /// The longest message of all workloads.
@@ -83,6 +83,14 @@ impl Station {
         match self {
             Self::Homa(homa) => homa.core.withheld(homa.link) > 0,
             Self::Queue(_) => false,
+        }
+    }
+
+    /// What its core counted.
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+        match self {
+            Self::Homa(homa) => Some(homa.core.metrics()),
+            Self::Queue(_) => None,
         }
     }
 

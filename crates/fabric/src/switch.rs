@@ -15,7 +15,11 @@ pub(crate) struct Port {
     /// It is asked for its next frame then.
     pub(crate) expected: bool,
     queues: [VecDeque<u32>; LEVELS],
+    /// At each level.
+    waiting: [u64; LEVELS],
     bytes: u64,
+    /// What may wait at a level.
+    buffer: u64,
     pub(crate) load: Load,
 }
 
@@ -47,23 +51,32 @@ impl Load {
 }
 
 impl Port {
-    /// `rate` in bits a second.
-    pub(crate) fn new(rate: u64) -> Self {
+    /// `rate` in bits a second, `buffer` in bytes at each level.
+    pub(crate) fn new(rate: u64, buffer: u64) -> Self {
         Self {
             pace: 8_000_000_000_000 / rate,
             free_at: 0,
             expected: false,
             queues: Default::default(),
+            waiting: [0; LEVELS],
             bytes: 0,
+            buffer,
             load: Load::default(),
         }
     }
 
-    pub(crate) fn push(&mut self, now: u64, level: u8, frame: u32, bytes: u32) {
+    /// False if there is no room for it.
+    pub(crate) fn push(&mut self, now: u64, level: u8, frame: u32, bytes: u32) -> bool {
+        let level = usize::from(level);
+        if self.waiting[level] + u64::from(bytes) > self.buffer {
+            return false;
+        }
         self.load.note(now, self.bytes);
-        self.queues[usize::from(level)].push_back(frame);
+        self.queues[level].push_back(frame);
+        self.waiting[level] += u64::from(bytes);
         self.bytes += u64::from(bytes);
         self.load.most = self.load.most.max(self.bytes);
+        true
     }
 
     /// Whether a frame waits.
@@ -79,9 +92,12 @@ impl Port {
 
     /// The frame of the highest level that waits longest; `bytes` says how long a frame is.
     pub(crate) fn pop(&mut self, now: u64, bytes: impl Fn(u32) -> u32) -> Option<u32> {
-        let frame = self.queues.iter_mut().rev().find_map(VecDeque::pop_front)?;
+        let (level, frame) =
+            (0..LEVELS).rev().find_map(|level| Some((level, self.queues[level].pop_front()?)))?;
         self.load.note(now, self.bytes);
-        self.bytes -= u64::from(bytes(frame));
+        let bytes = u64::from(bytes(frame));
+        self.bytes -= bytes;
+        self.waiting[level] -= bytes;
         Some(frame)
     }
 }

@@ -28,6 +28,8 @@ pub struct Topology {
     pub data_overhead: u32,
     /// What any other packet takes.
     pub control: u32,
+    /// Bytes that may wait at a level in front of a switch's link; what comes beyond is dropped. `u64::MAX` where queues have no end.
+    pub buffer: u64,
 }
 
 impl Topology {
@@ -47,6 +49,27 @@ impl Topology {
             segment: 1442,
             data_overhead: 96,
             control: 84,
+            buffer: u64::MAX,
+        }
+    }
+
+    /// Five hosts at a switch of 100 Mbit/s, whose queues are as long as those of switches of ten gigabits a second: twenty
+    /// times what the network holds in a round trip.
+    #[must_use]
+    pub const fn slow() -> Self {
+        Self {
+            racks: 1,
+            hosts_per_rack: 5,
+            spines: 0,
+            host_rate: 100_000_000,
+            switch_delay: 25 * MICROSECOND,
+            send_delay: 50 * MICROSECOND,
+            receive_delay: 50 * MICROSECOND,
+            segment: 1378,
+            data_overhead: 136,
+            control: 110,
+            buffer: 200_000,
+            ..Self::paper()
         }
     }
 

@@ -55,7 +55,8 @@ pub struct Config {
     /// From how many messages at least. 10,000.
     pub cutoff_messages: u64,
     /// Silence after which missing bytes are asked for. 5 ms (`resend_ticks`), or longer on a slow link: as long as it takes for
-    /// [`max_incoming`](Self::max_incoming), but a quarter of [`timeout`](Self::timeout) at most.
+    /// [`max_incoming`](Self::max_incoming), but a quarter of [`timeout`](Self::timeout) at most. Here and below, an eighth of the time counts in which the link is busy
+    /// with bytes that arrive and come before those that are missing.
     pub resend_after: Duration,
     /// After which time they are asked for again, at first; the time doubles, up to a quarter of
     /// [`timeout`](Self::timeout), while nothing new comes. 5 ms (`resend_interval`), or longer on a slow link, as above.

@@ -18,6 +18,10 @@ pub(crate) struct Incoming {
     received: RangeSet,
     /// What it adds to the bytes on their way to the link.
     pub(crate) counted: u32,
+    /// The lowest level that its missing bytes may have.
+    pub(crate) level: u8,
+    /// The level that was granted last.
+    pub(crate) granted_level: u8,
     /// Its sender was silent and is not granted anything until something arrives.
     pub(crate) stalled: bool,
     /// Whether the link's grants know of it.
@@ -35,8 +39,8 @@ pub(crate) enum Added {
 }
 
 impl Incoming {
-    /// `unscheduled` is what the sender says it sends unasked.
-    pub(crate) fn new(length: u32, unscheduled: u32) -> Self {
+    /// `unscheduled` is what the sender says it sends unasked, at `level`.
+    pub(crate) fn new(length: u32, unscheduled: u32, level: u8) -> Self {
         Self {
             length,
             granted: unscheduled.min(length),
@@ -46,6 +50,8 @@ impl Incoming {
             arrived: 0,
             received: RangeSet::new(),
             counted: 0,
+            level,
+            granted_level: level,
             stalled: false,
             managed: false,
         }
@@ -78,8 +84,10 @@ impl Incoming {
         Added::New
     }
 
-    /// The sender may send `step` bytes more.
-    pub(crate) fn grant(&mut self, step: u32) {
+    /// The sender may send `step` bytes more, at `level`.
+    pub(crate) fn grant(&mut self, step: u32, level: u8) {
+        self.level = if self.has_all_granted() { level } else { self.level.min(level) };
+        self.granted_level = level;
         let before = self.granted;
         self.granted = self.granted.saturating_add(step).min(self.length);
         self.given = self.given.saturating_add(self.granted - before);
@@ -138,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_packet_extends_begins_a_gap_fills_one_or_is_a_duplicate() {
-        let mut message = Incoming::new(10_000, 10_000);
+        let mut message = Incoming::new(10_000, 10_000, 5);
         assert_eq!(message.add(0, 1000, 8), Added::New);
         assert_eq!(message.add(4000, 1000, 8), Added::New);
         assert_eq!(message.gaps().collect::<Vec<_>>(), [(1000, 3000), (5000, 5000)]);
@@ -156,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_was_not_granted_says_nothing_of_what_is_on_its_way() {
-        let mut message = Incoming::new(1_000_000, 1000);
+        let mut message = Incoming::new(1_000_000, 1000, 5);
         message.add(0, 600, 8);
         message.add(999_999, 1, 8);
         assert_eq!((message.granted, message.expected()), (1000, 400));
@@ -165,22 +173,22 @@ mod tests {
         assert_eq!((message.granted, message.expected()), (1200, 0));
         message.add(1200, 100, 8);
         assert!(message.has_all_granted());
-        message.grant(1000);
+        message.grant(1000, 3);
         assert_eq!((message.granted, message.expected()), (2200, 900));
     }
 
     #[test]
     fn a_sender_that_claims_nearly_all_counts_no_more_once_it_was_granted_the_rest() {
-        let mut message = Incoming::new(1_000_000, 999_999);
+        let mut message = Incoming::new(1_000_000, 999_999, 5);
         message.add(0, 1, 8);
         assert_eq!(message.counts(1000), 1000);
-        message.grant(1);
+        message.grant(1, 3);
         assert_eq!(message.counts(1000), 1001);
     }
 
     #[test]
     fn a_range_too_many_is_refused_and_one_that_closes_a_gap_is_not() {
-        let mut message = Incoming::new(10_000, 10_000);
+        let mut message = Incoming::new(10_000, 10_000, 5);
         for offset in [1000, 2000, 3000] {
             assert_eq!(message.add(offset, 10, 3), Added::New);
         }

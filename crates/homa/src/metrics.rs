@@ -72,6 +72,8 @@ counters! {
     throttle_list_adds,
     /// DATA packets sent again.
     resent_packets,
+    /// Payload bytes of these.
+    resent_bytes,
     /// Peers added.
     peer_allocs,
     /// Peers refused because there were too many.
@@ -90,6 +92,9 @@ counters! {
     packet_discards,
     /// The same of packets that were sent again.
     resent_discards,
+    /// Payload bytes of packets that were dropped because all of their bytes were here, sent again or not: what the link carried for
+    /// nothing.
+    discarded_bytes,
     /// Packets sent again that had bytes not yet here.
     resent_packets_used,
     /// RPCs ended because their peer was silent.

@@ -4,6 +4,7 @@ use crate::id::{PeerId, RpcId};
 use crate::incoming::Incoming;
 use crate::outgoing::Outgoing;
 use crate::packet::{Body, Packet};
+use core::time::Duration;
 use steadfast_wire::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) enum State {
     InService,
 }
 
+/// One in so many parts of the time in which a link was busy counts as silence of who waits for it.
+pub(crate) const AT_LEAST: u32 = 8;
 /// Parts of a message that count as getting on.
 const PARTS: u32 = 64;
 
@@ -65,6 +68,10 @@ pub(crate) struct Rpc {
     pub(crate) progress: Progress,
     /// When bytes came that were not here, or the peer was allowed to send some.
     pub(crate) fresh: Instant,
+    /// How long its link had been busy when that was looked at last, with what comes before its missing bytes.
+    pub(crate) busy_seen: u64,
+    /// For how long it has been since then: that is not its sender's silence.
+    pub(crate) explained: Duration,
     /// When we asked last for what is missing.
     pub(crate) asked: Option<Instant>,
     /// How often, since something new came.
@@ -108,6 +115,11 @@ impl Rpc {
             Some(incoming) => incoming.has_all_granted(),
             None => self.is_sending(),
         }
+    }
+
+    /// For how long its link was idle since bytes came that were not here.
+    pub(crate) fn idle(&self, now: Instant) -> Duration {
+        now.since(self.fresh).saturating_sub(self.explained / AT_LEAST)
     }
 
     /// Whether every byte of our message was sent, or it was dropped because its answer is here.

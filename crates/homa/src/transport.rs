@@ -6,7 +6,7 @@ use crate::event::{Event, PeerError, PortError, Reason};
 use crate::grants::Grants;
 use crate::id::{FIRST_CLIENT_PORT, LinkId, PeerId};
 use crate::metrics::Metrics;
-use crate::packet::{Ack, Acks, Body, Dialect, Packet};
+use crate::packet::{Ack, Acks, Body, Dialect, PRIORITIES, Packet};
 use crate::peer::Peer;
 use crate::rpc::Rpc;
 use crate::sender::Sender;
@@ -31,11 +31,31 @@ const SWEEP: u32 = 64;
 #[derive(Debug)]
 struct Link {
     sender: Sender,
+    /// Links with the same number are one wire.
+    wire: u16,
     grants: Grants,
     /// Bytes that were granted, or come unasked, and are not here.
     incoming: u64,
+    /// Nanoseconds for which it was busy with bytes that arrived, by level.
+    busy: [u64; PRIORITIES],
     /// When the oldest message gets its share again, while any message waits for grants.
     next_fifo: Option<Instant>,
+}
+
+impl Link {
+    /// Bytes arrived at a level.
+    fn count_busy(&mut self, level: u8, bytes: u64) {
+        let nanos = (bytes * 8_000_000_000).checked_div(self.sender.rate).unwrap_or(0);
+        let busy = &mut self.busy[usize::from(level).min(PRIORITIES - 1)];
+        *busy = busy.saturating_add(nanos);
+    }
+
+    /// For how long it was busy with what comes before bytes at this level, or with others at it.
+    fn busy(&self, level: u8) -> u64 {
+        self.busy[usize::from(level).min(PRIORITIES - 1)..]
+            .iter()
+            .fold(0, |sum, busy| sum.saturating_add(*busy))
+    }
 }
 
 /// The Homa transport of one host, or of one process of it.
@@ -156,11 +176,37 @@ impl Transport {
         assert!(self.links.len() < usize::from(u16::MAX), "a host has fewer links");
         self.links.push(Link {
             sender: Sender::new(link.rate),
+            wire: self.links.len() as u16,
             grants: Grants::new(self.config.overcommit),
             incoming: 0,
+            busy: [0; PRIORITIES],
             next_fifo: None,
         });
         LinkId(self.links.len() as u16 - 1)
+    }
+
+    /// What leaves over one of the links takes the other's time as well, and what comes keeps the other busy: they are one wire, such
+    /// as the two families of addresses of a network.
+    pub fn share_wire(&mut self, link: LinkId, with: LinkId) {
+        if let Some(wire) = self.links.get(usize::from(with.0)).map(|link| link.wire)
+            && let Some(link) = self.links.get_mut(usize::from(link.0))
+        {
+            link.wire = wire;
+        }
+    }
+
+    /// Bytes go out over a link.
+    fn charge(&mut self, now: Instant, link: u16, bytes: u64) {
+        let Some(wire) = self.links.get(usize::from(link)).map(|link| link.wire) else { return };
+        for link in self.links.iter_mut().filter(|link| link.wire == wire) {
+            link.sender.charge(now, bytes, &self.config);
+        }
+    }
+
+    /// Bytes that may be on their way over a link's wire.
+    fn incoming_of(&self, link: u16) -> u64 {
+        let Some(wire) = self.links.get(usize::from(link)).map(|link| link.wire) else { return 0 };
+        self.links.iter().filter(|link| link.wire == wire).map(|link| link.incoming).sum()
     }
 
     /// The link has another rate now, in bits a second; 0 if unknown.
@@ -376,7 +422,7 @@ impl Transport {
     }
 
     /// The cut-offs that senders are told of, for each level the longest unscheduled message that may use it.
-    pub const fn cutoffs(&self) -> [u32; crate::packet::PRIORITIES] {
+    pub const fn cutoffs(&self) -> [u32; PRIORITIES] {
         self.levels.cutoffs
     }
 

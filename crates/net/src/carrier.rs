@@ -10,7 +10,7 @@ pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, AcceptorGauge, Ga
 pub use connect::{ConnectError, ConnectOptions, congestion, connect};
 pub use handshake::{DEFAULT_HANDSHAKE_LIMIT, HandshakeError, Side, handshake};
 pub use listener::{BindError, Listener};
-pub use tcp_info::TcpInfo;
+pub use tcp_info::{TcpInfo, TcpName};
 
 use crate::tls::{self, Outgoing, Records, TlsError};
 use bytes::BytesMut;
@@ -360,12 +360,9 @@ impl Carrier {
         let _ = rustix::net::connect_unspec(&*self.socket);
     }
 
-    /// What the kernel knows of the connection.
-    ///
-    /// Asks through a netlink socket, some ten microseconds: for estimates now and then, not for every message.
-    /// Fails with `Unsupported` or `NotFound` where the kernel cannot tell.
+    /// What the kernel knows of the connection, as [`TcpName::info`] tells it.
     pub fn tcp_info(&self) -> io::Result<TcpInfo> {
-        tcp_info::query(&self.socket, self.local, self.remote)
+        TcpName::of(&self.socket)?.info()
     }
 
     /// Gives records to the socket, after what waits for it; keeps what it does not take. With [`SendFlags::MORE`] the

@@ -3,7 +3,7 @@
 use crate::private_file::{self, Existing};
 use data_encoding::BASE64;
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use std::fmt;
@@ -11,11 +11,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use steadfast_wire::Fingerprint;
 
 /// More than any PKCS#8 Ed25519 file with comments; a larger file is not one.
 const MAX_FILE: u64 = 64 * 1024;
 const PEM_LINE: usize = 64;
+/// Bytes of a signature.
+pub const SIGNATURE_LENGTH: usize = 64;
 
 /// An Ed25519 key pair: who this side is.
 ///
@@ -28,7 +31,20 @@ const PEM_LINE: usize = 64;
 /// ```
 pub struct Identity {
     pkcs8: PrivatePkcs8KeyDer<'static>,
+    pair: Arc<Ed25519KeyPair>,
     fingerprint: Fingerprint,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        let pkcs8 = self.pkcs8.clone_key();
+        Self { pkcs8, pair: Arc::clone(&self.pair), fingerprint: self.fingerprint }
+    }
+}
+
+/// Whether the owner of a key signed this.
+pub fn verify(key: &Fingerprint, bytes: &[u8], signature: &[u8; SIGNATURE_LENGTH]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key.0).verify(bytes, signature).is_ok()
 }
 
 /// Why there is no identity.
@@ -90,7 +106,7 @@ impl Identity {
         // Other tools write PKCS#8 without the public key, which is as good.
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.secret_pkcs8_der()).ok()?;
         let fingerprint = Fingerprint(pair.public_key().as_ref().try_into().ok()?);
-        Some(Self { pkcs8, fingerprint })
+        Some(Self { pkcs8, pair: Arc::new(pair), fingerprint })
     }
 
     /// Reads a key pair; blocks on the file.
@@ -143,6 +159,14 @@ impl Identity {
     /// The public key, by which peers know this side.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// Signs (Ed25519). What is signed has to begin with a text that says what it is, so that no signature can be taken for
+    /// another; [`verify`] checks it.
+    pub fn sign(&self, bytes: &[u8]) -> [u8; SIGNATURE_LENGTH] {
+        let mut signature = [0; SIGNATURE_LENGTH];
+        signature.copy_from_slice(self.pair.sign(bytes).as_ref());
+        signature
     }
 
     pub(crate) fn pkcs8(&self) -> &PrivatePkcs8KeyDer<'static> {
@@ -233,6 +257,18 @@ mod tests {
         private_file::write(&path, b"hello", 0o600, Existing::Replace).unwrap();
         assert!(matches!(Identity::load(&path).unwrap_err(), IdentityError::Malformed { .. }));
         assert!(matches!(Identity::load(directory.path()).unwrap_err(), IdentityError::Malformed { .. }));
+    }
+
+    #[test]
+    fn what_one_key_signed_no_other_did() {
+        let (one, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let signature = one.clone().sign(b"a text");
+        assert!(verify(&one.fingerprint(), b"a text", &signature));
+        assert!(!verify(&one.fingerprint(), b"another", &signature));
+        assert!(!verify(&other.fingerprint(), b"a text", &signature));
+        let mut changed = signature;
+        changed[7] ^= 1;
+        assert!(!verify(&one.fingerprint(), b"a text", &changed));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | which frame goes out next on a path | `transmit.rs` |
 //! | what an arrived frame does | `receive.rs` |
 //! | suspicion, loss, and the clock | `recover.rs` |
+//! | whether the process lives; announced silence | `verdict.rs`; `suspension.rs` |
 //! | what a change of networks means for what waits, and for what is under way | `routes.rs` |
 //! | what the two processes offer each other beside sessions | `offers.rs` |
 
@@ -17,7 +18,8 @@ use crate::event::{Action, DownReason, Event, PathInfo};
 use crate::journal::Record;
 use crate::learned::Pair;
 use crate::ledger::{Dues, Ledger};
-use crate::path::{Cargo, Path};
+use crate::liveness::{Liveness, Loss};
+use crate::path::{Cargo, Path, State};
 use crate::session::{Ending, Join, Session};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,7 +39,9 @@ mod receive;
 mod recover;
 mod room;
 mod routes;
+mod suspension;
 mod transmit;
+mod verdict;
 
 /// How many closed paths are remembered, to answer CHECK.
 const CLOSED_PATHS: usize = 32;
@@ -50,6 +54,9 @@ const ANNOUNCEMENTS: u32 = 64;
 /// How often its offer may: each is told to the application, and a transport may be opened and closed again in a loop.
 const OFFERS: u32 = 1024;
 const ALLOWED_IN: Duration = Duration::from_secs(10);
+
+/// The most places that are remembered where paths came from.
+const CAME_FROM: usize = 16;
 
 /// How long a farewell waits for what was said before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -108,6 +115,9 @@ pub(crate) struct Association {
     /// When the peer's networks were last counted anew, and how often it told them since.
     announcements: Allowance,
     pub(crate) offers: Offers,
+    pub(crate) liveness: Liveness,
+    /// Where paths came from, with the port that was said to be listened on.
+    came_from: VecDeque<SocketAddr>,
 }
 
 /// Counts what a session takes now instead of what it took before.
@@ -172,6 +182,8 @@ impl Association {
             redundancy: transmit::Budget::default(),
             announcements: Allowance::default(),
             offers: Offers::default(),
+            liveness: Liveness::default(),
+            came_from: VecDeque::new(),
         }
     }
 
@@ -384,13 +396,24 @@ impl Association {
         }
     }
 
+    /// A path that is not to stay has said HELLO: close it.
+    pub(crate) fn close_after_hello(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
+        let leaves = |path: &Path| path.state == State::Leaving && !path.hello_due;
+        if self.paths.get(&number).is_some_and(leaves) {
+            // Not reset: HELLO is to arrive.
+            cx.actions.push_back(Action::Close { path: number });
+            self.path_gone(cx, now, number, DownReason::Carrier, Loss::Other);
+        }
+    }
+
     /// Whether a path has something to say.
     pub(crate) fn has_output(&self, now: Instant, path: &Path) -> bool {
         match path.state {
-            crate::path::State::Connecting => false,
-            crate::path::State::ExpectHello => path.hello_due,
-            crate::path::State::Up => {
+            State::Connecting => false,
+            State::ExpectHello | State::Leaving => path.hello_due || path.suspend_due,
+            State::Up => {
                 path.hello_due
+                    || path.suspend_due
                     || path.networks_due
                     || path.report_due
                     || path.ping_due
@@ -414,6 +437,9 @@ impl Association {
     pub(crate) fn refresh(&mut self, cx: &Context, now: Instant) {
         if core::mem::take(&mut self.dial_dirty) {
             self.dial_at = self.next_dial(cx);
+        }
+        if !self.is_up() {
+            self.liveness.apart.get_or_insert(now);
         }
         if self.sessions.is_empty() && !self.is_held() {
             self.idle_since.get_or_insert(now);
@@ -448,6 +474,7 @@ impl Association {
             path.same_host = cx.is_ours(path.address.ip());
         }
         self.enforce_rules(cx, now);
+        self.weigh_networks(cx, now);
         self.dials.networks_changed(now);
         self.routes_changed();
         self.review_all(cx, now);
@@ -468,13 +495,25 @@ impl Association {
         }
     }
 
-    /// A path is gone: what was on it is said again elsewhere; without any path the sessions are parked.
+    /// A path is gone for a reason of this side's.
     pub(crate) fn path_down(
         &mut self,
         cx: &mut Context,
         now: Instant,
         number: PathNumber,
         reason: DownReason,
+    ) {
+        self.path_gone(cx, now, number, reason, Loss::Other);
+    }
+
+    /// A path is gone: what was on it is said again elsewhere; without any path the sessions are parked.
+    pub(crate) fn path_gone(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        number: PathNumber,
+        reason: DownReason,
+        loss: Loss,
     ) {
         let Some(mut path) = self.paths.remove(&number) else { return };
         self.gone.push(number);
@@ -484,7 +523,7 @@ impl Association {
             cx.learned.note(now, pair, &path.estimate);
         }
         let info = self.info(cx, &path);
-        self.dials.failed(cx, now, &path, was_up);
+        self.dials.failed(cx, now, &path, was_up, loss == Loss::Ended);
         let flights = core::mem::take(&mut path.flights);
         self.closed_paths.push_back((number, path.remote_number, path.received));
         if self.closed_paths.len() > CLOSED_PATHS {
@@ -493,8 +532,11 @@ impl Association {
         for flight in flights {
             self.cargo_lost(flight.cargo, flight.at);
         }
-        if reason != DownReason::Carrier {
-            cx.actions.push_back(Action::Reset { path: number });
+        match reason {
+            DownReason::Carrier => {}
+            // What was said before still arrives.
+            DownReason::Suspended => cx.actions.push_back(Action::Close { path: number }),
+            _ => cx.actions.push_back(Action::Reset { path: number }),
         }
         if was_up {
             cx.stats.paths_down += 1;
@@ -505,6 +547,7 @@ impl Association {
         if was_up && !self.is_up() {
             self.park_all(cx, now);
         }
+        self.path_lost(cx, now, &path, reason, loss);
     }
 
     fn park_all(&mut self, cx: &mut Context, now: Instant) {

@@ -5,6 +5,9 @@ use core::time::Duration;
 use steadfast_wire::frame::Process;
 use steadfast_wire::{Network, Selector};
 
+/// Bounds of [`Config::verdict_after`]: below, a packet that TCP sends again would be a verdict.
+const VERDICT_AFTER: [Duration; 2] = [Duration::from_millis(900), Duration::from_secs(30)];
+
 /// Settings of an [`Endpoint`](crate::Endpoint). Sizes are bytes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -34,6 +37,11 @@ pub struct Config {
     pub down_after: Duration,
     /// How often an idle path is probed. 1 s.
     pub heartbeat: Duration,
+    /// The longest silence that may pass, where an answer is owed, without a verdict on the peer: at most 30 s. A process
+    /// that its kernel answers for is hung after some 1.75 s of 3 s; without a path a peer is unreachable after one third. 3 s.
+    pub verdict_after: Duration,
+    /// How long a peer may say that it falls silent, at most: so long a dead one that said so may go unnoticed. 10 min.
+    pub max_suspension: Duration,
     /// How long a connection and its handshake may take. 5 s.
     pub connect_timeout: Duration,
     /// First pause before a failed path is tried again; doubles with jitter. 50 ms.
@@ -89,6 +97,8 @@ impl Default for Config {
             suspicion_margin: Duration::from_millis(15),
             down_after: Duration::from_secs(3),
             heartbeat: Duration::from_secs(1),
+            verdict_after: Duration::from_secs(3),
+            max_suspension: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
@@ -126,6 +136,7 @@ impl Config {
             self.first_windows[class] = first.min(self.windows[class]);
         }
         self.max_growth = self.max_growth.min(self.max_held / 2);
+        self.verdict_after = self.verdict_after.clamp(VERDICT_AFTER[0], VERDICT_AFTER[1]);
         self
     }
 }

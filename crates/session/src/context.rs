@@ -9,6 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 use steadfast_wire::rng::Rng;
 use steadfast_wire::{Fingerprint, Incarnation, Network, NetworkId, PathNumber, SessionId};
 
@@ -22,6 +23,10 @@ pub(crate) struct Context {
     /// Those of before the last change, so that what it took away has a name.
     pub(crate) former_networks: Vec<Network>,
     pub(crate) networks_epoch: u64,
+    /// This process is about to be frozen, or is: for how long at most. Nothing is opened and nobody judged.
+    pub(crate) suspended: Option<Duration>,
+    /// How often it was.
+    pub(crate) suspensions: u64,
     pub(crate) learned: Learned,
     pub(crate) events: VecDeque<Event>,
     pub(crate) actions: VecDeque<Action>,
@@ -43,6 +48,8 @@ impl Context {
             networks: Vec::new(),
             former_networks: Vec::new(),
             networks_epoch: 1,
+            suspended: None,
+            suspensions: 0,
             learned: Learned::default(),
             events: VecDeque::new(),
             actions: VecDeque::new(),

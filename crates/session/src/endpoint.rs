@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::event::{Action, DownReason, Event, PathInfo, ReachId, Violation};
 use crate::journal::JournalEntry;
 use crate::ledger::Ledger;
+use crate::liveness::Loss;
 use crate::path::{Path, State};
 use crate::session::Session;
 use crate::stats::Stats;
@@ -20,7 +21,9 @@ use steadfast_wire::{
 };
 use tombstones::Tombstones;
 
+mod arbitration;
 mod bounds;
+mod liveness;
 mod reach;
 mod restore;
 mod tombstones;
@@ -79,6 +82,7 @@ pub struct Endpoint {
     /// The association whose frames are being handled.
     spoken_in: Option<AssociationId>,
     ledger: Ledger,
+    arbitration: arbitration::Arbitration,
 }
 
 impl Endpoint {
@@ -102,6 +106,7 @@ impl Endpoint {
             ready: BTreeSet::new(),
             spoken_in: None,
             ledger: Ledger::default(),
+            arbitration: arbitration::Arbitration::default(),
         }
     }
 
@@ -169,6 +174,13 @@ impl Endpoint {
         found.next().map(|(id, _)| *id)
     }
 
+    /// The association for a process of `peer` at some of these addresses: rather one that is up than that of a process which
+    /// was there before.
+    fn by_place(&self, peer: Fingerprint, addresses: &[SocketAddr]) -> Option<AssociationId> {
+        let fits = || self.associations.iter().filter(|(_, association)| association.is_at(peer, addresses));
+        fits().find(|(_, association)| association.is_up()).or_else(|| fits().next()).map(|(id, _)| *id)
+    }
+
     /// Runs `f` on the association of a path.
     fn on_path<R>(
         &mut self,
@@ -221,7 +233,8 @@ impl Endpoint {
         }
         let empty = association.is_empty();
         let timeout = association.timeout(&self.cx).filter(|_| !empty);
-        if empty && let Some(association) = self.associations.remove(&id) {
+        if empty && let Some(mut association) = self.associations.remove(&id) {
+            association.unwatch(&mut self.cx);
             association.tell_dissociated(&mut self.cx, id);
         }
         self.arm(now, id, timeout);
@@ -287,6 +300,9 @@ impl Endpoint {
             self.cx.stats.refused_networks += 1;
             return None;
         }
+        if self.cx.suspended.is_some() {
+            return None;
+        }
         if !self.has_room_for_path(peer) {
             self.cx.stats.refused_processes += 1;
             return None;
@@ -303,9 +319,9 @@ impl Endpoint {
     }
 
     /// The carrier of a path failed, ended, or could not be opened.
-    pub fn handle_carrier_lost(&mut self, now: Instant, path: PathNumber) {
+    pub fn handle_carrier_lost(&mut self, now: Instant, path: PathNumber, loss: Loss) {
         self.greetings.remove(&path);
-        self.on_path(now, path, |association, cx| association.path_down(cx, now, path, DownReason::Carrier));
+        self.on_path(now, path, |a, cx| a.path_gone(cx, now, path, DownReason::Carrier, loss));
         self.homes.remove(&path);
         self.ready.remove(&path);
     }
@@ -396,6 +412,9 @@ impl Endpoint {
         let Some(association) = self.associations.get_mut(&id) else { return Ok(()) };
         let Some(up_since) = association.paths.get(&path).map(|path| path.up_since) else { return Ok(()) };
         association.note_arrival(now, path, &frame, size)?;
+        if !matches!(frame, Frame::Suspend { .. }) {
+            association.heard(&mut self.cx, now, path);
+        }
         if let Some(unknown) = frame.session().filter(|session| !self.sessions.contains_key(session))
             && frame.speaks_in_session()
         {
@@ -633,6 +652,10 @@ impl Endpoint {
         };
         let mut from = self.associations.remove(&old)?;
         let path = from.paths.remove(&number);
+        let replaced = from.incarnation.is_some() && !from.is_up();
+        if replaced {
+            from.replaced_by(&mut self.cx, now, incarnation);
+        }
         let (sessions, reaches): (Vec<SessionId>, Vec<ReachId>) = if from.is_up() {
             (Vec::new(), Vec::new())
         } else {
@@ -646,12 +669,19 @@ impl Endpoint {
                 to.paths.insert(number, path);
             }
         }
-        for reach in reaches {
-            self.reaches.insert(reach, new);
+        for reach in &reaches {
+            self.reaches.insert(*reach, new);
         }
         self.associations.insert(old, from);
-        for session in sessions {
+        for session in sessions.iter().copied() {
             self.move_session(now, session, old, new);
+            let moved = self.associations.get_mut(&new).and_then(|to| to.sessions.get_mut(&session));
+            if let Some(session) = moved {
+                session.succeeds |= replaced;
+            }
+        }
+        if let Some(to) = self.associations.get(&new).filter(|_| !replaced) {
+            to.joined_by(&mut self.cx, sessions, reaches);
         }
         self.after(now, old);
         Some(new)
@@ -726,6 +756,8 @@ impl Endpoint {
         let Some(association) = self.associations.get_mut(&id) else { return 0 };
         let bytes = association.fill(&mut self.cx, now, path, max, out);
         association.close_after_bye(&mut self.cx, now, path);
+        association.close_after_hello(&mut self.cx, now, path);
+        association.close_suspended(&mut self.cx, now, path);
         if bytes > 0 {
             let more = association.has_work();
             self.after(now, id);

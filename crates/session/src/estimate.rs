@@ -167,6 +167,11 @@ impl Estimate {
         self.plateau = PLATEAU;
     }
 
+    /// There is more room than there was: the rate is found anew, from where it is.
+    pub(crate) const fn restart(&mut self) {
+        self.plateau = 0;
+    }
+
     /// The path became slower than it was: what is believed of it is lowered without waiting for it to be forgotten.
     pub(crate) fn slow_down(&mut self) {
         for rate in &mut self.rates {

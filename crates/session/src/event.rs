@@ -1,14 +1,18 @@
 //! What the core tells: events for the application, actions for the driver, errors for each verb.
 
 use crate::association::AssociationId;
+use crate::liveness::Judgement;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use steadfast_wire::frame::EndReason;
-use steadfast_wire::{Fingerprint, Labels, MessageId, NetworkId, PathNumber, SessionId, Urgency};
+use steadfast_wire::frame::{EndReason, Process};
+use steadfast_wire::{
+    Fingerprint, Incarnation, Labels, MessageId, NetworkId, PathNumber, SessionId, Urgency,
+};
 
 /// Why a message is surely not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +86,8 @@ pub enum DownReason {
     Prohibited,
     /// The association is over.
     Ended,
+    /// One side is about to be frozen and said so.
+    Suspended,
 }
 
 /// What happened, in order.
@@ -218,6 +224,21 @@ pub enum Event {
         /// The process.
         association: AssociationId,
     },
+    /// What is known of a process of a peer changed: why it does not answer, or that it does.
+    Verdict {
+        /// The process, as this endpoint numbers it.
+        association: AssociationId,
+        /// Whose it is.
+        peer: Fingerprint,
+        /// Which run of the peer's program it is, once known.
+        incarnation: Option<Incarnation>,
+        /// The verdict, its evidence, and since when.
+        judgement: Judgement,
+        /// The sessions that it concerns.
+        sessions: Vec<SessionId>,
+        /// What the application wants to be in reach, and is that process.
+        reaches: Vec<ReachId>,
+    },
     /// The peer left (BYE) and says why.
     PeerLeft {
         /// Who.
@@ -297,7 +318,9 @@ pub struct Forecast {
 #[non_exhaustive]
 pub enum Action {
     /// Open a carrier; answer with [`Endpoint::handle_connected`](crate::Endpoint::handle_connected) or
-    /// [`Endpoint::handle_carrier_lost`](crate::Endpoint::handle_carrier_lost). The core has its own time limit.
+    /// [`Endpoint::handle_carrier_lost`](crate::Endpoint::handle_carrier_lost), and say with
+    /// [`Endpoint::handle_reached`](crate::Endpoint::handle_reached) when the other side's kernel takes the connection, before
+    /// anything is said on it. The core has its own time limit.
     Connect {
         /// The path it is for.
         path: PathNumber,
@@ -317,6 +340,25 @@ pub enum Action {
     Reset {
         /// The path.
         path: PathNumber,
+    },
+    /// Say what the kernel knows of a carrier, with [`Endpoint::handle_examined`](crate::Endpoint::handle_examined): at
+    /// once, and `None` if it does not tell.
+    Examine {
+        /// The path.
+        path: PathNumber,
+    },
+    /// Watch a process of this host, and tell with [`Endpoint::handle_exited`](crate::Endpoint::handle_exited) when it ends. What
+    /// the peer says of itself is not to be trusted: a process that started at another time is another one.
+    Watch {
+        /// Who wants to know.
+        association: AssociationId,
+        /// The process, in our pid namespace.
+        process: Process,
+    },
+    /// Nobody wants to know that any more.
+    Unwatch {
+        /// Who wanted to know.
+        association: AssociationId,
     },
 }
 

@@ -11,10 +11,12 @@
 //! | `association.rs` | paths and sessions of one peer process; dialling, sending, receiving, recovery below it |
 //! | `path.rs`, `estimate.rs` | what is in flight on a carrier; round trip and rate |
 //! | `steering.rs`, `learned.rs` | how much bulk may be in flight; what is remembered of networks |
+//! | `arbiter.rs`, `share.rs`, `endpoint/arbitration.rs` | background of several processes: the arbiter of a host; what is said to it and by it; what a process does about it |
 //! | `session.rs`, `epoch.rs` | one conversation's life; tokens that prove a state is the latest |
 //! | `options.rs`, `policy.rs`, `deferral.rs`, `rules.rs` | what a message, or its labels, ask for; sends that wait for a network |
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
+//! | `liveness.rs` | the verdict on a peer's process, and its evidence; `association/verdict.rs` has the rules |
 //! | `journal.rs` | what a durable endpoint has to remember |
 //!
 //! Invariants: no clock, no sockets, no threads (`no_std`); time is an argument, randomness a seed; nothing a peer
@@ -28,6 +30,7 @@
 
 extern crate alloc;
 
+mod arbiter;
 mod assembly;
 mod association;
 mod config;
@@ -42,6 +45,7 @@ mod inbound;
 mod journal;
 mod learned;
 mod ledger;
+mod liveness;
 mod options;
 mod outbound;
 mod path;
@@ -50,9 +54,11 @@ mod policy;
 mod rules;
 mod seldom;
 mod session;
+mod share;
 mod stats;
 mod steering;
 
+pub use arbiter::{Arbiter, ArbiterStats, Owner, ProcessId};
 pub use association::AssociationId;
 pub use config::{Config, Ordering, SessionConfig};
 pub use deferral::{Deferral, DeferralId};
@@ -62,7 +68,9 @@ pub use event::{
     SendError, SessionError,
 };
 pub use journal::{JournalEntry, Record};
+pub use liveness::{Evidence, Examination, Exit, Judgement, Loss, Verdict};
 pub use options::{OrderRequest, Patience, SendOptions};
 pub use policy::Redundancy;
+pub use share::{NetworkUse, Report, Share};
 pub use stats::Stats;
 pub use steadfast_wire as wire;

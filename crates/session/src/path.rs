@@ -2,8 +2,10 @@
 
 use crate::config::Config;
 use crate::estimate::{Estimate, bytes_in};
+use crate::liveness::Examination;
 use crate::rules::Rules;
 use crate::session::{Ending, Item};
+use crate::share::Allotment;
 use crate::steering::Steering;
 use alloc::collections::{BTreeSet, VecDeque};
 use core::net::{IpAddr, SocketAddr};
@@ -11,6 +13,8 @@ use core::time::Duration;
 use steadfast_wire::frame::Progress;
 use steadfast_wire::{Instant, NetworkId, PathNumber, Rule, SessionId};
 
+/// For how many times the limit a path may be silent whose peer is heard beside it.
+const BESIDE: u32 = 10;
 /// Reports of arrival wait at most this long for company, or for so many bytes: an eighth of what lately came in that
 /// time, within bounds.
 pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
@@ -24,6 +28,9 @@ const ARRIVAL_ROUNDS: usize = 8;
 /// that is kept with them.
 const MAX_FLIGHTS: usize = 65_536;
 const MAX_CARGO: u64 = 4 << 20;
+const PACKET: u64 = 1500;
+/// Rounds without a queue after which a path counts as having room.
+const ROOMY_ROUNDS: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -32,6 +39,9 @@ pub(crate) enum State {
     /// The carrier is there; the peer's HELLO is awaited.
     ExpectHello,
     Up,
+    /// The peer's HELLO came, but another path joins the same networks and stays. It says ours, by which the peer learns
+    /// what process it has reached, and ends.
+    Leaving,
 }
 
 /// What one counted frame carried.
@@ -54,13 +64,50 @@ impl Cargo {
     }
 }
 
+/// How a frame counts on its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freight {
+    /// Control, and what of foreground is small.
+    Small,
+    /// What of foreground is large.
+    Large,
+    Background,
+}
+
+impl Freight {
+    /// Whether it counts against the window of bulk.
+    pub(crate) fn is_bulk(self) -> bool {
+        self != Self::Small
+    }
+}
+
+/// What a path carried since somebody last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Bytes that arrived: background, and all else.
+    pub(crate) background: u64,
+    pub(crate) foreground: u64,
+    /// Background, and large messages of foreground, had to wait.
+    pub(crate) background_waited: bool,
+    pub(crate) foreground_waited: bool,
+}
+
+impl Meter {
+    pub(crate) const fn waits(&mut self, background: bool) {
+        if background {
+            self.background_waited = true;
+        } else {
+            self.foreground_waited = true;
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) cargo: Cargo,
     pub(crate) bytes: u32,
     pub(crate) at: Instant,
-    /// Counts against the window of bulk: background, and what of foreground is large.
-    pub(crate) bulk: bool,
+    freight: Freight,
     /// Memory of the cargo beside the flight itself, in bytes.
     weight: u32,
 }
@@ -86,7 +133,13 @@ pub(crate) struct Path {
     pub(crate) same_host: bool,
     /// When an opening must have come to an end.
     pub(crate) deadline: Instant,
+    /// When the other side's kernel took the connection.
+    pub(crate) reached: Option<Instant>,
+    /// What our kernel knows of it, since it was last asked; an error if it does not tell.
+    pub(crate) examined: Option<Result<Examination, ()>>,
     pub(crate) hello_due: bool,
+    /// This process is about to be frozen, and the peer is to hear it.
+    pub(crate) suspend_due: bool,
     /// Our networks are said once on every path: the peer may know us only by it.
     pub(crate) networks_due: bool,
     pub(crate) suspect: Option<Instant>,
@@ -98,7 +151,9 @@ pub(crate) struct Path {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) in_flight: u64,
+    /// Of it, what counts against the window of bulk, and of that background.
     pub(crate) bulk_in_flight: u64,
+    background_in_flight: u64,
     cargo_weight: u64,
     pub(crate) last_progress: Instant,
     pub(crate) received: u64,
@@ -110,18 +165,27 @@ pub(crate) struct Path {
     pub(crate) reported_at: Instant,
     pub(crate) last_counted: Instant,
     pub(crate) last_heard: Instant,
+    /// When something came from the peer by the same networks, but not on the path.
+    pub(crate) heard_beside: Instant,
     /// When the peer's HELLO came.
     pub(crate) up_since: Instant,
     /// It came when there were as many paths as there may be, and is to have its turn until then.
     pub(crate) stays_until: Instant,
     pub(crate) last_sent: Instant,
     pub(crate) ping: Option<(u64, Instant)>,
+    /// When it was first asked since it was last heard.
+    asked: Instant,
     pub(crate) ping_due: bool,
     /// The application wants to know how long the answer takes.
     pub(crate) probed: bool,
     pub(crate) pong_due: Option<u64>,
     pub(crate) estimate: Estimate,
     steering: Steering,
+    /// What an arbiter allows its background.
+    limit: Option<Allotment>,
+    pub(crate) meter: Meter,
+    /// Background waited in the time that was last asked about.
+    pub(crate) waited: bool,
     /// Foreground since background last had its share, in bytes.
     pub(crate) foreground_run: u64,
     /// Bulk waits for its pace until then.
@@ -190,7 +254,10 @@ impl Path {
             address,
             same_host: false,
             deadline,
+            reached: None,
+            examined: None,
             hello_due: true,
+            suspend_due: false,
             networks_due: true,
             suspect: None,
             rescue_at: None,
@@ -200,6 +267,7 @@ impl Path {
             acked: 0,
             in_flight: 0,
             bulk_in_flight: 0,
+            background_in_flight: 0,
             cargo_weight: 0,
             last_progress: now,
             received: 0,
@@ -216,15 +284,20 @@ impl Path {
             reported_at: Instant(0),
             last_counted: now,
             last_heard: now,
+            heard_beside: now,
             up_since: now,
             stays_until: Instant(0),
             last_sent: now,
             ping: None,
+            asked: Instant(0),
             ping_due: false,
             probed: false,
             pong_due: None,
             estimate: Estimate::default(),
             steering: Steering::default(),
+            limit: None,
+            meter: Meter::default(),
+            waited: false,
             foreground_run: 0,
             paced: None,
             bytes: [0; 2],
@@ -249,21 +322,24 @@ impl Path {
     }
 
     /// A counted frame goes out.
-    pub(crate) fn fly(&mut self, now: Instant, cargo: Cargo, bytes: usize, bulk: bool) {
+    pub(crate) fn fly(&mut self, now: Instant, cargo: Cargo, bytes: usize, freight: Freight) {
         if self.flights.is_empty() {
             self.last_progress = now;
             self.estimate.idle();
         }
         self.sent += 1;
         self.in_flight += bytes as u64;
-        if bulk {
+        if freight.is_bulk() {
             self.bulk_in_flight += bytes as u64;
-            self.steering.sent(now, &self.estimate, bytes as u64);
+            let background = freight == Freight::Background;
+            self.background_in_flight += if background { bytes as u64 } else { 0 };
+            let limit = self.limit(now, background);
+            self.steering.sent(now, &self.estimate, bytes as u64, limit);
         }
         self.last_sent = now;
         let weight = cargo.weight();
         self.cargo_weight += u64::from(weight);
-        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, bulk, weight });
+        self.flights.push_back(Flight { cargo, bytes: bytes as u32, at: now, freight, weight });
     }
 
     /// DATA under a rule goes out.
@@ -282,8 +358,14 @@ impl Path {
         self.acked += 1;
         self.in_flight -= u64::from(flight.bytes);
         self.cargo_weight -= u64::from(flight.weight);
-        if flight.bulk {
+        if flight.freight.is_bulk() {
             self.bulk_in_flight -= u64::from(flight.bytes);
+        }
+        if flight.freight == Freight::Background {
+            self.background_in_flight -= u64::from(flight.bytes);
+            self.meter.background += u64::from(flight.bytes);
+        } else {
+            self.meter.foreground += u64::from(flight.bytes);
         }
         if self.flights.is_empty() {
             self.carried.clear();
@@ -316,20 +398,70 @@ impl Path {
     }
 
     /// How many more bytes of bulk may be given to this path.
-    pub(crate) fn bulk_room(&self, now: Instant, queue: Duration) -> u64 {
+    pub(crate) fn bulk_room(&self, now: Instant, queue: Duration, background: bool) -> u64 {
         let window = self.steering.window(now, &self.estimate, queue);
-        window.saturating_sub(self.bulk_in_flight)
+        let room = window.saturating_sub(self.bulk_in_flight);
+        self.limit(now, background).map_or(room, |limit| {
+            let allotted = self.steering.allotted(now, &self.estimate, limit);
+            let left = allotted.saturating_sub(self.background_in_flight);
+            // A packet of each of many processes would be a queue by itself: only whole ones fit, but one always does.
+            let left = match self.background_in_flight {
+                0 => left.max(PACKET),
+                _ if left < PACKET => 0,
+                _ => left,
+            };
+            room.min(left)
+        })
     }
 
     /// How many bytes of bulk may leave now, by window and pace. If only the pace speaks against it, the path is
     /// asked again when it does no longer.
-    pub(crate) fn bulk_allowance(&mut self, now: Instant, queue: Duration) -> u64 {
-        let room = self.bulk_room(now, queue);
-        let allowance = self.steering.allowance(now, &self.estimate);
+    pub(crate) fn bulk_allowance(&mut self, now: Instant, queue: Duration, background: bool) -> u64 {
+        let room = self.bulk_room(now, queue, background);
+        let allowance = self.steering.allowance(now, &self.estimate, self.limit(now, background));
         if room > 0 && allowance == 0 {
             self.paced = Some(self.steering.due());
         }
         room.min(allowance)
+    }
+
+    /// What an arbiter allows now.
+    fn limit(&self, now: Instant, background: bool) -> Option<Allotment> {
+        self.limit.filter(|limit| background && now < limit.until)
+    }
+
+    /// An arbiter allows this much from now on.
+    pub(crate) fn allot(&mut self, allotment: Option<Allotment>) {
+        self.limit = allotment;
+        let (Some(limit), Some(rate)) = (allotment, self.estimate.rate()) else { return };
+        // The window keeps it from going over that, so it may take big steps there.
+        let waits = self.waited || self.meter.background_waited;
+        if waits && rate < limit.rate / 5 * 4 && self.steering.empty_rounds() > 0 {
+            self.estimate.restart();
+        }
+    }
+
+    /// Whether background lately went out on it, or waits to.
+    pub(crate) const fn has_background(&self) -> bool {
+        self.background_in_flight > 0
+            || self.meter.background > 0
+            || self.meter.background_waited
+            || self.waited
+    }
+
+    /// Whether the rate still grows, and nobody has said how far it may.
+    pub(crate) fn is_starting(&self, now: Instant) -> bool {
+        self.estimate.is_starting() && self.limit(now, true).is_none()
+    }
+
+    /// Whether nothing has queued for so long that it is not because the queue was let run empty.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.steering.empty_rounds() >= ROOMY_ROUNDS
+    }
+
+    /// Its queue is let run empty for a round trip.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        self.steering.drain(now, self.estimate.rtt_or_guess());
     }
 
     /// A counted frame came in.
@@ -357,6 +489,30 @@ impl Path {
         self.estimate.patience(config.suspicion_margin) + REPORT_DELAY
     }
 
+    /// Since when the other side's kernel has taken the connection of a path that we open.
+    pub(crate) fn mute_since(&self) -> Option<Instant> {
+        self.reached.filter(|_| self.opener && self.state == State::Connecting)
+    }
+
+    /// A PING goes out; an earlier one may be unanswered.
+    pub(crate) fn pinged(&mut self, now: Instant, nonce: u64) {
+        self.ping = Some((nonce, now));
+        if self.asked <= self.last_heard {
+            self.asked = now;
+        }
+    }
+
+    /// Since when the peer owes an answer.
+    pub(crate) fn owed_since(&self) -> Option<Instant> {
+        let data = self.flights.front().map(|flight| flight.at.max(self.last_progress));
+        data.into_iter().chain(self.ping.map(|_| self.asked)).min()
+    }
+
+    /// Since when it is silent although it is to answer; `or` if nothing is owed.
+    pub(crate) fn silent_from(&self, or: Instant) -> Instant {
+        self.last_heard.max(self.owed_since().unwrap_or(or))
+    }
+
     /// When the silence becomes suspicious.
     pub(crate) fn suspicion_at(&self, config: &Config) -> Option<Instant> {
         if self.suspect.is_some() || !self.is_up() {
@@ -371,9 +527,13 @@ impl Path {
     /// When the path is given up.
     pub(crate) fn down_at(&self, config: &Config) -> Option<Instant> {
         match self.state {
-            State::Up => {
-                self.suspect.map(|since| self.last_heard.max(since - config.down_after) + config.down_after)
-            }
+            State::Up => self.suspect.map(|since| {
+                // Where no heart beats a long silence says nothing: it counts from when an answer was owed.
+                let from = if self.same_host { self.silent_from(since) } else { self.last_heard };
+                // Where a crowd of packets keeps the path's own waiting, the path is not gone; but not for ever.
+                let beside = self.heard_beside.min(since + config.down_after * BESIDE);
+                from.max(since - config.down_after).max(beside) + config.down_after
+            }),
             _ => Some(self.deadline),
         }
     }

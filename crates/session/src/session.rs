@@ -79,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) due: Due,
     /// The application has taken it with `accept`, or opened it.
     pub(crate) accepted: bool,
+    /// Another process of the peer had it, and this one has not claimed it yet.
+    pub(crate) succeeds: bool,
     /// ACK frames on their way.
     acks_flying: u32,
     shut_arrived: bool,
@@ -113,6 +115,7 @@ impl Session {
             noted: Dues::default(),
             joined_at: Instant(0),
             due: Due { open: opener, ..Due::default() },
+            succeeds: false,
             accepted: opener,
             acks_flying: 0,
             shut_arrived: false,

@@ -58,6 +58,10 @@ pub struct Stats {
     pub refused_memory: u64,
     /// Sessions that ended because one side came back with an older state.
     pub rolled_back: u64,
+    /// Verdicts on processes of peers.
+    pub verdicts: u64,
+    /// Of these, those that a process lives after all.
+    pub verdicts_revoked: u64,
     /// Sessions forgotten because too many were parked.
     pub forgotten: u64,
 }

@@ -7,6 +7,7 @@
 //! tell of the queue in the other direction, which other traffic has made.
 
 use crate::estimate::{Estimate, bytes_in, time_of};
+use crate::share::Allotment;
 use core::time::Duration;
 use steadfast_wire::Instant;
 use steadfast_wire::time::nanos;
@@ -23,6 +24,9 @@ const FOREIGN_SHARE: u64 = 16;
 /// Bulk leaves at this many tenths of the rate, or twice as fast while that still grows: bytes that leave in a burst
 /// queue in one, and reports that waited behind the other direction's bytes come in bursts.
 const PACE: u64 = 11;
+/// Bulk that an arbiter limits leaves at this many tenths of its rate at most: its window is what bounds the queue, and
+/// together all must be able to find out that the path has become faster.
+const LIMITED_PACE: u64 = 12;
 /// How much of the pace may be made up for at once, and is sent at once: timers are late.
 const BURST: Duration = Duration::from_millis(4);
 const QUANTUM: Duration = Duration::from_millis(1);
@@ -46,6 +50,8 @@ pub(crate) struct Steering {
     reach: Option<Duration>,
     /// The round trip without our queue in the last round.
     last_reach: Duration,
+    /// Rounds in which next to nothing queued, up to the last one.
+    empty_rounds: u32,
     /// Bytes that a report told of on average, in the last round and before: they are there, and we do not know yet.
     report: u64,
     /// Reports of this round, and their bytes.
@@ -69,6 +75,7 @@ impl Default for Steering {
             queue: None,
             reach: None,
             last_reach: Duration::ZERO,
+            empty_rounds: 0,
             report: 0,
             reports: (0, 0),
             late_rounds: 0,
@@ -109,6 +116,8 @@ impl Steering {
         let Some(rate) = estimate.rate() else { return };
         self.note_ceiling(now, rate);
         let target = target(rate, queue);
+        // Not by the target: packets of many slow senders are a long queue for all of them.
+        self.empty_rounds = if found < queue / 2 { self.empty_rounds.saturating_add(1) } else { 0 };
         if found > target {
             estimate.started();
         }
@@ -135,9 +144,9 @@ impl Steering {
         self.ceiling[0] = self.ceiling[0].max(rate);
     }
 
-    /// Bulk of this many bytes leaves.
-    pub(crate) fn sent(&mut self, now: Instant, estimate: &Estimate, bytes: u64) {
-        if let Some(pace) = pace(estimate) {
+    /// Bulk of this many bytes leaves; `limit` is what an arbiter allows it.
+    pub(crate) fn sent(&mut self, now: Instant, estimate: &Estimate, bytes: u64, limit: Option<Allotment>) {
+        if let Some(pace) = pace(estimate, limit) {
             let earliest = Instant(now.0.saturating_sub(nanos(BURST)));
             self.due = self.due.max(earliest) + time_of(bytes, pace);
         }
@@ -149,8 +158,8 @@ impl Steering {
     }
 
     /// How many bytes of bulk the pace allows now.
-    pub(crate) fn allowance(&self, now: Instant, estimate: &Estimate) -> u64 {
-        match pace(estimate) {
+    pub(crate) fn allowance(&self, now: Instant, estimate: &Estimate, limit: Option<Allotment>) -> u64 {
+        match pace(estimate, limit) {
             None => u64::MAX,
             Some(_) if self.due > now => 0,
             Some(pace) => bytes_in(pace, now.since(self.due).min(BURST) + QUANTUM).max(PACKET),
@@ -159,9 +168,7 @@ impl Steering {
 
     /// How many bytes of bulk may be in flight; `queue` is the time that they may wait in the network.
     pub(crate) fn window(&self, now: Instant, estimate: &Estimate, queue: Duration) -> u64 {
-        let window = self.steered(estimate, queue);
-        let draining = self.drain_until.is_some_and(|until| now < until);
-        let window = if draining { window / 2 } else { window };
+        let window = self.drained(now, self.steered(estimate, queue));
         // What others queue we cannot drain: holding back then helps nobody.
         let share = if self.foreign_rounds >= FOREIGN_ROUNDS {
             bytes_in(self.ceiling[0].max(self.ceiling[1]) / FOREIGN_SHARE, estimate.rtt_or_guess())
@@ -169,6 +176,34 @@ impl Steering {
             0
         };
         window.max(share).max(PACKETS * PACKET)
+    }
+
+    /// How many bytes of background may be in flight by what an arbiter allows. The rate is a part of the path's, and so
+    /// the round trip is that of the path.
+    pub(crate) fn allotted(&self, now: Instant, estimate: &Estimate, limit: Allotment) -> u64 {
+        let reach = estimate.least_rtt().max(self.last_reach);
+        let window = bytes_in(limit.rate, reach).saturating_add(limit.queue).saturating_add(self.report / 2);
+        self.drained(now, window)
+    }
+
+    /// For how many rounds next to nothing has queued.
+    pub(crate) const fn empty_rounds(&self) -> u32 {
+        self.empty_rounds
+    }
+
+    fn drained(&self, now: Instant, window: u64) -> u64 {
+        let draining = self.drain_until.is_some_and(|until| now < until);
+        if draining { window / 2 } else { window }
+    }
+
+    /// The queue is let run empty for a round trip, so that all who share it see the way without it.
+    pub(crate) fn drain(&mut self, now: Instant, rtt: Duration) {
+        self.drain_until = Some(now + rtt);
+        // They all look at once, so that nobody has to do so alone.
+        if self.base_since.is_some_and(|since| now.since(since) > BASE_WINDOW / 2) {
+            self.base = [None, self.base[0]];
+            self.base_since = Some(now);
+        }
     }
 
     fn steered(&self, estimate: &Estimate, queue: Duration) -> u64 {
@@ -179,8 +214,11 @@ impl Steering {
     }
 }
 
-fn pace(estimate: &Estimate) -> Option<u64> {
-    estimate.rate().map(|rate| (rate * if estimate.is_starting() { 2 * PACE } else { PACE } / 10).max(PACKET))
+fn pace(estimate: &Estimate, limit: Option<Allotment>) -> Option<u64> {
+    let rate = estimate.rate()?;
+    let pace = rate * if estimate.is_starting() { 2 * PACE } else { PACE } / 10;
+    let most = limit.map_or(u64::MAX, |limit| limit.rate.saturating_mul(LIMITED_PACE) / 10);
+    Some(pace.min(most).max(PACKET))
 }
 
 /// How long bytes may queue at a rate: `queue`, but at least some packets.

@@ -31,7 +31,7 @@ pub(crate) struct Pipe {
     buffer: BytesMut,
     flight: VecDeque<(Instant, Bytes)>,
     in_flight: usize,
-    last_arrival: Instant,
+    pub(crate) last_arrival: Instant,
     /// Nothing is sent before then: a retransmission timer runs.
     stalled: Option<Instant>,
     rto: Duration,
@@ -39,6 +39,11 @@ pub(crate) struct Pipe {
     pub(crate) planned: Option<Instant>,
     /// The sender waits for room.
     pub(crate) starving: bool,
+    /// When something last arrived, and when its sender last heard that.
+    pub(crate) arrived_at: Instant,
+    pub(crate) acked_at: Instant,
+    /// What arrived last was not acknowledged: there is no way back.
+    pub(crate) ack_lost: bool,
 }
 
 /// What a link does to a packet that leaves now.

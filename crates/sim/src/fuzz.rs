@@ -12,6 +12,7 @@ use steadfast_wire::{
     Token,
 };
 
+pub mod backplane;
 pub mod homa;
 
 /// Decodes any bytes as a stream of frames; what was read must be written and read back alike.

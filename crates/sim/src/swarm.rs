@@ -2,15 +2,17 @@
 
 use crate::model::{Limits, Model, Waits, content};
 use crate::rng::Rng;
-use crate::world::{Attachment, Step, World, identity};
+use crate::world::{Attachment, Life, Step, World, identity};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use steadfast_session::{
-    Config, Event, OrderRequest, Ordering, Outcome, Read, Recv, Redundancy, SendError, SendOptions,
-    SessionConfig,
+    AssociationId, Config, Event, Judgement, OrderRequest, Ordering, Outcome, Read, Recv, Redundancy,
+    SendError, SendOptions, SessionConfig, Verdict,
 };
 use steadfast_wire::frame::EndReason;
-use steadfast_wire::{Instant, Labels, MessageId, NetworkClass, NetworkId, Rule, Selector, SessionId};
+use steadfast_wire::{
+    Fingerprint, Incarnation, Instant, Labels, MessageId, NetworkClass, NetworkId, Rule, Selector, SessionId,
+};
 
 /// Faults and sends happen in this time; then everything is healed.
 const ACTIVE: Duration = Duration::from_secs(12);
@@ -25,6 +27,9 @@ enum Op {
     Fault { host: usize, network: usize, kind: u64 },
     Mend { host: usize, network: usize },
     Restart { host: usize, old: bool },
+    Kill { host: usize },
+    Stop { host: usize },
+    Resume { host: usize },
 }
 
 struct Run {
@@ -44,6 +49,14 @@ struct Run {
     durable: bool,
     trace: bool,
     healed: bool,
+    /// The last verdict of each host's processes on each process that it dealt with.
+    judged: BTreeMap<(usize, u32, AssociationId), (Option<Incarnation>, Judgement)>,
+    /// When a network last changed.
+    faulted: Instant,
+    /// When a host's process was last stopped.
+    stopped: BTreeMap<usize, Instant>,
+    /// How many verdicts there were, of each kind.
+    verdicts: BTreeMap<Verdict, usize>,
 }
 
 /// What a seed came to.
@@ -59,6 +72,10 @@ pub struct Report {
     pub resent: u64,
     /// Sessions that ended because a process came back with an older state.
     pub rolled_back: u64,
+    /// Verdicts that a process crashed.
+    pub crashed: usize,
+    /// Verdicts that a process hung.
+    pub hung: usize,
 }
 
 /// Runs a seed; panics with what does not hold.
@@ -85,6 +102,8 @@ pub fn run(seed: u64, trace: bool) -> Report {
         suspicions: stats.iter().map(|s| s.suspicions).sum(),
         resent: stats.iter().map(|s| s.bytes_resent).sum(),
         rolled_back: stats.iter().map(|s| s.rolled_back).sum(),
+        crashed: run.verdicts.get(&Verdict::Crashed).copied().unwrap_or_default(),
+        hung: run.verdicts.get(&Verdict::Hung).copied().unwrap_or_default(),
     }
 }
 
@@ -135,6 +154,10 @@ impl Run {
             durable,
             trace,
             healed: false,
+            judged: BTreeMap::new(),
+            faulted: Instant(0),
+            stopped: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
         };
         run.plan(hosts, networks);
         run
@@ -170,8 +193,21 @@ impl Run {
             for _ in 0..self.rng.range(1, 3) {
                 let host = self.rng.range(0, hosts as u64) as usize;
                 let old = self.durable && self.rng.chance(15);
-                self.add(ACTIVE, Op::Restart { host, old });
+                let at = self.add(ACTIVE, Op::Restart { host, old });
+                // It may have been dead for a while.
+                if self.rng.chance(40) {
+                    let before = Duration::from_millis(self.rng.range(1, 8000)).min(at.since(self.world.now));
+                    self.ops.push(Op::Kill { host });
+                    self.world.script(at - before, self.ops.len() as u64 - 1);
+                }
             }
+        }
+        if self.rng.chance(25) {
+            let host = self.rng.range(0, hosts as u64) as usize;
+            let at = self.add(ACTIVE, Op::Stop { host });
+            let until = at + Duration::from_millis(self.rng.range(1, 9000));
+            self.ops.push(Op::Resume { host });
+            self.world.script(until, self.ops.len() as u64 - 1);
         }
     }
 
@@ -266,6 +302,16 @@ impl Run {
             Op::Fault { host, network, kind } => self.fault(host, network, kind),
             Op::Mend { host, network } => self.mend(host, network),
             Op::Restart { host, old } => self.restart(host, old),
+            // What a dead process holds is lost with it: that is its restart's, which follows.
+            Op::Kill { host } => self.world.kill(host),
+            Op::Stop { host } => {
+                self.world.stop(host);
+                self.stopped.insert(host, self.world.now);
+            }
+            Op::Resume { host } => {
+                self.world.resume(host);
+                self.stopped.insert(host, self.world.now);
+            }
         }
     }
 
@@ -275,6 +321,7 @@ impl Run {
         if kind == 6 && self.sessions_of(host).iter().any(|session| !known.contains(session)) {
             return;
         }
+        self.faulted = self.world.now;
         let attachment = &mut self.world.nodes[host].attachments[network];
         match kind {
             0 => (attachment.hole_out, attachment.hole_in) = (true, true),
@@ -292,6 +339,7 @@ impl Run {
     }
 
     fn mend(&mut self, host: usize, network: usize) {
+        self.faulted = self.world.now;
         let attachment = &mut self.world.nodes[host].attachments[network];
         (attachment.hole_out, attachment.hole_in) = (false, false);
         attachment.loss = attachment.loss.min(10);
@@ -577,12 +625,53 @@ impl Run {
                 assert!(fine, "{session} ended at {host}: {reason:?}");
                 self.ended.insert((host, session), reason);
             }
+            Event::Verdict { association, peer, incarnation, judgement, .. } => {
+                self.judged(host, association, peer, incarnation, judgement);
+            }
             Event::Readable { .. } if self.healed => {
                 let clock = self.world.clock(host);
                 let _ = clock;
                 self.read(host, 1_000_000);
             }
             _ => {}
+        }
+    }
+
+    /// A verdict is never told twice nor after a final one, and nothing is said of a process that is not so.
+    fn judged(
+        &mut self,
+        host: usize,
+        association: AssociationId,
+        peer: Fingerprint,
+        incarnation: Option<Incarnation>,
+        judgement: Judgement,
+    ) {
+        let Judgement { verdict, since, .. } = judgement;
+        *self.verdicts.entry(verdict).or_default() += 1;
+        let key = (host, self.world.nodes[host].run, association);
+        let place = (0..self.world.nodes.len()).find(|host| identity(*host) == peer);
+        let Some(other) = place.map(|place| &self.world.nodes[place]) else { panic!("{peer} is nobody") };
+        let lives = other.life != Life::Dead && incarnation == Some(other.core.incarnation());
+        let gone = matches!(verdict, Verdict::Left | Verdict::Crashed | Verdict::Restarted);
+        assert!(!(gone && lives), "host {host}: {judgement:?} of a process that lives");
+        assert_ne!(verdict, Verdict::Left, "nobody left");
+        if verdict == Verdict::Hung {
+            let stopped = place.and_then(|place| self.stopped.get(&place));
+            // After a fault an answer may wait in the other side's kernel.
+            let lately = stopped.is_some_and(|at| self.world.now.since(*at) < Duration::from_secs(20))
+                || self.world.now.since(self.faulted) < Duration::from_secs(4);
+            assert!(lately, "host {host}: {judgement:?} of a process that runs");
+        }
+        if verdict == Verdict::NoLocalNetwork {
+            assert!(self.world.networks_of(host).is_empty(), "host {host} has networks");
+        }
+        if let Some((process, before)) = self.judged.insert(key, (incarnation, judgement.clone())) {
+            assert!(!before.verdict.is_final(), "host {host}: {judgement:?} after {before:?}");
+            // Sessions that come to be with this process hear the same.
+            let again = before == judgement;
+            assert!(again || before.verdict != verdict, "host {host}: {judgement:?} after {before:?}");
+            assert!(before.since <= since, "host {host}: {judgement:?} is older than {before:?}");
+            assert!(process.is_none() || process == incarnation, "an association changed its process");
         }
     }
 
@@ -595,6 +684,8 @@ impl Run {
             }
         }
         for host in 0..self.world.nodes.len() {
+            self.world.resume(host);
+            assert_ne!(self.world.nodes[host].life, Life::Dead, "a restart follows every death");
             self.finish_streams(host);
             self.read(host, 1_000_000);
         }
@@ -620,6 +711,16 @@ impl Run {
                 self.world.nodes
             );
         }
+        // Whoever takes part in a conversation answers, and the other side knows it.
+        let late = |run: &Self| {
+            let all = run.members.iter().flat_map(|(id, members)| members.map(|host| (host, *id)));
+            let judged = |(host, id): (usize, SessionId)| run.world.nodes[host].core.verdict(id);
+            let mut alive = all.filter(|(_, id)| !run.model.broken.contains(id)).filter_map(judged);
+            alive.find(|judgement| judgement.verdict != Verdict::Alive)
+        };
+        let until = self.world.now + PATIENCE;
+        let done = late(self).is_none() || self.play_until(until, |run| late(run).is_none());
+        assert!(done, "{:?} of a process that runs, after healing", late(self));
     }
 
     /// Ends every session from one side: both sides must come to rest.

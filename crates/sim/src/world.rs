@@ -7,7 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use steadfast_session::{Action, Config, Endpoint, Event, JournalEntry};
+use steadfast_session::{Action, Config, Endpoint, Event, Examination, JournalEntry, Loss};
 use steadfast_wire::{
     Address, Fingerprint, Frame, Gather, Instant, MessageId, Network, NetworkClass, NetworkId, PathNumber,
     SessionId,
@@ -64,6 +64,19 @@ impl Attachment {
     }
 }
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Runs,
+    /// It is stopped: its kernel goes on.
+    Stopped,
+    /// There is none: its kernel refuses connections.
+    Dead,
+    /// It has closed everything and stands still: its kernel refuses connections.
+    Frozen,
+}
+
 /// A process on a host.
 #[derive(Debug)]
 pub struct Node {
@@ -79,20 +92,30 @@ pub struct Node {
     base: usize,
     /// How long the store takes.
     pub store_delay: Duration,
-    /// The networks the host is attached to.
+    /// The networks the host is attached to; none if it is another's ([`World::add_process`]).
     pub attachments: Vec<Attachment>,
+    /// The process on whose host this one runs: itself, unless it was added beside another.
+    pub host: usize,
     /// The host's clock runs this much faster, in parts per million.
     pub drift: i64,
     inputs: BTreeMap<PathNumber, BytesMut>,
     carriers: BTreeMap<PathNumber, usize>,
     wake: Option<Instant>,
+    /// Whether it runs.
+    pub life: Life,
+    /// What its kernel has to tell a process that is stopped: carriers that ended, or were made.
+    lost: Vec<(PathNumber, Loss)>,
+    waiting: Vec<usize>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Wake(usize),
     Connected(usize),
+    Reached(usize, u32, PathNumber),
+    Refused(usize, u32, PathNumber),
     Flow(usize, usize),
+    Break(usize, usize),
     Confirm(usize, u32, u64),
     Script(u64),
 }
@@ -119,6 +142,8 @@ pub struct World {
     still: u64,
     /// Check the cores' invariants after every so many steps.
     pub check_every: u64,
+    /// The other end hears of a reset when that has crossed the network, and not at once.
+    pub resets_travel: bool,
     /// Bytes of messages that were given to carriers, if anybody wants to know.
     pub said: Option<Vec<Said>>,
 }
@@ -158,12 +183,23 @@ impl World {
             steps: 0,
             still: 0,
             check_every: 1,
+            resets_travel: false,
             said: None,
         }
     }
 
     /// A new host with one process; returns its number.
     pub fn add_host(&mut self, config: Config, attachments: Vec<Attachment>) -> usize {
+        self.add(config, attachments, self.nodes.len())
+    }
+
+    /// Another process on the host of one that is there, with its own identity and port: they share its networks, and
+    /// what they queue there. Returns its number.
+    pub fn add_process(&mut self, config: Config, beside: usize) -> usize {
+        self.add(config, Vec::new(), self.nodes[beside].host)
+    }
+
+    fn add(&mut self, config: Config, attachments: Vec<Attachment>, on: usize) -> usize {
         let host = self.nodes.len();
         let seed = self.rng.seed();
         self.nodes.push(Node {
@@ -174,12 +210,16 @@ impl World {
             base: 0,
             store_delay: Duration::from_millis(2),
             attachments,
+            host: on,
             drift: 0,
             inputs: BTreeMap::new(),
             carriers: BTreeMap::new(),
             wake: None,
+            life: Life::Runs,
+            lost: Vec::new(),
+            waiting: Vec::new(),
         });
-        self.networks_changed(host);
+        self.tell_networks(host);
         host
     }
 
@@ -196,27 +236,36 @@ impl World {
     }
 
     fn ip(&self, host: usize, network: usize) -> IpAddr {
+        let host = self.nodes[host].host;
         let generation = self.nodes[host].attachments[network].generation;
         Ipv4Addr::new(10, network as u8, generation, host as u8 + 1).into()
+    }
+
+    /// The port on which a process listens.
+    fn port(&self, process: usize) -> u16 {
+        PORT + (process - self.nodes[process].host) as u16
+    }
+
+    /// What its host is attached to.
+    fn attachments(&self, process: usize) -> &[Attachment] {
+        &self.nodes[self.nodes[process].host].attachments
     }
 
     /// Where a host is reached over a network.
     #[must_use]
     pub fn address(&self, host: usize, network: usize) -> SocketAddr {
-        SocketAddr::new(self.ip(host, network), PORT)
+        SocketAddr::new(self.ip(host, network), self.port(host))
     }
 
     fn locate(&self, address: SocketAddr) -> Option<(usize, usize)> {
-        let all =
-            self.nodes.iter().enumerate().flat_map(|(h, n)| (0..n.attachments.len()).map(move |a| (h, a)));
+        let all = (0..self.nodes.len()).flat_map(|h| (0..self.attachments(h).len()).map(move |a| (h, a)));
         all.into_iter().find(|(host, network)| self.address(*host, *network) == address)
     }
 
     /// A host's networks that are up, as its scout sees them.
     #[must_use]
     pub fn networks_of(&self, host: usize) -> Vec<Network> {
-        self.nodes[host]
-            .attachments
+        self.attachments(host)
             .iter()
             .enumerate()
             .filter(|(_, attachment)| attachment.up)
@@ -226,26 +275,138 @@ impl World {
                 class: attachment.class,
                 metered: attachment.metered,
                 cost: 0,
-                port: PORT,
+                port: self.port(host),
                 addresses: vec![Address { ip: self.ip(host, network), prefix: 16 }],
             })
             .collect()
     }
 
-    /// The host's scout looks again.
+    /// The host's scout looks again, for all its processes.
     pub fn networks_changed(&mut self, host: usize) {
+        for process in 0..self.nodes.len() {
+            if self.nodes[process].host == host {
+                self.tell_networks(process);
+            }
+        }
+    }
+
+    fn tell_networks(&mut self, host: usize) {
         let networks = self.networks_of(host);
         let clock = self.clock(host);
         // Its own carriers on an interface that went down are gone at once.
         for index in 0..self.carriers.len() {
             for end in self.carriers[index].ends {
-                if end.host == host && !self.nodes[host].attachments[end.network].up {
+                if end.host == host && !self.attachments(host)[end.network].up {
                     self.break_carrier(index, host);
                 }
             }
         }
-        self.nodes[host].core.handle_networks(clock, networks);
+        if self.nodes[host].life == Life::Runs {
+            self.nodes[host].core.handle_networks(clock, networks);
+        }
         self.pump(host);
+    }
+
+    /// The process dies, and stays dead until [`restart`](Self::restart).
+    pub fn kill(&mut self, host: usize) {
+        self.nodes[host].life = Life::Dead;
+        self.break_all(host);
+        let node = &mut self.nodes[host];
+        node.lost.clear();
+        for index in std::mem::take(&mut node.waiting) {
+            // Its kernel took the connection; now it is reset.
+            let opener = self.carriers[index].ends[0];
+            if self.carriers[index].open && self.passes(host, self.carriers[index].ends[1].network, opener) {
+                self.carriers[index].open = false;
+                self.lose(opener, Loss::Ended);
+            }
+        }
+    }
+
+    /// The process stops: its kernel takes what comes, it answers nothing.
+    pub fn stop(&mut self, host: usize) {
+        if self.nodes[host].life == Life::Runs {
+            self.nodes[host].life = Life::Stopped;
+        }
+    }
+
+    /// The process closes what belongs to its kernel and stands still; what it had to say of that was said before.
+    pub fn freeze(&mut self, host: usize) {
+        if self.nodes[host].life != Life::Runs {
+            return;
+        }
+        let clock = self.clock(host);
+        self.nodes[host].core.handle_networks(clock, Vec::new());
+        self.pump(host);
+        self.break_all(host);
+        let node = &mut self.nodes[host];
+        node.life = Life::Frozen;
+        node.inputs.clear();
+        node.carriers.clear();
+        node.lost.clear();
+    }
+
+    /// A frozen process goes on.
+    pub fn thaw(&mut self, host: usize) {
+        if self.nodes[host].life != Life::Frozen {
+            return;
+        }
+        let clock = self.clock(host);
+        self.nodes[host].life = Life::Runs;
+        self.nodes[host].core.wake(clock);
+        self.networks_changed(host);
+    }
+
+    /// A stopped process goes on.
+    pub fn resume(&mut self, host: usize) {
+        self.resume_with(host, false);
+    }
+
+    /// The same for one that looks at its clock before it reads what has come meanwhile: as one that was not given a
+    /// processor, and not asked for it either.
+    pub fn resume_late(&mut self, host: usize) {
+        self.resume_with(host, true);
+    }
+
+    fn resume_with(&mut self, host: usize, clock_first: bool) {
+        if self.nodes[host].life != Life::Stopped {
+            return;
+        }
+        let clock = self.clock(host);
+        let networks = self.networks_of(host);
+        let node = &mut self.nodes[host];
+        node.life = Life::Runs;
+        node.core.handle_networks(clock, networks);
+        if clock_first {
+            node.core.handle_timeout(clock);
+            self.pump(host);
+        }
+        let node = &mut self.nodes[host];
+        for (path, input) in &mut node.inputs {
+            while node.core.handle_data(clock, *path, input) {}
+        }
+        for path in node.carriers.keys() {
+            node.core.handle_writable(clock, *path);
+        }
+        for (path, loss) in std::mem::take(&mut node.lost) {
+            node.carriers.remove(&path);
+            node.inputs.remove(&path);
+            node.core.handle_carrier_lost(clock, path, loss);
+        }
+        let waiting = std::mem::take(&mut node.waiting);
+        node.core.handle_timeout(clock);
+        self.pump(host);
+        for index in waiting {
+            self.connected(index);
+        }
+    }
+
+    fn break_all(&mut self, host: usize) {
+        for index in 0..self.carriers.len() {
+            if self.carriers[index].ends.iter().any(|end| end.host == host) {
+                self.break_carrier(index, host);
+            }
+        }
     }
 
     fn at(&mut self, time: Instant, what: What) {
@@ -262,13 +423,12 @@ impl World {
     pub fn restart(&mut self, host: usize, config: Config, keep: usize) {
         let seed = self.rng.seed();
         let clock = self.clock(host);
-        for index in 0..self.carriers.len() {
-            if self.carriers[index].ends.iter().any(|end| end.host == host) {
-                self.break_carrier(index, host);
-            }
-        }
+        self.break_all(host);
         let node = &mut self.nodes[host];
         node.run += 1;
+        node.life = Life::Runs;
+        node.lost.clear();
+        node.waiting.clear();
         node.inputs.clear();
         node.carriers.clear();
         node.core = Endpoint::new(config, identity(host), seed);
@@ -278,7 +438,7 @@ impl World {
         let entries = node.journal.clone();
         // A process numbers its records anew; the store keeps them all.
         node.core.restore(clock, entries);
-        self.networks_changed(host);
+        self.tell_networks(host);
     }
 
     /// One end learns that its carrier is gone; the other hears of it only if a packet gets through.
@@ -292,7 +452,7 @@ impl World {
                 end.host == host || self.passes(host, self.carriers[index].ends[1 - side].network, end);
             if heard {
                 self.carriers[index].ends[side].path = None;
-                self.lose(end);
+                self.lose(end, if end.host == host { Loss::Other } else { Loss::Ended });
             } else {
                 // Half-open: that end finds out by silence. Its pipe swallows everything.
                 self.carriers[index].ends[1 - side].path = None;
@@ -300,13 +460,17 @@ impl World {
         }
     }
 
-    fn lose(&mut self, end: End) {
+    fn lose(&mut self, end: End, loss: Loss) {
         let clock = self.clock(end.host);
         let node = &mut self.nodes[end.host];
         if let Some(path) = end.path.filter(|_| node.run == end.run) {
+            if node.life != Life::Runs {
+                node.lost.push((path, loss));
+                return;
+            }
             node.carriers.remove(&path);
             node.inputs.remove(&path);
-            node.core.handle_carrier_lost(clock, path);
+            node.core.handle_carrier_lost(clock, path, loss);
             self.wake_later(end.host);
         }
     }
@@ -317,8 +481,7 @@ impl World {
     }
 
     fn passes(&self, from: usize, from_network: usize, to: End) -> bool {
-        let (a, b) =
-            (&self.nodes[from].attachments[from_network], &self.nodes[to.host].attachments[to.network]);
+        let (a, b) = (&self.attachments(from)[from_network], &self.attachments(to.host)[to.network]);
         let joined = from_network == to.network || self.routed;
         joined && a.up && b.up && !a.hole_out && !b.hole_in
     }
@@ -332,7 +495,8 @@ impl World {
         let mut lost = false;
         for (host, network, direction) in [(from.host, from.network, 0), (to.host, to.network, 1)] {
             let rng = &mut self.rng;
-            let attachment = &mut self.nodes[host].attachments[network];
+            let owner = self.nodes[host].host;
+            let attachment = &mut self.nodes[owner].attachments[network];
             let busy = &mut attachment.busy[direction];
             *busy =
                 (*busy).max(at) + Duration::from_nanos(size as u64 * 1_000_000_000 / attachment.rate.max(1));
@@ -344,6 +508,9 @@ impl World {
 
     /// Drains a core: actions, bytes, records, events.
     pub fn pump(&mut self, host: usize) {
+        if self.nodes[host].life != Life::Runs {
+            return;
+        }
         loop {
             let mut idle = true;
             while let Some(action) = self.nodes[host].core.poll_action() {
@@ -391,10 +558,15 @@ impl World {
                 ];
                 // Two round trips: one for TCP, one for TLS. A lost packet is a lost attempt: the core tries again.
                 let mut at = self.now;
-                for (from, into) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+                for (leg, (from, into)) in [(0, 1), (1, 0), (0, 1), (1, 0)].into_iter().enumerate() {
                     match self.cross(ends[from], ends[into], 100) {
                         Some(crossing) if !crossing.lost => at += crossing.arrival.since(self.now),
                         _ => return,
+                    }
+                    if leg == 1 && matches!(self.nodes[to].life, Life::Dead | Life::Frozen) {
+                        return self.at(at, What::Refused(host, run, path));
+                    } else if leg == 1 {
+                        self.at(at, What::Reached(host, run, path));
                     }
                 }
                 let index = self.carriers.len();
@@ -418,12 +590,50 @@ impl World {
                         self.carriers[index].closing = Some(side);
                         self.flow(index, side);
                     } else {
-                        self.break_carrier(index, host);
+                        self.reset(index, side);
                     }
                 }
             }
+            Action::Examine { path } => {
+                let examination = self.examine(host, path);
+                let clock = self.clock(host);
+                self.nodes[host].core.handle_examined(clock, path, examination);
+            }
             _ => {}
         }
+    }
+
+    /// One end has let go of its carrier.
+    fn reset(&mut self, index: usize, side: usize) {
+        let (own, other) = (self.carriers[index].ends[side], self.carriers[index].ends[1 - side]);
+        let crossing = if self.resets_travel { self.cross(own, other, 100) } else { None };
+        match crossing {
+            // What was said before arrives before.
+            Some(crossing) => {
+                let after = self.carriers[index].pipes[side].last_arrival + Duration::from_nanos(1);
+                self.at(crossing.arrival.max(after), What::Break(index, own.host));
+            }
+            None => self.break_carrier(index, own.host),
+        }
+    }
+
+    /// What a host's kernel knows of a carrier.
+    fn examine(&self, host: usize, path: PathNumber) -> Option<Examination> {
+        let carrier = &self.carriers[*self.nodes[host].carriers.get(&path)?];
+        let side = usize::from(carrier.ends[0].host != host);
+        let (own, other) = (carrier.ends[side], carrier.ends[1 - side]);
+        let pipe = &carrier.pipes[side];
+        // Nothing was said yet but what opens the connection.
+        let begins = carrier.ends[1].path.is_none();
+        let back = self.passes(other.host, other.network, own);
+        let unheard = (pipe.ack_lost || begins) && !back
+            || begins && (!carrier.open || !self.passes(host, own.network, other));
+        Some(Examination {
+            unacknowledged: !pipe.is_empty() || unheard,
+            stuck: false,
+            last_ack: self.now.since(pipe.acked_at),
+            last_data: self.now.since(carrier.pipes[1 - side].arrived_at),
+        })
     }
 
     fn transmit(&mut self, host: usize, path: PathNumber) {
@@ -485,13 +695,22 @@ impl World {
         let open = self.carriers[index].open && self.passes(from.host, from.network, to);
         let mut bytes = BytesMut::new();
         self.carriers[index].pipes[side].arrivals(self.now, open, &mut bytes);
+        if !bytes.is_empty() {
+            let acked = self.passes(to.host, to.network, from);
+            let (now, pipe) = (self.now, &mut self.carriers[index].pipes[side]);
+            pipe.arrived_at = now;
+            pipe.ack_lost = !acked;
+            if acked {
+                pipe.acked_at = now;
+            }
+        }
         self.flow(index, side);
         if let Some(path) = to.path.filter(|_| !bytes.is_empty() && self.nodes[to.host].run == to.run) {
             let clock = self.clock(to.host);
             let node = &mut self.nodes[to.host];
             let input = node.inputs.entry(path).or_default();
             input.extend_from_slice(&bytes);
-            while node.core.handle_data(clock, path, input) {}
+            while node.life == Life::Runs && node.core.handle_data(clock, path, input) {}
             self.pump(to.host);
         }
         if self.carriers[index].closing == Some(side) && self.carriers[index].pipes[side].is_empty() {
@@ -500,12 +719,17 @@ impl World {
         let pipe = &mut self.carriers[index].pipes[side];
         if pipe.starving && pipe.room() > 0 {
             pipe.starving = false;
-            if let Some(path) = from.path.filter(|_| self.nodes[from.host].run == from.run) {
+            let runs = self.nodes[from.host].run == from.run && self.nodes[from.host].life == Life::Runs;
+            if let Some(path) = from.path.filter(|_| runs) {
                 let clock = self.clock(from.host);
                 self.nodes[from.host].core.handle_writable(clock, path);
                 self.pump(from.host);
             }
         }
+    }
+
+    fn runs(&self, host: usize, run: u32) -> bool {
+        self.nodes[host].run == run && self.nodes[host].life == Life::Runs
     }
 
     fn connected(&mut self, index: usize) {
@@ -515,6 +739,14 @@ impl World {
             return;
         }
         let Some(path) = opener.path else { return };
+        if let Some(end) = [opener, accepter].into_iter().find(|end| self.nodes[end.host].life != Life::Runs)
+        {
+            // Its kernel has done its part; the process says nothing yet.
+            if self.nodes[end.host].life == Life::Stopped {
+                self.nodes[end.host].waiting.push(index);
+            }
+            return;
+        }
         let remote = self.address(opener.host, opener.network);
         let (clock, local) = (self.clock(accepter.host), self.ip(accepter.host, accepter.network));
         let network = NetworkId(accepter.network as u32 + 1);
@@ -552,14 +784,28 @@ impl World {
                 if self.nodes[host].wake.is_some_and(|wake| wake <= self.now) {
                     self.nodes[host].wake = None;
                 }
+                if self.nodes[host].life == Life::Runs {
+                    let clock = self.clock(host);
+                    self.nodes[host].core.handle_timeout(clock);
+                    self.pump(host);
+                }
+            }
+            What::Reached(host, run, path) if self.runs(host, run) => {
                 let clock = self.clock(host);
-                self.nodes[host].core.handle_timeout(clock);
+                self.nodes[host].core.handle_reached(clock, path);
                 self.pump(host);
             }
+            What::Refused(host, run, path) if self.runs(host, run) => {
+                let clock = self.clock(host);
+                self.nodes[host].core.handle_carrier_lost(clock, path, Loss::Refused);
+                self.pump(host);
+            }
+            What::Reached(..) | What::Refused(..) => {}
             What::Connected(index) => self.connected(index),
             What::Flow(index, side) => self.deliver(index, side),
+            What::Break(index, host) => self.break_carrier(index, host),
             What::Confirm(host, run, number) => {
-                if self.nodes[host].run == run {
+                if self.nodes[host].run == run && self.nodes[host].life != Life::Dead {
                     let node = &mut self.nodes[host];
                     node.confirmed = node.base + number as usize;
                     let clock = self.clock(host);

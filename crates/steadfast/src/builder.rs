@@ -3,8 +3,10 @@
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
+use crate::events::Scope;
 use crate::kernel::{Kernel, Plan};
 use crate::process::this_process;
+use crate::report::{place, report};
 use crate::shared::Shared;
 use crate::trusted::Trusted;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -35,6 +37,7 @@ pub struct Builder {
     config: Config,
     never_connect: Vec<Selector>,
     connect_limit: Duration,
+    daemon: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,7 @@ impl Builder {
             config: Config::default(),
             never_connect: Vec::new(),
             connect_limit: CONNECT_LIMIT,
+            daemon: Some(place()),
         }
     }
 
@@ -136,6 +140,14 @@ impl Builder {
         self
     }
 
+    /// The socket of the host's daemon, to which this endpoint tells what its networks do to it: paths that are suspect or
+    /// down, conversations that are parked, verdicts. The daemon publishes that in `FTB.network.steadfast`. Nobody with `None`;
+    /// unless said otherwise, `daemon.sock` beside the [agent's socket](crate::backplane::agent).
+    pub fn daemon(mut self, socket: Option<PathBuf>) -> Self {
+        self.daemon = socket;
+        self
+    }
+
     /// Makes the endpoint: reads identity and trust, listens, and watches the networks.
     ///
     /// Waits for files and at most a second for the network manager. Works on current-thread and multi-thread runtimes,
@@ -167,6 +179,9 @@ impl Builder {
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver = Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver);
         tokio::spawn(driver.run());
+        if let Some(daemon) = builder.daemon {
+            tokio::spawn(report(shared.hub.subscribe(Scope::Everything, false), daemon));
+        }
         Ok(Endpoint::new(shared, addresses, commands, builder.connect_limit))
     }
 

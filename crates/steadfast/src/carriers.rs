@@ -7,14 +7,16 @@ use crate::state::SessionState;
 use bytes::BytesMut;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant as Wall};
 use steadfast_net::Carrier;
-use steadfast_net::carrier::{ReadState, WriteState};
+use steadfast_net::carrier::{ReadState, TcpName, WriteState};
 use steadfast_net::tls::TlsError;
+use steadfast_session::{Examination, Loss};
 use steadfast_wire::{Gather, PathNumber};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -41,8 +43,16 @@ pub(crate) struct Carriers {
 
 #[derive(Debug)]
 enum Slot {
-    Connecting(AbortHandle),
+    Connecting(Connecting),
     Open(Arc<Link>),
+}
+
+/// A carrier that is being made by a task.
+#[derive(Debug)]
+struct Connecting {
+    task: AbortHandle,
+    /// Its connection, once the other side's kernel took it.
+    name: Option<TcpName>,
 }
 
 /// One carrier and where its writing stands.
@@ -50,6 +60,9 @@ enum Slot {
 pub(crate) struct Link {
     path: PathNumber,
     socket: Arc<TcpStream>,
+    name: Option<TcpName>,
+    /// The other side, or its kernel, ended it.
+    ended: AtomicBool,
     intake: Mutex<Intake>,
     output: Mutex<Output>,
     /// There is a [`Guest`].
@@ -110,7 +123,7 @@ impl Carriers {
     /// Enters a connection that is being made by a task, which `start` starts.
     pub(crate) fn connecting(&self, path: PathNumber, start: impl FnOnce() -> AbortHandle) {
         // Under the lock, so that the task cannot be done before it is entered.
-        lock(&self.slots).insert(path, Slot::Connecting(start()));
+        lock(&self.slots).insert(path, Slot::Connecting(Connecting { task: start(), name: None }));
     }
 
     /// Whether nothing is open and nothing being opened.
@@ -140,7 +153,7 @@ impl Carriers {
         let mut open = Vec::new();
         for slot in slots.into_values() {
             match slot {
-                Slot::Connecting(task) => task.abort(),
+                Slot::Connecting(connecting) => connecting.task.abort(),
                 Slot::Open(link) => open.push(link),
             }
         }
@@ -150,8 +163,8 @@ impl Carriers {
 
     fn abort_connecting(&self) {
         lock(&self.slots).retain(|_, slot| {
-            if let Slot::Connecting(task) = slot {
-                task.abort();
+            if let Slot::Connecting(connecting) = slot {
+                connecting.task.abort();
             }
             matches!(slot, Slot::Open(_))
         });
@@ -194,18 +207,48 @@ impl Shared {
     }
 
     /// The carrier of a path ended, or could not be opened.
-    pub(crate) fn lost(self: &Arc<Self>, path: PathNumber) {
+    pub(crate) fn lost(self: &Arc<Self>, path: PathNumber, loss: Loss) {
         if let Some(Slot::Open(link)) = self.carriers.remove(path) {
             drop(link.take());
         }
         self.carriers.emptied.notify_waiters();
-        self.call(|inner, now| inner.core.handle_carrier_lost(now, path));
+        self.call(|inner, now| inner.core.handle_carrier_lost(now, path, loss));
+    }
+
+    /// The other side's kernel took the connection of a path.
+    pub(crate) fn reached(self: &Arc<Self>, path: PathNumber, name: Option<TcpName>) {
+        match lock(&self.carriers.slots).get_mut(&path) {
+            Some(Slot::Connecting(connecting)) => connecting.name = name,
+            _ => return,
+        }
+        self.call(|inner, now| inner.core.handle_reached(now, path));
+    }
+
+    /// Tells the core what the kernel knows of a path's connection.
+    pub(crate) fn examine(self: &Arc<Self>, path: PathNumber) {
+        let name = match lock(&self.carriers.slots).get(&path) {
+            Some(Slot::Connecting(connecting)) => connecting.name,
+            Some(Slot::Open(link)) => link.name,
+            None => None,
+        };
+        let info = name.and_then(|name| {
+            name.info().inspect_err(|error| tracing::debug!(%path, %error, "the kernel does not tell")).ok()
+        });
+        let examination = info.map(|info| Examination {
+            unacknowledged: info.unacknowledged_segments > 0,
+            // The first one may just be on its way.
+            stuck: info.unanswered_probes > 1,
+            last_ack: info.last_ack_received,
+            last_data: info.last_data_received,
+        });
+        tracing::trace!(%path, ?examination, "examined");
+        self.call(|inner, now| inner.core.handle_examined(now, path, examination));
     }
 
     /// Throws a carrier away with what is in its socket.
     pub(crate) fn reset_path(self: &Arc<Self>, path: PathNumber) {
         match self.carriers.remove(path) {
-            Some(Slot::Connecting(task)) => task.abort(),
+            Some(Slot::Connecting(connecting)) => connecting.task.abort(),
             Some(Slot::Open(link)) => link.reset(),
             None => {}
         }
@@ -285,6 +328,8 @@ impl Shared {
             }
             Err(error) => {
                 tracing::debug!(path = %link.path, %error, "a carrier failed");
+                let ends = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+                link.ended.fetch_or(ends.contains(&error.kind()), Ordering::AcqRel);
                 // The task tells the core: this may be called from within a call into it.
                 output.carrier = None;
                 link.kick.notify_one();
@@ -324,7 +369,8 @@ impl Shared {
         // Whoever took the carrier out of its slot has told the core, or been told by it.
         let ours = self.carriers.open(link.path).is_some_and(|open| Arc::ptr_eq(&open, &link));
         if ours && !link.is_closing() {
-            self.lost(link.path);
+            let ended = link.ended.load(Ordering::Acquire);
+            self.lost(link.path, if ended { Loss::Ended } else { Loss::Other });
         }
     }
 
@@ -423,6 +469,7 @@ impl Shared {
             Ok(ReadState::Blocked | ReadState::More) => true,
             Ok(end) => {
                 tracing::debug!(path = %link.path, ?end, "a carrier ended");
+                link.ended.store(true, Ordering::Release);
                 false
             }
             Err(error) => {
@@ -462,6 +509,8 @@ impl Link {
         Self {
             path,
             socket: carrier.socket(),
+            name: TcpName::of(&carrier.socket()).ok(),
+            ended: AtomicBool::new(false),
             output: Mutex::new(Output {
                 carrier: Some(carrier),
                 closing: false,

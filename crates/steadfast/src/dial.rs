@@ -4,11 +4,13 @@ use crate::driver::MOMENT;
 use crate::lock;
 use crate::receipt::wait_until;
 use crate::shared::Shared;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use steadfast_net::carrier::{DEFAULT_HANDSHAKE_LIMIT, Side};
+use steadfast_net::carrier::{DEFAULT_HANDSHAKE_LIMIT, Side, TcpName};
 use steadfast_net::tls::TlsError;
 use steadfast_net::{Carrier, ConnectOptions, Expect, connect, handshake};
+use steadfast_session::Loss;
 use steadfast_wire::{Fingerprint, Network, NetworkClass, NetworkId, PathNumber};
 
 impl Shared {
@@ -29,17 +31,17 @@ impl Shared {
         let shared = Arc::clone(self);
         self.carriers.connecting(path, || {
             self.spawn(async move {
-                let Some(network) = network else { return shared.lost(path) };
+                let Some(network) = network else { return shared.lost(path, Loss::Other) };
                 let source = source_for(&network, remote.ip());
                 let options = ConnectOptions { remote, device, source };
-                match open(&shared, &options, peer).await {
+                match open(&shared, path, &options, peer).await {
                     Ok(carrier) => {
                         let local = known_as(&network, carrier.local_addr().ip());
                         shared.connected(path, carrier, local);
                     }
-                    Err(error) => {
+                    Err((error, loss)) => {
                         tracing::debug!(%path, %options, error, "no carrier");
-                        shared.lost(path);
+                        shared.lost(path, loss);
                     }
                 }
             })
@@ -109,11 +111,22 @@ fn known_as(network: &Network, local: IpAddr) -> IpAddr {
     same_family.or(all.first()).map_or(local, |address| address.ip)
 }
 
-async fn open(shared: &Arc<Shared>, options: &ConnectOptions, peer: Fingerprint) -> Result<Carrier, String> {
-    let stream = connect(options).await.map_err(|error| error.to_string())?;
+async fn open(
+    shared: &Arc<Shared>,
+    path: PathNumber,
+    options: &ConnectOptions,
+    peer: Fingerprint,
+) -> Result<Carrier, (String, Loss)> {
+    let stream = connect(options).await.map_err(|error| {
+        let refused = error.source.kind() == io::ErrorKind::ConnectionRefused;
+        (error.to_string(), if refused { Loss::Refused } else { Loss::Other })
+    })?;
+    shared.reached(path, TcpName::of(&stream).ok());
     let side = Side::Connecting(Expect::Key(peer));
     // A refusal within the handshake proves nothing: anybody may answer at an old address. The peer's own comes later.
-    handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT).await.map_err(|error| error.to_string())
+    handshake(stream, &shared.tls, side, DEFAULT_HANDSHAKE_LIMIT)
+        .await
+        .map_err(|error| (error.to_string(), Loss::Other))
 }
 
 /// The address of `network` to connect from: of the peer's subnet if there is one, else of its kind. The loopback

@@ -20,6 +20,8 @@ use tokio::time::{Instant as Wall, sleep_until};
 pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 /// How long saying goodbye may take when the endpoint closes.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long peers may take to hear that this process falls silent.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// When to look again at what is not watched.
 const MEND: Duration = Duration::from_secs(1);
 /// Carriers on networks that are not known yet.
@@ -28,7 +30,8 @@ const MAX_STRANDED: usize = 64;
 /// What the handles ask of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Quiesce(oneshot::Sender<()>),
+    /// For how long at most, as far as the application knows.
+    Quiesce(Duration, oneshot::Sender<()>),
     Revive(oneshot::Sender<Result<(), BindError>>),
     Close(String, oneshot::Sender<()>),
 }
@@ -92,8 +95,8 @@ impl Driver {
                     let _nobody_waits = done.send(());
                     return;
                 }
-                Input::Command(Some(Command::Quiesce(done))) => {
-                    self.quiesce().await;
+                Input::Command(Some(Command::Quiesce(limit, done))) => {
+                    self.quiesce(limit).await;
                     let _nobody_waits = done.send(());
                 }
                 Input::Command(Some(Command::Revive(done))) => {
@@ -221,13 +224,17 @@ impl Driver {
         });
     }
 
-    async fn quiesce(&mut self) {
+    async fn quiesce(&mut self, limit: Duration) {
         let Some(kernel) = self.kernel.take() else { return };
         if let Some(homa) = self.shared.homa() {
             homa.engine.quiesce();
         }
         self.stranded.clear();
         self.mend_at = None;
+        // Before the listener closes, or peers could take the refusal for a crash.
+        self.shared.abort_connecting();
+        self.shared.call(|inner, now| inner.core.suspend(now, limit));
+        let _unheard = tokio::time::timeout(LAST_WORD, self.shared.carriers.gone()).await;
         kernel.close(&self.shared).await;
         // Without networks the core has no paths and opens none.
         self.shared.call(|inner, now| inner.core.handle_networks(now, Vec::new()));
@@ -242,6 +249,7 @@ impl Driver {
             return Ok(());
         }
         self.shared.clock.thaw();
+        self.shared.call(|inner, now| inner.core.wake(now));
         match Kernel::open(&self.shared, &mut self.plan).await {
             Ok(kernel) => {
                 *lock(&self.addresses) = kernel.local_addresses();
@@ -260,6 +268,7 @@ impl Driver {
                 Err(error) => tracing::info!(%error, "calls over Homa end here"),
             }
         }
+        self.shared.watch_again();
         tracing::debug!("revived");
         Ok(())
     }

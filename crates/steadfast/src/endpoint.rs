@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::driver::Command;
 use crate::error::{BindError, ConnectError};
-use crate::events::Events;
+use crate::events::{Events, Scope};
 use crate::homa::{Homa, HomaConfig, HomaError};
 use crate::lock;
 use crate::receipt::wait_until;
@@ -38,6 +38,9 @@ pub(crate) struct Handle {
     commands: mpsc::UnboundedSender<Command>,
     connect_limit: Duration,
 }
+
+/// What peers are told of how long this endpoint is quiesced.
+const SUSPENSION: Duration = Duration::from_secs(60);
 
 /// Whom to connect to: a text as people type it, or a [`Target`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +123,9 @@ impl Endpoint {
         let state = self.shared().call(|inner, now| {
             let session = inner.core.connect(now, peer, &addresses, config);
             let state = Arc::new(SessionState::new(session, peer, false));
+            if let Some(judgement) = inner.core.verdict(session) {
+                state.judge(judgement);
+            }
             inner.sessions.insert(session, Arc::clone(&state));
             state
         });
@@ -296,7 +302,7 @@ impl Endpoint {
 
     /// The events of all conversations and paths, from now on.
     pub fn events(&self) -> Events {
-        self.shared().hub.subscribe(None, self.shared().is_closed())
+        self.shared().hub.subscribe(Scope::Everything, self.shared().is_closed())
     }
 
     /// Ends every conversation, tells every peer why (at most 256 bytes), and closes everything, within about 2 s.
@@ -311,12 +317,19 @@ impl Endpoint {
     }
 
     /// Closes every kernel object (listener, carriers, netlink, inotify) and stops the clock; conversations stay, parked,
-    /// and what is sent waits. [`revive`](Self::revive) opens everything again. Peers see a network failure.
+    /// and what is sent waits. [`revive`](Self::revive) opens everything again.
     ///
-    /// Cancelling leaves the rest to the background.
+    /// Peers are told before, within 1 s, and have the verdict [`Suspended`](crate::Verdict::Suspended) for at most a minute;
+    /// those whom the word does not reach see a network failure, or a crash. Cancelling leaves the rest to the background.
     pub async fn quiesce(&self) {
+        self.quiesce_for(SUSPENSION).await;
+    }
+
+    /// The same for what may take longer, or is sure to be over sooner: peers are told `limit`, of which they grant 10 minutes
+    /// at most. If it passes first, they judge the silence as any other.
+    pub async fn quiesce_for(&self, limit: Duration) {
         let (done, quiesced) = oneshot::channel();
-        if self.handle.commands.send(Command::Quiesce(done)).is_ok() {
+        if self.handle.commands.send(Command::Quiesce(limit, done)).is_ok() {
             let _closed = quiesced.await;
         }
     }

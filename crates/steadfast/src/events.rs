@@ -5,7 +5,7 @@ use crate::receipt::wait_until;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
-use steadfast_session::Event;
+use steadfast_session::{Event, ReachId};
 use steadfast_wire::{Fingerprint, SessionId};
 use tokio::sync::Notify;
 
@@ -22,8 +22,7 @@ pub struct Events {
 
 #[derive(Debug)]
 struct Subscriber {
-    /// One conversation and its peer, or everything.
-    scope: Option<(SessionId, Fingerprint)>,
+    scope: Scope,
     queue: Mutex<Queue>,
     changed: Notify,
 }
@@ -33,6 +32,16 @@ struct Queue {
     events: VecDeque<Event>,
     lost: u64,
     over: bool,
+}
+
+/// What somebody subscribes to.
+#[derive(Debug)]
+pub(crate) enum Scope {
+    Everything,
+    /// One conversation and its peer.
+    Session(SessionId, Fingerprint),
+    /// Whatever process is in reach as this at present.
+    Reach(Arc<Mutex<Option<ReachId>>>),
 }
 
 /// Everybody who subscribed.
@@ -75,7 +84,14 @@ impl fmt::Debug for Events {
 
 impl Subscriber {
     fn wants(&self, event: &Event) -> bool {
-        let Some((own, own_peer)) = self.scope else { return true };
+        let (own, own_peer) = match &self.scope {
+            Scope::Everything => return true,
+            Scope::Session(session, peer) => (*session, *peer),
+            Scope::Reach(reach) => {
+                let own = *lock(reach);
+                return matches!(event, Event::Verdict { reaches, .. } if own.is_some_and(|own| reaches.contains(&own)));
+            }
+        };
         match event {
             Event::Incoming { session, .. }
             | Event::Opened { session }
@@ -87,6 +103,7 @@ impl Subscriber {
             | Event::PathSuspect(info)
             | Event::PathRecovered(info)
             | Event::PathDown(info, _) => info.peer == own_peer,
+            Event::Verdict { sessions, .. } => sessions.contains(&own),
             Event::PeerLeft { peer, .. } => *peer == own_peer,
             _ => false,
         }
@@ -102,13 +119,13 @@ impl Subscriber {
             queue.lost += 1;
         }
         queue.events.push_back(event.clone());
-        queue.over = self.scope.is_some() && matches!(event, Event::Ended { .. });
+        queue.over = matches!((&self.scope, event), (Scope::Session(..), Event::Ended { .. }));
     }
 }
 
 impl Hub {
-    /// A new subscriber; with a scope, to one conversation.
-    pub(crate) fn subscribe(&self, scope: Option<(SessionId, Fingerprint)>, over: bool) -> Events {
+    /// A new subscriber.
+    pub(crate) fn subscribe(&self, scope: Scope, over: bool) -> Events {
         let queue = Mutex::new(Queue { over, ..Queue::default() });
         let subscriber = Arc::new(Subscriber { scope, queue, changed: Notify::new() });
         let mut all = lock(&self.subscribers);

@@ -32,9 +32,11 @@
 //! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
+//! | publish faults and hear of them | [`backplane`] |
 //! | the same in microseconds, over one network | [`homa`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
 //! | read and write as with TCP, many streams in one conversation | [`Streams`], [`Stream`] |
+//! | know why the other side does not answer | [`MultiSocket::verdict`], [`MultiSocket::verdicts`], [`Rpc::verdict`](rpc::Rpc::verdict) |
 //! | watch the networks | [`Events`], [`Endpoint::paths`] |
 //!
 //! Invariants: whoever calls drives, so that a send reaches the socket from the caller's own task; the core's lock is
@@ -47,14 +49,16 @@
 //! | `endpoint.rs`, `socket.rs`, `message.rs`, `writer.rs`, `receipt.rs`, `deferred.rs`, `events.rs` | what users touch |
 //! | `stream.rs`, `stream/` | byte streams: their halves, the task that takes what comes, their credit |
 //! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
+//! | `backplane.rs`, `backplane/` | events, through the agent of this host |
 //! | `homa.rs`, `homa/` | requests and responses over UDP, and as IP protocol 146 |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
-//! | `state.rs`, `trusted.rs`, `strangers.rs`, `clock.rs`, `process.rs` | what is kept beside the core |
+//! | `state.rs`, `trusted.rs`, `strangers.rs`, `clock.rs`, `process.rs`, `watch.rs`, `verdict.rs` | what is kept beside the core |
 
 #![forbid(unsafe_code)]
 
+pub mod backplane;
 mod builder;
 mod carriers;
 mod clock;
@@ -69,6 +73,7 @@ mod kernel;
 mod message;
 mod process;
 mod receipt;
+mod report;
 pub mod rpc;
 mod shared;
 mod socket;
@@ -76,6 +81,8 @@ mod state;
 mod strangers;
 mod stream;
 mod trusted;
+mod verdict;
+mod watch;
 mod writer;
 
 pub use builder::Builder;
@@ -91,8 +98,8 @@ pub use steadfast_net::carrier::AcceptorCounters;
 pub use steadfast_net::scout::Override;
 pub use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Target, TrustFile};
 pub use steadfast_session::{
-    Config, DownReason, DropReason, Event, Forecast, OrderRequest, Ordering, Outcome, PathInfo, Patience,
-    Redundancy, SendError, SendOptions, SessionConfig, Stats,
+    AssociationId, Config, DownReason, DropReason, Event, Evidence, Exit, Forecast, Judgement, OrderRequest,
+    Ordering, Outcome, PathInfo, Patience, Redundancy, SendError, SendOptions, SessionConfig, Stats, Verdict,
 };
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
@@ -101,6 +108,7 @@ pub use steadfast_wire::{
 };
 pub use strangers::Stranger;
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
+pub use verdict::{Standing, Verdicts};
 pub use writer::MessageWriter;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -13,6 +13,11 @@ pub(crate) fn this_process() -> Process {
     Process { pid: std::process::id(), start: start.unwrap_or(0), namespace: namespace.unwrap_or(0) }
 }
 
+/// When a process of this pid namespace started; `None` if there is none, or `/proc` does not tell.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| start_time(&stat))
+}
+
 /// A command may hold brackets and blanks; what follows the last bracket is numbers.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, numbers) = stat.rsplit_once(')')?;

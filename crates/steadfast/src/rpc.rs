@@ -59,7 +59,7 @@ mod server;
 
 pub use body::{Body, BodyWriter};
 pub use client::{Call, CallOptions, Rpc, RpcStats};
-pub use error::{BodyError, CallError, ServeError};
+pub use error::{BodyError, CallError, Callee, ServeError};
 pub use handler::{Handler, IntoResponse, Request, Response, ServiceHandler, service};
 pub use pending::Pending;
 pub use server::{ServeConfig, Server, ServerStats, serve, serve_with};

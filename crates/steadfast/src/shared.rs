@@ -12,6 +12,7 @@ use crate::receipt::Cell;
 use crate::state::{SessionState, Wake};
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
+use crate::watch::Watches;
 use bytes::Bytes;
 use std::cell::Cell as Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::{Scout, Tls};
-use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, SessionConfig};
+use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, Report, SessionConfig, Share};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// The driver has to look at the clock again.
     pub(crate) timers: Notify,
     pub(crate) strangers: Strangers,
+    /// Processes of this host whose end is waited for.
+    pub(crate) watches: Watches,
     /// The core knows other networks than before.
     pub(crate) networks_told: Notify,
     /// A peer opened a conversation, or the endpoint was closed.
@@ -143,6 +146,7 @@ impl Shared {
             reception: Mutex::new(None),
             timers: Notify::new(),
             strangers: Strangers::default(),
+            watches: Watches::default(),
             networks_told: Notify::new(),
             incoming: Notify::new(),
             session_config,
@@ -214,6 +218,18 @@ impl Shared {
         f(&mut inner, self.clock.now())
     }
 
+    /// What this process does on its networks, for the daemon of its host: since it was last asked, by one alone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the link to the daemon"))]
+    pub(crate) fn network_use(&self) -> Report {
+        self.peek(|inner, now| inner.core.network_use(now))
+    }
+
+    /// The daemon of the host says what part of a network this process may have; it counts for [`Share::valid`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the link to the daemon"))]
+    pub(crate) fn set_share(self: &Arc<Self>, share: Share) {
+        self.call(|inner, now| inner.core.set_share(now, share));
+    }
+
     /// When the core next has to be told the time; the driver sleeps until then.
     pub(crate) fn arm(&self) -> Option<Instant> {
         let mut inner = lock(&self.inner);
@@ -236,6 +252,10 @@ impl Shared {
                 inner.beside.push_back(event);
                 effects.beside = true;
                 continue;
+            }
+            if matches!(&event, Event::Verdict { reaches, .. } if !reaches.is_empty()) {
+                inner.beside.push_back(event.clone());
+                effects.beside = true;
             }
             if is_public(&event) {
                 tracing::debug!(?event, "steadfast");
@@ -296,6 +316,9 @@ impl Shared {
             Action::Connect { path, local, remote, peer } => self.dial(path, local, remote, peer),
             Action::Close { path } => self.close_path(path),
             Action::Reset { path } => self.reset_path(path),
+            Action::Examine { path } => self.examine(path),
+            Action::Watch { association, process } => self.watch(association, process),
+            Action::Unwatch { association } => self.watches.remove(association),
             _ => {}
         }
     }
@@ -388,6 +411,9 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
     match event {
         Event::Incoming { session, peer } => {
             let state = Arc::new(SessionState::new(*session, *peer, true));
+            if let Some(judgement) = inner.core.verdict(*session) {
+                state.judge(judgement);
+            }
             inner.sessions.insert(*session, state);
             effects.incoming = true;
         }
@@ -419,6 +445,11 @@ fn note(inner: &mut Inner, event: &Event, effects: &mut Effects) {
         Event::PeerLeft { peer, .. } => {
             for state in inner.sessions.values().filter(|state| state.peer == *peer) {
                 state.note(event, &mut effects.receipts);
+            }
+        }
+        Event::Verdict { judgement, sessions, .. } => {
+            for state in sessions.iter().filter_map(|session| inner.sessions.get(session)) {
+                state.judge(judgement.clone());
             }
         }
         Event::Probed { path, rtt } => {
@@ -464,3 +495,6 @@ fn is_public(event: &Event) -> bool {
             | Event::Probed { .. }
     )
 }
+
+#[cfg(test)]
+mod tests;

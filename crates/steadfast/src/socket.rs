@@ -3,11 +3,12 @@
 use crate::deferred::{Deferred, Submission, Wait};
 use crate::endpoint::Handle;
 use crate::error::{CloseError, SessionError};
-use crate::events::Events;
+use crate::events::{Events, Scope};
 use crate::message::Message;
 use crate::receipt::{Receipt, wait_until};
 use crate::shared::{Inner, Shared};
 use crate::state::SessionState;
+use crate::verdict::{Standing, Verdicts};
 use crate::writer::MessageWriter;
 use bytes::Bytes;
 use std::fmt;
@@ -91,6 +92,18 @@ impl MultiSocket {
         self.state().is_parked()
     }
 
+    /// What is known of the process at the other side: whether it lives, and if not, why it does not answer, by what
+    /// evidence, and for how long. It stays what it was last when the conversation has ended.
+    pub fn verdict(&self) -> Standing {
+        let judgement = self.state().judgement();
+        Standing::new(judgement, self.shared().clock.now())
+    }
+
+    /// The changes of [`verdict`](Self::verdict) from now on.
+    pub fn verdicts(&self) -> Verdicts {
+        Verdicts::new(self.events(), Arc::clone(self.shared()))
+    }
+
     /// Whether a network that is up may carry messages with these labels. If not, what is sent with them waits.
     pub fn has_network_for(&self, labels: &Labels) -> bool {
         let id = self.session_id();
@@ -111,7 +124,7 @@ impl MultiSocket {
 
     /// The events of this conversation and of the paths to its peer, from now on.
     pub fn events(&self) -> Events {
-        let scope = Some((self.session_id(), self.peer()));
+        let scope = Scope::Session(self.session_id(), self.peer());
         self.shared().hub.subscribe(scope, self.state().ended().is_some())
     }
 

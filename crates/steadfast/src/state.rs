@@ -7,7 +7,7 @@ use crate::lock;
 use crate::receipt::{Cell, Receipt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use steadfast_session::{Event, Outcome, SessionError as CoreError};
+use steadfast_session::{Event, Judgement, Outcome, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, MessageId, SessionId};
 use tokio::sync::Notify;
@@ -32,6 +32,7 @@ struct Status {
     opened: bool,
     ended: Option<Box<Ended>>,
     parked: bool,
+    judgement: Option<Box<Judgement>>,
     left: Option<Box<str>>,
     refused: Option<Box<str>>,
     receipts: BTreeMap<MessageId, Arc<Cell>>,
@@ -155,6 +156,16 @@ impl SessionState {
             }
             _ => {}
         }
+    }
+
+    /// What is known of the peer's process from now on.
+    pub(crate) fn judge(&self, judgement: Judgement) {
+        lock(&self.status).judgement = Some(Box::new(judgement));
+    }
+
+    /// What was last known of the peer's process.
+    pub(crate) fn judgement(&self) -> Option<Judgement> {
+        lock(&self.status).judgement.as_deref().cloned()
     }
 
     /// The peer refuses us: nothing will come of opening this.

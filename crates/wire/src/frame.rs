@@ -43,6 +43,8 @@ pub const MAX_REASON: usize = 256;
 pub const MAX_OFFER: usize = 128;
 /// The feature of HELLO without which a peer is told no OFFER.
 pub const FEATURE_OFFERS: u64 = 1;
+/// The feature of HELLO without which a peer is told no SUSPEND.
+pub const FEATURE_SUSPENSION: u64 = 2;
 
 /// Why a frame could not be read. Private to the two ends: a peer is told only that the path was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +79,7 @@ pub struct Hello {
     pub network: NetworkId,
     /// Where the sender listens on that network, 0 if it does not: a peer that moved is found at its new address.
     pub port: u16,
-    /// Optional features, one bit each ([`FEATURE_OFFERS`]). Unknown bits are ignored.
+    /// Optional features, one bit each ([`FEATURE_OFFERS`], [`FEATURE_SUSPENSION`]). Unknown bits are ignored.
     pub features: u64,
     /// Whether the sender keeps its sessions in a store that survives it.
     pub durable: bool,
@@ -365,6 +367,14 @@ pub enum Frame {
         /// Why.
         reason: String,
     },
+    /// The sender's process is about to be frozen, perhaps for a checkpoint: the silence that follows is no death. The last
+    /// frame on a path, said on each, to who has [`FEATURE_SUSPENSION`]. The next HELLO ends it.
+    Suspend {
+        /// Counts the suspensions of the sender's process; one that is not newer than one that has ended is ignored.
+        epoch: u64,
+        /// How long it takes at most, in milliseconds. After that silence means what it always does.
+        limit: u64,
+    },
 }
 
 impl Frame {
@@ -380,6 +390,7 @@ impl Frame {
                 | Self::Ping { .. }
                 | Self::Pong { .. }
                 | Self::Bye { .. }
+                | Self::Suspend { .. }
         )
     }
 

@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 12] = [
+const FLOORS: [Floor; 16] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -29,8 +29,26 @@ const FLOORS: [Floor; 12] = [
     },
     Floor { package: "steadfast-homa", may_use: &["steadfast-wire"], may_test_with: &[], attributes: CORE },
     Floor {
+        package: "steadfast-backplane",
+        may_use: &["steadfast-wire"],
+        may_test_with: &[],
+        attributes: CORE,
+    },
+    Floor {
+        package: "steadfast-agent-client",
+        may_use: &["steadfast-backplane"],
+        may_test_with: &["steadfast-wire"],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
+    Floor {
+        package: "libftb",
+        may_use: &["steadfast-agent-client", "steadfast-backplane"],
+        may_test_with: &["steadfast-wire"],
+        attributes: &[],
+    },
+    Floor {
         package: "steadfast-sim",
-        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa"],
+        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa", "steadfast-backplane"],
         may_test_with: &[],
         attributes: &[],
     },
@@ -44,7 +62,14 @@ const FLOORS: [Floor; 12] = [
     Floor { package: "steadfast-testbed", may_use: &[], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast",
-        may_use: &["steadfast-wire", "steadfast-session", "steadfast-homa", "steadfast-net"],
+        may_use: &[
+            "steadfast-wire",
+            "steadfast-session",
+            "steadfast-homa",
+            "steadfast-backplane",
+            "steadfast-net",
+            "steadfast-agent-client",
+        ],
         may_test_with: &["steadfast-testbed", "steadfast-sim"],
         attributes: &[],
     },
@@ -56,9 +81,16 @@ const FLOORS: [Floor; 12] = [
     },
     Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
+        package: "steadfast-daemon",
+        may_use: &["steadfast-wire", "steadfast-backplane", "steadfast-net", "steadfast"],
+        may_test_with: &["steadfast-session"],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
+    Floor {
         package: "steadfast-cli",
         may_use: &[
             "steadfast",
+            "steadfast-daemon",
             "steadfast-fabric",
             "steadfast-testbed",
             "steadfast-transfer",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use steadfast::{DownReason, Event, Fingerprint, PathInfo, PathNumber};
+use steadfast::{DownReason, Event, Fingerprint, Judgement, PathInfo, PathNumber, Verdict};
 
 use super::tally::{Route, Tally, Times, milliseconds};
 use crate::output::{Output, Table, clean};
@@ -73,6 +73,7 @@ impl<'a> Lines<'a> {
             Event::PathDown(path, reason) => (path, "down", Some(describe(*reason)), Style::Red),
             Event::Parked { .. } => return self.conversation("parked", "no path is left, messages wait"),
             Event::Resumed { .. } => return self.conversation("resumed", "there is a path again"),
+            Event::Verdict { judgement, .. } => return self.verdict(judgement),
             _ => return Ok(()),
         };
         let route = self.known.get(&path.path).cloned().unwrap_or_else(|| Route::of(path));
@@ -84,6 +85,14 @@ impl<'a> Lines<'a> {
     fn conversation(&mut self, state: &str, words: &str) -> anyhow::Result<()> {
         self.output.object(&json!({ "type": "conversation", "state": state }))?;
         self.aside(Style::Cyan, &format!("conversation {state}: {words}"))
+    }
+
+    /// What is known of the peer now.
+    fn verdict(&mut self, Judgement { verdict, evidence, .. }: &Judgement) -> anyhow::Result<()> {
+        let evidence = evidence.to_string();
+        self.output.object(&json!({ "type": "peer", "verdict": verdict.name(), "evidence": evidence }))?;
+        let style = if *verdict == Verdict::Alive { Style::Green } else { Style::Red };
+        self.aside(style, &format!("peer {verdict}: {}", clean(&evidence)))
     }
 
     pub(super) fn ended(&mut self, why: &str) -> anyhow::Result<()> {
@@ -172,6 +181,7 @@ fn describe(reason: DownReason) -> &'static str {
         DownReason::Replaced => "another path took its place",
         DownReason::Violation => "the peer broke the protocol",
         DownReason::Closed => "the peer closed it",
+        DownReason::Suspended => "the peer falls silent for a while, as it said",
         _ => "it is not needed any more",
     }
 }

@@ -218,8 +218,8 @@ impl Drop for Running {
 pub(crate) struct Peer {
     pub(crate) contact: String,
     pub(crate) key: Fingerprint,
-    _endpoint: Endpoint,
-    _runtime: Runtime,
+    endpoint: Endpoint,
+    runtime: Runtime,
 }
 
 impl Peer {
@@ -236,12 +236,14 @@ impl Peer {
         let builder = Endpoint::builder().identity(Identity::generate().unwrap()).trust(trusts).scout(scout);
         let endpoint = runtime.block_on(builder.addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)]).bind()).unwrap();
         runtime.spawn(accept_all(endpoint.clone()));
-        Self {
-            contact: endpoint.contact(),
-            key: endpoint.fingerprint(),
-            _endpoint: endpoint,
-            _runtime: runtime,
-        }
+        Self { contact: endpoint.contact(), key: endpoint.fingerprint(), endpoint, runtime }
+    }
+}
+
+impl Peer {
+    /// Says farewell.
+    pub(crate) fn leave(&self, words: &str) {
+        self.runtime.block_on(self.endpoint.close(words));
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod common;
 mod config;
+mod daemon;
 mod demo;
 mod keys;
 mod lab;
@@ -18,3 +19,4 @@ mod trust;
 mod tunnel;
 mod tunnel_lab;
 mod usage;
+mod watch;

@@ -134,6 +134,17 @@ fn a_network_that_loses_repeats_and_reorders_costs_time_and_no_message() {
 }
 
 #[test]
+fn on_slow_links_nothing_is_sent_twice_and_no_queue_overflows() {
+    // Shorter messages hold up the long ones in the switch for hundreds of milliseconds.
+    let settings = Settings { warm_up: 0.2, ..Settings::new(Preset::Slow, Workload::W4, 0.8, 3000) };
+    let report = run(&settings.shipped());
+    assert_eq!((report.failed, report.samples.len()), (0, 2400));
+    assert!(report.in_vain() < 0.001 && report.dropped < 10, "{} {}", report.in_vain(), report.dropped);
+    let short = report.short().expect("messages").p99;
+    assert!(short < 4.0, "{short}");
+}
+
+#[test]
 fn every_preset_carries_what_is_offered() {
     for preset in Preset::ALL {
         let settings = Settings::new(preset, Workload::W1, 0.5, 20_000);

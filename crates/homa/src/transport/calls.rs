@@ -8,6 +8,7 @@ use crate::outgoing::Outgoing;
 use crate::packet::{Ack, Acks, Body, Dialect, LINUX_MAX_MESSAGE, Refusal};
 use crate::rpc::{Progress, Role, Rpc, State};
 use bytes::Bytes;
+use core::time::Duration;
 use steadfast_wire::Instant;
 
 /// What both sides know of an RPC when it begins.
@@ -197,6 +198,8 @@ impl Transport {
             quiet_since: now,
             progress: Progress::new(now, 0),
             fresh: now,
+            busy_seen: 0,
+            explained: Duration::ZERO,
             asked: None,
             asks: 0,
             need_acks: 0,

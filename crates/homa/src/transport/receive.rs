@@ -2,6 +2,7 @@
 
 use super::Transport;
 use super::calls::{Beginning, longest};
+use crate::cutoffs::Levels;
 use crate::event::{Event, Outcome, Placement, Reason};
 use crate::id::PeerId;
 use crate::incoming::{Added, Incoming};
@@ -149,8 +150,8 @@ impl Transport {
             (None, Role::Client) => return,
         }
         let repeats = self.repeat(now, index, (offset, length, priority));
-        // Where others go first it may take long, and who hears nothing gives up.
-        let waits = !repeats || self.waits_in_line(now, index);
+        // Where others go first it may take long, here or in the network, and who hears nothing gives up.
+        let waits = !repeats || priority < self.top() || self.waits_in_line(now, index);
         if let Some(rpc) = self.rpcs.get(index).filter(|_| waits) {
             let busy = rpc.packet(Body::Busy);
             self.push_control(peer, busy);
@@ -395,6 +396,7 @@ impl Transport {
         let known = self.peers.get_mut(peer.index)?;
         if known.taken.contains(client_id) {
             self.metrics.late_duplicates += 1;
+            self.metrics.discarded_bytes += u64::from(payload);
             return None;
         }
         let refusal = if self.ports.get(&packet.destination) != Some(&true) {
@@ -465,7 +467,8 @@ impl Transport {
     fn begin_message(&mut self, now: Instant, index: u32, data: Data) {
         self.metrics.count_message(data.length);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
-        rpc.incoming = Some(Incoming::new(data.length, data.incoming));
+        let level = Levels::level_of(&self.levels.cutoffs, data.length);
+        rpc.incoming = Some(Incoming::new(data.length, data.incoming, level));
         rpc.held = data.length;
         rpc.asked = None;
         rpc.asks = 0;
@@ -503,12 +506,13 @@ impl Transport {
 
     /// Bytes of a message that has begun.
     fn add(&mut self, now: Instant, index: u32, data: Data, payload: u32) -> Option<Placement> {
+        self.count_busy(index, data, payload);
         let rpc = self.rpcs.get_mut(index)?;
         rpc.quiet_since = now;
         rpc.confirmed = true;
         let key = rpc.grant_key();
         let Some(incoming) = rpc.incoming.as_mut().filter(|_| rpc.state == State::Incoming) else {
-            self.discard(data.retransmit);
+            self.discard(data.retransmit, payload);
             return None;
         };
         if incoming.length != data.length {
@@ -519,7 +523,7 @@ impl Transport {
         match incoming.add(data.offset, payload, self.config.max_gaps) {
             Added::New => self.metrics.resent_packets_used += u64::from(data.retransmit),
             Added::Duplicate => {
-                self.discard(data.retransmit);
+                self.discard(data.retransmit, payload);
                 return None;
             }
             Added::TooManyGaps => {
@@ -529,6 +533,8 @@ impl Transport {
         }
         incoming.stalled = false;
         rpc.fresh = now;
+        rpc.explained = Duration::ZERO;
+        rpc.busy_seen = self.links[usize::from(rpc.link)].busy(incoming.level);
         rpc.asks = 0;
         let response = rpc.role == Role::Client;
         let placement = Placement {
@@ -550,7 +556,26 @@ impl Transport {
         Some(placement)
     }
 
-    fn discard(&mut self, retransmit: bool) {
+    /// The link carried bytes of a message: whoever has a lower level had to wait meanwhile.
+    fn count_busy(&mut self, index: u32, data: Data, payload: u32) {
+        let Some(rpc) = self.rpcs.get(index) else { return };
+        let overhead = self.peers.get(rpc.peer.index).map_or(0, |peer| peer.overhead);
+        let level = match &rpc.incoming {
+            Some(incoming) if data.retransmit => {
+                Levels::level_of(&self.levels.cutoffs, incoming.unreceived())
+            }
+            Some(incoming) if data.offset >= incoming.claimed => incoming.granted_level,
+            _ => Levels::level_of(&self.levels.cutoffs, data.length),
+        };
+        let bytes = u64::from(payload) + DATA_HEADER as u64 + u64::from(overhead);
+        let wire = self.links[usize::from(rpc.link)].wire;
+        for link in self.links.iter_mut().filter(|link| link.wire == wire) {
+            link.count_busy(level, bytes);
+        }
+    }
+
+    fn discard(&mut self, retransmit: bool, payload: u32) {
+        self.metrics.discarded_bytes += u64::from(payload);
         if retransmit {
             self.metrics.resent_discards += 1;
         } else {

@@ -5,7 +5,7 @@ use crate::cutoffs::Levels;
 use crate::event::{Event, Reason};
 use crate::id::PeerId;
 use crate::packet::{Body, Dialect, Packet, RESEND_ALL};
-use crate::rpc::{Progress, Role, State};
+use crate::rpc::{AT_LEAST, Progress, Role, State};
 use alloc::vec::Vec;
 use core::time::Duration;
 use steadfast_wire::Instant;
@@ -62,10 +62,12 @@ impl Transport {
 
     /// A message of the peer is missing, or its answer to ours.
     fn expire_question(&mut self, now: Instant, index: u32) -> Option<Instant> {
+        self.look(now, index);
         let rpc = self.rpcs.get_mut(index)?;
         if rpc.is_our_turn() {
             rpc.quiet_since = now;
             rpc.fresh = now;
+            rpc.explained = Duration::ZERO;
         }
         let (link, mut slow) = (rpc.link, false);
         if let Some(incoming) = &rpc.incoming {
@@ -76,7 +78,7 @@ impl Transport {
             }
             slow = now >= rpc.progress.since + self.config.patience;
         }
-        let stale = rpc.incoming.is_some() && now.since(rpc.fresh) >= self.resend_after(link);
+        let stale = rpc.incoming.is_some() && rpc.idle(now) >= self.resend_after(link);
         if stale {
             // Also if its sender says something: duplicates keep nobody else from being granted.
             self.stall(index);
@@ -136,6 +138,22 @@ impl Transport {
         Some((rpc.quiet_since + wait(rpc.need_acks)).min(end))
     }
 
+    /// While its link was busy with what comes before its missing bytes, or beside them, a message waits in a switch: most of
+    /// that time is not its sender's silence, and the rest finds a dead one beside a link that is never idle.
+    pub(super) fn look(&mut self, now: Instant, index: u32) {
+        let Some(rpc) = self.rpcs.get_mut(index) else { return };
+        let Some(incoming) = &rpc.incoming else { return };
+        let busy = self.links[usize::from(rpc.link)].busy(incoming.level);
+        let before = core::mem::replace(&mut rpc.busy_seen, busy);
+        let longest = now.since(rpc.fresh.min(rpc.quiet_since));
+        let explained = Duration::from_nanos(busy.saturating_sub(before)).min(longest);
+        rpc.explained += explained;
+        let shift = explained.saturating_sub(explained / AT_LEAST);
+        for since in [&mut rpc.quiet_since, &mut rpc.fresh, &mut rpc.progress.since] {
+            *since = (*since + shift).min(now);
+        }
+    }
+
     /// A sender that is silent takes no part of what may be on its way, and is not granted more.
     fn stall(&mut self, index: u32) {
         self.unmanage(index);
@@ -182,6 +200,9 @@ impl Transport {
             return;
         }
         rpc.asks = rpc.asks.saturating_add(1);
+        // What waits in a switch would come twice: a single packet shows whether its sender lives.
+        let parked = !rpc.explained.is_zero() && rpc.idle(now) < after;
+        let (most, longest) = if parked { (1, known.segment) } else { (most, u32::MAX) };
         // As if the sender began with what is left: above what is granted, below what is shorter.
         let priority = rpc
             .incoming
@@ -192,7 +213,7 @@ impl Transport {
             Some(incoming) => incoming
                 .gaps()
                 .take(most)
-                .map(|(offset, length)| rpc.packet(resend(offset, length)))
+                .map(|(offset, length)| rpc.packet(resend(offset, length.min(longest))))
                 .collect(),
             None => Vec::from([rpc.packet(resend(0, RESEND_ALL))]),
         };

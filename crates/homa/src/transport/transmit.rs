@@ -132,7 +132,7 @@ impl Transport {
             let overhead = known.overhead;
             let bytes = packet.kind().header() as u64 + u64::from(overhead);
             let priority = self.config.priorities - 1;
-            link.sender.charge(now, bytes, &self.config);
+            self.charge(now, index, bytes);
             self.metrics.count_sent(packet.kind(), priority, 1, packet.kind().header() as u64);
             return Some(Transmit::Control { peer, priority, packet });
         }
@@ -180,13 +180,14 @@ impl Transport {
         let packets = run.packets() as u64;
         let headers = packets * DATA_HEADER as u64;
         let bytes = run.payload.len() as u64 + headers;
-        let link = &mut self.links[usize::from(rpc.link)];
-        link.sender.charge(now, bytes + packets * u64::from(peer.overhead), &self.config);
+        let (link, overhead, role) = (rpc.link, packets * u64::from(peer.overhead), rpc.role);
+        self.charge(now, link, bytes + overhead);
         self.metrics.count_sent(Kind::Data, run.priority, packets, bytes);
         if piece.retransmit {
             self.metrics.resent_packets += packets;
+            self.metrics.resent_bytes += run.payload.len() as u64;
         }
-        let asks = waits && rpc.role == crate::rpc::Role::Server;
+        let asks = waits && role == crate::rpc::Role::Server;
         self.requeue(index);
         if asks {
             self.arm(index, now + self.config.request_ack_after);
@@ -218,7 +219,8 @@ impl Transport {
             let Some(peer) = self.peers.get(rpc.peer.index) else { return };
             // A peer with more on its way than counts for others has that against itself.
             let excess = peer.incoming.saturating_sub(self.peer_incoming());
-            let headroom = u64::from(self.config.max_incoming).saturating_sub(link.incoming + excess);
+            let headroom =
+                u64::from(self.config.max_incoming).saturating_sub(self.incoming_of(index) + excess);
             if wanted == 0 {
                 self.links[usize::from(index)].grants.served(key.2);
                 continue;
@@ -251,14 +253,17 @@ impl Transport {
     }
 
     fn extend_grant(&mut self, now: Instant, index: u32, step: u32, priority: u8) {
+        self.look(now, index);
         let Some(rpc) = self.rpcs.get_mut(index) else { return };
         let Some(incoming) = &mut rpc.incoming else { return };
         if incoming.has_all_granted() {
             // It could not send anything until now.
             rpc.fresh = now;
             rpc.quiet_since = now;
+            rpc.explained = Duration::ZERO;
         }
-        incoming.grant(step);
+        incoming.grant(step, priority);
+        rpc.busy_seen = self.links[usize::from(rpc.link)].busy(incoming.level);
         let whole = incoming.granted == incoming.length;
         let offset = incoming.granted;
         let (peer, packet) = (rpc.peer, rpc.packet(Body::Grant { offset, priority }));

@@ -61,17 +61,19 @@ fn who_asks_for_what_waits_behind_others_hears_that_it_is_busy() {
         source: 7,
         destination: hand.from,
         sender_id: id.expect("the link is idle") | 1,
-        body: Body::Resend { offset: 0, length: SEGMENT, priority: 0 },
+        body: Body::Resend { offset: 0, length: SEGMENT, priority: 7 },
     };
-    let asked = |hand: &mut Hand| {
+    let low = Packet { body: Body::Resend { offset: 0, length: SEGMENT, priority: 3 }, ..question };
+    let asked = |hand: &mut Hand, question: Packet| {
         hand.now += Duration::from_millis(50);
         hand.arrives_from(peer, question, 0);
         let first = hand.core.poll_transmit(hand.now, link, 1).expect("something leaves");
         matches!(first, Transmit::Control { packet: Packet { body: Body::Busy, .. }, .. })
     };
-    assert!(!asked(&mut hand), "it leaves at once");
+    assert!(!asked(&mut hand, question), "it leaves at once");
+    assert!(asked(&mut hand, low), "it may have to wait in a switch");
     let _shorter = call(&mut hand, peer, 10_000);
-    assert!(asked(&mut hand), "a shorter message goes first");
+    assert!(asked(&mut hand, question), "a shorter message goes first");
 }
 
 #[test]
@@ -177,4 +179,20 @@ fn what_may_be_on_its_way_is_counted_for_each_link() {
         }
         assert_eq!(granted, [51_000]);
     }
+}
+
+#[test]
+fn links_of_one_wire_send_no_more_than_it_takes() {
+    let (mut hand, first, peer) = paced(config!(pacer_fifo_share: 0));
+    let second = hand.core.add_link(LinkConfig { rate: 1_000_000_000 });
+    hand.core.share_wire(second, first);
+    let other = PeerConfig { link: second, dialect: Dialect::Linux, segment: SEGMENT, overhead: 62 };
+    let other = hand.core.add_peer(hand.now, other).expect("room for a peer");
+    call(&mut hand, peer, 20_000);
+    call(&mut hand, other, 20_000);
+    while hand.core.poll_transmit(hand.now, first, 1).is_some() {}
+    assert!(hand.core.poll_transmit(hand.now, second, 1).is_none(), "the wire has enough");
+    hand.now = hand.core.poll_link(second).expect("it goes on");
+    assert!(hand.core.poll_transmit(hand.now, second, 1).is_some());
+    hand.core.check_invariants();
 }

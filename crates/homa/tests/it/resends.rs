@@ -1,6 +1,6 @@
 //! Loss, silence, what is asked for and what is answered (homa.md 2.4).
 
-use crate::hand::{Hand, SERVER, ack, config, data, ms, us};
+use crate::hand::{Hand, SEGMENT, SERVER, ack, config, data, ms, us};
 use steadfast_homa::packet::{Body, Data, Dialect, Kind, Packet, RESEND_ALL, Refusal};
 use steadfast_homa::{Config, Event, Outcome, Reason};
 
@@ -84,6 +84,62 @@ fn a_slow_link_has_time_for_what_may_be_on_its_way_before_anything_is_asked_for(
     assert_eq!(hand.pass(us(20)), [ALL]);
     assert!(hand.pass(us(19_980)).is_empty());
     assert_eq!(hand.pass(us(40)), [ALL]);
+}
+
+/// A link of 20 Mbit/s that takes 8 ms for what may be on its way, and a request of `length` bytes of which the first packet is
+/// here.
+fn begun(length: u32) -> Hand {
+    let mut hand = Hand::new(config!(max_incoming: 20_000, timeout: ms(500)));
+    hand.core.set_rate(hand.link, 20_000_000);
+    hand.request(2, length, 0, SEGMENT);
+    hand
+}
+
+/// Packets of other requests of `length` bytes keep the link busy for so many milliseconds; returns the questions that are
+/// asked meanwhile about the first one.
+fn busy(hand: &mut Hand, millis: u64, length: u32) -> Vec<Body> {
+    let (peer, end, mut said) = (hand.another_peer(), hand.now + ms(millis), Vec::new());
+    let packets = length / SEGMENT;
+    for number in 0.. {
+        if hand.now >= end {
+            break;
+        }
+        let (id, offset) = (2 + 2 * u64::from(number / packets), number % packets * SEGMENT);
+        hand.request_of(peer, id, length, length, offset, SEGMENT);
+        // As long as its bytes take, headers included.
+        said.extend(hand.pass(us((u64::from(SEGMENT) + 60 + 62) * 8 / 20)));
+    }
+    said.retain(|body| matches!(body, Body::Resend { .. }));
+    said
+}
+
+#[test]
+fn what_waits_in_a_switch_while_shorter_messages_come_is_not_asked_for() {
+    let mut hand = begun(20_000);
+    assert_eq!(busy(&mut hand, 50, SEGMENT), []);
+    let mut hand = begun(20_000);
+    assert_eq!(busy(&mut hand, 5, SEGMENT), []);
+    let asked = hand.pass(ms(9));
+    let resend = |offset, length| Body::Resend { offset, length, priority: 4 };
+    assert_eq!(asked, [resend(SEGMENT, SEGMENT)]);
+    // By now the link was idle for long enough.
+    assert_eq!(hand.pass(ms(8)), [resend(SEGMENT, 19_000)]);
+}
+
+#[test]
+fn beside_a_link_that_is_never_idle_one_packet_shows_whether_a_sender_lives() {
+    let mut hand = begun(20_000);
+    let asked = busy(&mut hand, 100, SEGMENT);
+    let lengths = asked.iter().map(|body| if let Body::Resend { length, .. } = body { *length } else { 0 });
+    assert!(!asked.is_empty() && lengths.clone().all(|length| length == SEGMENT), "{asked:?}");
+}
+
+#[test]
+fn bytes_of_a_lower_level_explain_no_silence() {
+    let mut hand = begun(2 * SEGMENT);
+    let asked = busy(&mut hand, 10, 40 * SEGMENT);
+    let of_first = |body: &&Body| matches!(body, Body::Resend { offset: SEGMENT, length: SEGMENT, .. });
+    assert_eq!(asked.iter().filter(of_first).count(), 1, "{asked:?}");
 }
 
 #[test]

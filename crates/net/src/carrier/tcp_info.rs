@@ -45,16 +45,46 @@ pub struct TcpInfo {
     pub received_bytes: u64,
     /// The latest rate of delivery, in bytes a second.
     pub delivery_rate: u64,
+    /// How long ago bytes last came from the peer.
+    pub last_data_received: Duration,
+    /// How long ago the peer's kernel last acknowledged something.
+    pub last_ack_received: Duration,
+    /// How often in a row it did not answer when it was asked about its closed window.
+    pub unanswered_probes: u8,
 }
 
-pub(super) fn query(stream: &TcpStream, local: SocketAddr, remote: SocketAddr) -> io::Result<TcpInfo> {
-    let interface = match SockRef::from(stream).device()? {
-        Some(name) => crate::address::interface_index(&String::from_utf8_lossy(&name))?,
-        None => match remote {
-            SocketAddr::V6(v6) => v6.scope_id(),
-            SocketAddr::V4(_) => 0,
-        },
-    };
+/// By what the kernel knows a connection: to ask about it, whoever holds the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpName {
+    local: SocketAddr,
+    remote: SocketAddr,
+    interface: u32,
+}
+
+impl TcpName {
+    /// That of a connection.
+    pub fn of(stream: &TcpStream) -> io::Result<Self> {
+        let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+        let interface = match SockRef::from(stream).device()? {
+            Some(name) => crate::address::interface_index(&String::from_utf8_lossy(&name))?,
+            None => match remote {
+                SocketAddr::V6(v6) => v6.scope_id(),
+                SocketAddr::V4(_) => 0,
+            },
+        };
+        Ok(Self { local, remote, interface })
+    }
+
+    /// What the kernel knows of the connection.
+    ///
+    /// Asks through a netlink socket, some ten microseconds: for estimates now and then, not for every message.
+    /// Fails with `Unsupported` or `NotFound` where the kernel cannot tell.
+    pub fn info(&self) -> io::Result<TcpInfo> {
+        query(self.local, self.remote, self.interface)
+    }
+}
+
+fn query(local: SocketAddr, remote: SocketAddr, interface: u32) -> io::Result<TcpInfo> {
     let socket = netlink::Socket::open(netlink::SOCKET_DIAGNOSIS, 0)?;
     socket.send(&question(local, remote, interface))?;
     let mut buffer = [0; 4096];
@@ -104,7 +134,11 @@ impl TcpInfo {
     /// Reads `struct tcp_info`, which only ever grows at its end; `None` if it is older than Linux 4.9.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let micros = |at| Some(Duration::from_micros(number32(bytes, at)?.into()));
+        let millis = |at| Some(Duration::from_millis(number32(bytes, at)?.into()));
         Some(Self {
+            unanswered_probes: *bytes.get(3)?,
+            last_data_received: millis(52)?,
+            last_ack_received: millis(56)?,
             retransmission_timeout: micros(8)?,
             segment_size: number32(bytes, 16)?,
             unacknowledged_segments: number32(bytes, 24)?,

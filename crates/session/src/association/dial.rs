@@ -32,6 +32,8 @@ struct Attempt {
     failures: u32,
     /// Which of the pair's addresses is tried next.
     turn: usize,
+    /// Where a path ended just now: there it is seen at once whether somebody still listens.
+    again: Option<IpAddr>,
 }
 
 /// A path that goes down sooner after it came up counts as an attempt that failed.
@@ -122,6 +124,11 @@ impl Dials {
         self.from = Some(from);
     }
 
+    /// Opens nothing until `at`.
+    pub(super) fn rest_until(&mut self, at: Instant) {
+        self.from = self.from.map(|from| from.max(at));
+    }
+
     pub(super) const fn stop(&mut self) {
         self.from = None;
     }
@@ -133,8 +140,16 @@ impl Dials {
         }
     }
 
-    /// A path went down or never came up: pause, twice as long each time it fails in a row.
-    pub(super) fn failed(&mut self, cx: &mut Context, now: Instant, path: &Path, was_up: bool) {
+    /// A path went down or never came up: pause, twice as long each time it fails in a row, or not at all after a path that
+    /// lasted, where it is worth knowing at once whether somebody still listens.
+    pub(super) fn failed(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        path: &Path,
+        was_up: bool,
+        at_once: bool,
+    ) {
         let lasted = was_up && now.since(path.up_since) >= LASTING;
         // An address may lead to another network than it was meant to.
         let other = path.remote.filter(|remote| path.meant != Some(*remote));
@@ -145,7 +160,10 @@ impl Dials {
                 let attempt = self.attempts.entry((path.local, key)).or_default();
                 attempt.failures = if lasted { 0 } else { attempt.failures.saturating_add(1) };
                 attempt.turn = attempt.turn.wrapping_add(1);
-                attempt.next = now + pause(cx, attempt.failures);
+                let wait = pause(cx, attempt.failures);
+                let at_once = lasted && at_once;
+                attempt.next = if at_once { now } else { now + wait };
+                attempt.again = at_once.then(|| path.address.ip());
             }
         }
     }
@@ -162,7 +180,7 @@ impl Association {
     pub(crate) fn dial(&mut self, cx: &mut Context, now: Instant) {
         let Some(from) = self.dials.from else { return };
         self.dial_dirty = true;
-        if from > now || self.wants_nothing() {
+        if from > now || self.wants_nothing() || cx.suspended.is_some() {
             return;
         }
         let pairs = self.pairs(cx);
@@ -192,7 +210,9 @@ impl Association {
 
     fn open(&mut self, cx: &mut Context, now: Instant, pair: &Pair) {
         let attempt = self.dials.attempts.entry(pair.key()).or_default();
-        let address = pair.addresses[attempt.turn % pair.addresses.len()];
+        let again = attempt.again.take();
+        let again = pair.addresses.iter().find(|address| Some(address.ip()) == again);
+        let address = *again.unwrap_or(&pair.addresses[attempt.turn % pair.addresses.len()]);
         // The attempt's own end sets the next time; this guards against a driver that never answers.
         attempt.next = now + cx.config.connect_timeout.saturating_mul(2);
         let (number, local) = (cx.next_path(), pair.local);
@@ -209,7 +229,7 @@ impl Association {
     /// When [`Association::dial`] has something to do.
     pub(super) fn next_dial(&self, cx: &Context) -> Option<Instant> {
         let from = self.dials.from?;
-        if self.wants_nothing() {
+        if self.wants_nothing() || cx.suspended.is_some() {
             return None;
         }
         let full = self.paths.len() >= cx.config.max_paths;

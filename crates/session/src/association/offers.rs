@@ -53,6 +53,11 @@ impl Offers {
         self.number = number;
     }
 
+    /// Our number of the association.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// A path came up. If it leads to an association that does not know what was said, that is to show.
     pub(super) fn path_up(&mut self) {
         self.due |= self.peer != 0 || self.own.is_some();
@@ -79,6 +84,10 @@ impl Offers {
 
     pub(crate) fn is_wanted(&self) -> bool {
         !self.reaches.is_empty()
+    }
+
+    pub(super) fn reaches(&self) -> impl Iterator<Item = ReachId> {
+        self.reaches.keys().copied()
     }
 
     pub(crate) fn wants(&self, reach: ReachId) -> bool {

@@ -1,9 +1,10 @@
 //! What an arrived frame does. A fault of the peer becomes a [`Violation`]: the path is closed and counted.
 
-use super::{ANNOUNCEMENTS, Association, MAX_NOTICES};
+use super::{ANNOUNCEMENTS, Association, CAME_FROM, MAX_NOTICES};
 use crate::context::Context;
 use crate::event::{DownReason, Event, Violation};
 use crate::journal::{Effect, Record};
+use crate::liveness::{Evidence, Verdict};
 use crate::path::{Cargo, Path, State};
 use crate::session::{Join, Session};
 use alloc::vec::Vec;
@@ -30,8 +31,16 @@ impl Association {
             return Ok(());
         }
         let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
-        path.state = State::Up;
         path.remote_number = hello.path;
+        // The opener knows only by our HELLO that it has reached a process that it has another path to.
+        if !path.opener && matches!(self.twin_of(cx, now, number), Some((_, false))) {
+            if let Some(path) = self.paths.get_mut(&number) {
+                path.state = State::Leaving;
+            }
+            return Ok(());
+        }
+        let Some(path) = self.paths.get_mut(&number) else { return Ok(()) };
+        path.state = State::Up;
         path.last_heard = now;
         path.up_since = now;
         path.last_progress = now;
@@ -47,7 +56,14 @@ impl Association {
         for session in self.sessions.values_mut() {
             session.out.peer_says(hello.windows, hello.max_message, hello.durable);
         }
+        if !opener && hello.port != 0 {
+            self.came_from.push_back(core::net::SocketAddr::new(address.ip(), hello.port));
+            if self.came_from.len() > CAME_FROM {
+                self.came_from.pop_front();
+            }
+        }
         self.hello = Some(hello);
+        self.path_joined(cx, now, number);
         self.expect(cx, now, number);
         let path = &self.paths[&number];
         cx.event(Event::PathUp(self.info(cx, path)));
@@ -75,12 +91,20 @@ impl Association {
         }
     }
 
-    /// Of two paths for one pair the newer stays if the older is in doubt; else that of the lower fingerprint, or the
-    /// one that its side opened first (DESIGN, Semantics 7). Whether the path `number` stays.
+    /// Whether the path `number` stays; if so, its twin does not.
     fn resolve_twin(&mut self, cx: &mut Context, now: Instant, number: PathNumber) -> bool {
-        let Some(path) = self.paths.get(&number) else { return false };
-        let Some(twin) = self.twin(path) else { return true };
-        let older = twin.number;
+        let Some((older, newer_stays)) = self.twin_of(cx, now, number) else { return true };
+        let loser = if newer_stays { older } else { number };
+        self.path_down(cx, now, loser, DownReason::Replaced);
+        newer_stays
+    }
+
+    /// The older path that joins the same networks, and whether the newer one is to take its place. Of two paths for one pair
+    /// the newer stays if the older is in doubt; else that of the lower fingerprint, or the one that its side opened first
+    /// (DESIGN, Semantics 7).
+    fn twin_of(&self, cx: &Context, now: Instant, number: PathNumber) -> Option<(PathNumber, bool)> {
+        let path = self.paths.get(&number)?;
+        let twin = self.twin(path)?;
         let fresh = now.since(twin.last_heard)
             < twin.estimate.patience(cx.config.suspicion_margin) + Duration::from_millis(50);
         // Both sides have to choose alike: where one side opened both, by its number of the path.
@@ -90,10 +114,7 @@ impl Association {
             (false, true) => cx.identity > self.peer,
             _ => number_of(path) < number_of(twin),
         };
-        let newer_stays = twin.suspect.is_some() || !fresh || preferred;
-        let loser = if newer_stays { older } else { number };
-        self.path_down(cx, now, loser, DownReason::Replaced);
-        newer_stays
+        Some((twin.number, twin.suspect.is_some() || !fresh || preferred))
     }
 
     /// There is a path again: all parked sessions go on.
@@ -151,7 +172,9 @@ impl Association {
             Frame::Offer { from, to, epoch, offer } => {
                 return self.handle_offer(now, (from, to), epoch, &offer);
             }
+            Frame::Suspend { epoch, limit } => self.handle_suspend(cx, now, number, epoch, limit),
             Frame::Bye { reason } => {
+                self.decide(cx, now, Verdict::Left, Evidence::Farewell(reason.clone()));
                 cx.event(Event::PeerLeft { peer: self.peer, reason });
                 for id in self.sessions.keys().copied().collect::<Vec<_>>() {
                     self.end(cx, id, EndReason::Left, false, None);
@@ -206,6 +229,8 @@ impl Association {
         if let Err(reason) = session.handle_resume(cx, now, view) {
             let common = view_common(view);
             self.end(cx, view.session, reason, true, Some(common));
+        } else if core::mem::take(&mut session.succeeds) {
+            self.succeeded(cx, view.session);
         }
         self.finish_over(cx, view.session);
         self.touch(view.session);

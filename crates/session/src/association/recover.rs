@@ -5,6 +5,7 @@
 //! the next is; background as soon as the peer has told what it has.
 
 use super::{Association, MAX_NOTICES};
+use crate::config::Config;
 use crate::context::Context;
 use crate::event::{DownReason, Event};
 use crate::path::{Cargo, Path, REPORT_DELAY};
@@ -36,8 +37,16 @@ impl Association {
         if ask {
             self.ask_about(number);
         }
+        self.ask_others(&cx.config, now);
         self.rescue(cx, now, number);
         self.routes_changed();
+    }
+
+    /// Asks on the paths that were quiet for a while whether the peer is there: it may be gone from all of them.
+    fn ask_others(&mut self, config: &Config, now: Instant) {
+        for path in self.paths.values_mut().filter(|path| path.is_good() && path.ping.is_none()) {
+            path.ping_due |= path.last_heard + config.heartbeat / 5 <= now;
+        }
     }
 
     /// Asks the peer, by another path, what it got.
@@ -168,6 +177,7 @@ impl Association {
                 self.path_down(cx, now, number, DownReason::Ended);
             }
         }
+        self.weigh(cx, now);
         self.dial(cx, now);
         if self.idle_at(cx).is_some_and(|at| at <= now) {
             self.offers.unhear();
@@ -239,6 +249,9 @@ impl Association {
     pub(crate) fn timeout(&self, cx: &Context) -> Option<Instant> {
         let paths = self.paths.values().filter_map(|path| path.timeout(&cx.config)).min();
         let sessions = self.timers.first().map(|(at, _)| *at);
-        [paths, sessions, self.dial_at, self.idle_at(cx), self.farewell_at()].into_iter().flatten().min()
+        [paths, sessions, self.dial_at, self.idle_at(cx), self.farewell_at(), self.weigh_at(cx)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -4,10 +4,12 @@ use super::Association;
 use crate::context::Context;
 use crate::estimate::time_of;
 use crate::outbound::Candidate;
-use crate::path::{Cargo, Path};
+use crate::path::{Cargo, Freight, Path};
 use crate::session::{Item, Join, Session};
 use core::time::Duration;
-use steadfast_wire::frame::{DATA_OVERHEAD, FEATURE_OFFERS, Hello, MAX_BODY, Progress, VERSION};
+use steadfast_wire::frame::{
+    DATA_OVERHEAD, FEATURE_OFFERS, FEATURE_SUSPENSION, Hello, MAX_BODY, Progress, VERSION,
+};
 use steadfast_wire::time::nanos;
 use steadfast_wire::{Frame, Gather, Instant, PathNumber, Rule, SessionId, Urgency};
 
@@ -66,6 +68,9 @@ impl Association {
         out: &mut Gather,
     ) -> usize {
         let mut sheet = Sheet { start: out.len(), out, max };
+        if let Some(last) = self.paths.get(&number).and_then(|path| Self::last_word(cx, path)) {
+            return sheet.put(&last);
+        }
         self.fill_path(cx, now, number, &mut sheet);
         let up = self.paths.get(&number).is_some_and(|path| path.is_up() && !path.is_full());
         if up {
@@ -92,7 +97,8 @@ impl Association {
             if sheet.used() > 0 {
                 path.last_sent = now;
             }
-            let may_send = path.paced.is_none() && path.bulk_room(now, cx.config.background_queue) > 0;
+            let queue = cx.config.background_queue;
+            let may_send = path.paced.is_none() && path.bulk_room(now, queue, true) > 0;
             if sheet.data_room() > 0 && may_send {
                 path.estimate.starved();
             }
@@ -120,7 +126,7 @@ impl Association {
                 path: path.number,
                 network: path.local,
                 port: cx.network(path.local).map_or(0, |network| network.port),
-                features: FEATURE_OFFERS,
+                features: FEATURE_OFFERS | FEATURE_SUSPENSION,
                 durable: cx.config.durable,
                 max_message: cx.config.max_message,
                 windows: cx.config.first_windows,
@@ -138,7 +144,7 @@ impl Association {
         }
         if core::mem::take(&mut path.ping_due) {
             let nonce = now.0 & steadfast_wire::varint::MAX;
-            path.ping = Some((nonce, now));
+            path.pinged(now, nonce);
             sheet.put(&Frame::Ping { nonce });
         }
         if says_bye && let Some((reason, _)) = &self.bye {
@@ -223,14 +229,15 @@ impl Association {
     fn fly(&mut self, now: Instant, number: PathNumber, frame: &Frame, cargo: Cargo, sheet: &mut Sheet<'_>) {
         let bytes = sheet.put(frame);
         if let Some(path) = self.paths.get_mut(&number) {
-            path.fly(now, cargo, bytes, false);
+            path.fly(now, cargo, bytes, Freight::Small);
         }
     }
 
     /// A packet of background before foreground that would not let it pass otherwise.
     fn fill_share(&mut self, cx: &mut Context, now: Instant, number: PathNumber, sheet: &mut Sheet<'_>) {
         let Some(path) = self.paths.get_mut(&number) else { return };
-        if path.foreground_run < FOREGROUND_RUN || path.bulk_allowance(now, cx.config.background_queue) == 0 {
+        let queue = cx.config.background_queue;
+        if path.foreground_run < FOREGROUND_RUN || path.bulk_allowance(now, queue, true) == 0 {
             return;
         }
         path.foreground_run = 0;
@@ -294,6 +301,11 @@ impl Association {
         };
         let background = urgency == Urgency::Background;
         let bulk = background || !candidate.small;
+        let freight = match urgency {
+            Urgency::Background => Freight::Background,
+            Urgency::Foreground if bulk => Freight::Large,
+            Urgency::Foreground => Freight::Small,
+        };
         let takes = if bulk { self.shares(cx, now, &rule, number, best, candidate) } else { best == number };
         if !takes {
             return true;
@@ -303,8 +315,9 @@ impl Association {
             let Some(path) = self.paths.get_mut(&number) else { return false };
             let mut room = sheet.data_room();
             if bulk {
-                let allowance = path.bulk_allowance(now, cx.config.background_queue);
+                let allowance = path.bulk_allowance(now, cx.config.background_queue, background);
                 if allowance == 0 {
+                    path.meter.waits(background);
                     // What is small and urgent may pass a large message.
                     return !background;
                 }
@@ -315,7 +328,7 @@ impl Association {
             let left = session.out.has_just_left(candidate.id);
             let cargo = Cargo::Session(id, Item::Data(data.id, units));
             let bytes = sheet.out.put_data(data);
-            path.fly(now, cargo, bytes, bulk);
+            path.fly(now, cargo, bytes, freight);
             path.carries(&rule);
             self.turn[urgency.index()] = id;
             if !background {

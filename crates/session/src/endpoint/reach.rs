@@ -5,7 +5,7 @@ use crate::association::{Association, AssociationId};
 use crate::event::{ReachId, Route};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use steadfast_wire::{Fingerprint, Instant, Rule};
 
 impl Endpoint {
@@ -14,8 +14,7 @@ impl Endpoint {
     ///
     /// An association that was reached at one of the addresses, or that no address is needed for, is shared.
     pub fn reach(&mut self, now: Instant, peer: Fingerprint, addresses: &[SocketAddr]) -> ReachId {
-        let shares = |association: &Association| association.is_at(peer, addresses);
-        let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
+        let known = self.by_place(peer, addresses);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
         let reach = ReachId(self.next_reach);
         self.next_reach += 1;
@@ -64,6 +63,15 @@ impl Endpoint {
             Some((*id, association.peer, association.offers.heard()?.clone()))
         };
         self.associations.iter().filter_map(of).collect()
+    }
+
+    /// Something that is surely of this process came from this address at `at`, beside the paths: so those that lead there are not
+    /// given up, however late their own bytes are. Suspicion is another matter.
+    pub fn handle_heard(&mut self, association: AssociationId, remote: IpAddr, at: Instant) {
+        let Some(association) = self.associations.get_mut(&association) else { return };
+        for path in association.paths.values_mut().filter(|path| path.address.ip() == remote) {
+            path.heard_beside = path.heard_beside.max(at);
+        }
     }
 
     /// How a process can be reached now, by all paths that are up.

@@ -26,8 +26,7 @@ impl Endpoint {
         addresses: &[SocketAddr],
         config: SessionConfig,
     ) -> SessionId {
-        let shares = |association: &Association| association.is_at(peer, addresses);
-        let known = self.associations.iter().find(|(_, association)| shares(association)).map(|(id, _)| *id);
+        let known = self.by_place(peer, addresses);
         let id = known.unwrap_or_else(|| self.create(Association::new(peer, None, addresses.to_vec())));
         let session = self.cx.rng.session();
         let mut new = Session::new(&self.cx, session, true, config);

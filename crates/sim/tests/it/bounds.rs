@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
-use steadfast_session::{Config, Endpoint, Event, Recv, SessionConfig};
+use steadfast_session::{Config, Endpoint, Event, Loss, Recv, SessionConfig};
 use steadfast_sim::world::identity;
 use steadfast_wire::frame::{Data, EndReason, Frame, Head, Hello, Process, Progress};
 use steadfast_wire::{
@@ -256,7 +256,7 @@ fn the_processes_of_a_peer_are_bounded_and_dead_ones_make_room() {
     // The third and the fifth die; the third is gone longer.
     for dies in [2, 4] {
         host.now += Duration::from_secs(1);
-        host.core.handle_carrier_lost(host.now, paths[dies]);
+        host.core.handle_carrier_lost(host.now, paths[dies], Loss::Ended);
     }
     host.greet(GREEDY, 101);
     assert_eq!(host.core.stats().refused_processes, 1);
@@ -275,7 +275,7 @@ fn parked_sessions_are_counted_over_all_processes_of_a_peer() {
             host.open(path, process * 100 + session);
         }
         host.now += Duration::from_secs(1);
-        host.core.handle_carrier_lost(host.now, path);
+        host.core.handle_carrier_lost(host.now, path, Loss::Ended);
         host.core.check_invariants();
     }
     assert_eq!(host.core.stats().forgotten, 10);
@@ -349,7 +349,7 @@ fn a_conversation_is_resumed_only_by_the_identity_that_opened_it() {
     let friend = host.greet(FRIEND, 5);
     host.open(friend, 9);
     host.accept_all();
-    host.core.handle_carrier_lost(host.now, friend);
+    host.core.handle_carrier_lost(host.now, friend, Loss::Ended);
     while host.core.poll_event().is_some() {}
     let thief = host.greet(GREEDY, 1);
     let resume = steadfast_wire::frame::Resume { fresh: true, ..claim(9, Token([9; 16])) };

@@ -105,3 +105,39 @@ fn fuzz_homa_hostile() {
         fuzz::homa::hostile(&mutated(&mut rng, &corpus, fuzz::homa::plausible));
     }
 }
+
+#[test]
+fn fuzz_backplane_texts() {
+    let corpus = corpus("backplane_texts");
+    for bytes in &corpus {
+        fuzz::backplane::texts(bytes);
+    }
+    let mut rng = Rng::new(6);
+    for _ in 0..rounds() {
+        fuzz::backplane::texts(&mutated(&mut rng, &corpus, fuzz::backplane::plausible_text));
+    }
+}
+
+#[test]
+fn fuzz_backplane_frames() {
+    let corpus = corpus("backplane_frames");
+    for bytes in &corpus {
+        fuzz::backplane::frames(bytes);
+    }
+    let mut rng = Rng::new(7);
+    for _ in 0..rounds() {
+        fuzz::backplane::frames(&mutated(&mut rng, &corpus, fuzz::backplane::plausible));
+    }
+}
+
+#[test]
+fn fuzz_backplane_hostile() {
+    let corpus = corpus("backplane_frames");
+    for bytes in &corpus {
+        fuzz::backplane::hostile(bytes);
+    }
+    let mut rng = Rng::new(8);
+    for _ in 0..rounds() {
+        fuzz::backplane::hostile(&mutated(&mut rng, &corpus, fuzz::backplane::plausible));
+    }
+}

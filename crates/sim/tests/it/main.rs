@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod agents;
+mod arbitration;
 mod bounds;
 mod closing;
 mod credit;
@@ -10,6 +12,7 @@ mod crowded;
 mod foreground;
 mod fuzz;
 mod lattice;
+mod meeting;
 mod offers;
 mod pair;
 mod recovery;
@@ -17,5 +20,7 @@ mod redundancy;
 mod restarts;
 mod rules;
 mod seed_000;
+mod suspension;
 mod swarm;
+mod verdicts;
 mod waiting;

@@ -6,7 +6,7 @@ use super::machine::{Asked, Finished, Key};
 use super::peer::Peer;
 use super::serve::seal_request;
 use crate::lock;
-use crate::rpc::{Body, CallError, CallOptions, Response};
+use crate::rpc::{Body, CallError, CallOptions, Callee, Response};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -122,7 +122,9 @@ impl Caller {
                 match tokio::time::timeout(engine.connect_limit, self.peer.in_reach()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(HomaError::Closed)) => return Err(not_sent(SendError::Closed)),
-                    Ok(Err(_)) | Err(_) => return Err(not_sent(SendError::NoPeer)),
+                    Ok(Err(_)) | Err(_) => {
+                        return Err(CallError::OutOfReach { callee: Box::new(self.peer.callee()) });
+                    }
                 }
                 let attempt = || match self.begin(&request, &rule, left(), &mut buffer) {
                     Err(error) if error.is_temporary() => None,
@@ -138,8 +140,12 @@ impl Caller {
         let Some(until) = until else { return begun.await };
         match tokio::time::timeout_at(until, begun).await {
             Ok(result) => result,
-            Err(_) => Err(CallError::Deadline { limit: deadline.unwrap_or_default(), request: NOTHING }),
+            Err(_) => Err(self.late(deadline.unwrap_or_default())),
         }
+    }
+
+    fn late(&self, limit: Duration) -> CallError {
+        CallError::Deadline { callee: Box::new(self.peer.callee()), limit, request: NOTHING }
     }
 
     /// A body that is made as it is wanted is wanted whole here.
@@ -150,7 +156,7 @@ impl Caller {
             None => made.await,
             Some(limit) => match tokio::time::timeout(limit, made).await {
                 Ok(made) => made,
-                Err(_) => return Err(CallError::Deadline { limit, request: NOTHING }),
+                Err(_) => return Err(self.late(limit)),
             },
         };
         made.map_err(|source| CallError::Body { source, request: NOTHING })
@@ -186,7 +192,8 @@ impl Outstanding {
             Outcome::Delivered => match Tail::decode(&mut body) {
                 Ok(Tail::Response) => Ok(Response::new(body)),
                 Ok(Tail::Fault(fault)) => {
-                    Err(of_fault(fault, self.limit, || String::from_utf8_lossy(&body).into_owned()))
+                    let words = || String::from_utf8_lossy(&body).into_owned();
+                    Err(of_fault(fault, self.limit, || Box::new(self.caller.peer.callee()), words))
                 }
                 _ => Err(self.unanswered(Silence::NoCall, Known::Unknown)),
             },
@@ -197,14 +204,23 @@ impl Outstanding {
 
     fn failed(&self, reason: Reason, request: Known) -> CallError {
         match reason {
-            Reason::Deadline => CallError::Deadline { limit: self.limit, request },
+            Reason::Deadline => CallError::Deadline {
+                callee: Box::new(self.caller.peer.callee()),
+                limit: self.limit,
+                request,
+            },
             Reason::Cancelled => CallError::Cancelled { request },
             reason => self.unanswered(Silence::Transport(reason), request),
         }
     }
 
     fn unanswered(&self, reason: Silence, request: Known) -> CallError {
-        CallError::Unanswered { peer: self.caller.peer.name(), port: self.caller.port, reason, request }
+        CallError::Unanswered {
+            callee: Box::new(self.caller.peer.callee()),
+            port: self.caller.port,
+            reason,
+            request,
+        }
     }
 }
 
@@ -219,15 +235,20 @@ const fn drop_reason(reason: Reason) -> DropReason {
 }
 
 /// What a fault says to the caller.
-pub(crate) fn of_fault(fault: Fault, limit: Duration, words: impl FnOnce() -> String) -> CallError {
+pub(crate) fn of_fault(
+    fault: Fault,
+    limit: Duration,
+    callee: impl FnOnce() -> Box<Callee>,
+    words: impl FnOnce() -> String,
+) -> CallError {
     match fault {
         Fault::Refused => CallError::Refused(words()),
         Fault::Version => CallError::Refused("it does not speak this version of calls".into()),
         Fault::Failed => CallError::Failed(words()),
         Fault::Panicked => CallError::Panicked,
         Fault::Stopped => CallError::Stopped,
-        Fault::LateUnbegun => CallError::Deadline { limit, request: NOTHING },
-        Fault::Late => CallError::Deadline { limit, request: Known::Delivered },
+        Fault::LateUnbegun => CallError::Deadline { callee: callee(), limit, request: NOTHING },
+        Fault::Late => CallError::Deadline { callee: callee(), limit, request: Known::Delivered },
         Fault::CancelledUnbegun => CallError::Cancelled { request: NOTHING },
         Fault::Cancelled => CallError::Cancelled { request: Known::Delivered },
         // It was never begun, or its answer is on its way.

@@ -541,12 +541,19 @@ impl Engine {
     }
 
     fn tick(self: &Arc<Self>) {
-        let silent = self.with(|machine, now| {
+        let (silent, heard) = self.with(|machine, now| {
             machine.alarm.look(now);
             machine.transport.handle_timeout(now);
-            machine.silent_peers(now)
+            (machine.silent_peers(now), machine.heard_peers(now))
         });
-        let Some(shared) = self.shared.as_ref().filter(|_| !silent.is_empty()) else { return };
+        let Some(shared) = &self.shared else { return };
+        if !heard.is_empty() {
+            shared.call(|inner, _| {
+                for (association, from, at) in &heard {
+                    inner.core.handle_heard(*association, *from, *at);
+                }
+            });
+        }
         // Whether the path or the process is silent shows on the path itself, and then packets take another.
         for association in silent {
             for route in shared.peek(|inner, _| inner.core.routes(association)) {
@@ -597,10 +604,14 @@ impl Engine {
         }
         let _routing = lock(&self.routing);
         let path = self.path(association, rule);
-        let path = path.ok_or_else(|| SendError::NoNetwork { rule: rule.to_string() })?;
+        // Without any path what is sent waits for one, within its own limits: paths come and go.
+        if path.is_none() && self.has_path(association) {
+            return Err(SendError::NoNetwork { rule: rule.to_string() });
+        }
         let mut machine = lock(&self.machine);
+        let link = machine.link();
         let Machine { transport, peers, .. } = &mut *machine;
-        peers.open_lane(transport, now, (association, rule), path)
+        peers.open_lane(transport, now, (association, rule), (path, link))
     }
 
     /// The way that a rule's packets take now.
@@ -608,6 +619,11 @@ impl Engine {
         let shared = self.shared.as_ref()?;
         let route = shared.peek(|inner, now| inner.core.route(now, association, rule))?;
         Some(self.path_of(&route))
+    }
+
+    fn has_path(&self, association: AssociationId) -> bool {
+        let routes = |shared: &Arc<Shared>| shared.peek(|inner, _| inner.core.routes(association));
+        self.shared.as_ref().is_some_and(|shared| !routes(shared).is_empty())
     }
 
     fn path_of(&self, route: &steadfast_session::Route) -> Path {

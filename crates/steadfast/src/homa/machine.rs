@@ -12,8 +12,10 @@ use super::port::{Mailbox, PortEvent, Verdict};
 use super::serve::{Job, Served};
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use steadfast_homa::packet::{DATA_HEADER, Dialect, Kind, split};
 use steadfast_homa::{
     Call, CallError, Event, Instant, LinkConfig, LinkId, Outcome, PeerId, Placement, RespondError, RpcId,
@@ -24,6 +26,8 @@ use steadfast_session::AssociationId;
 use steadfast_wire::{Fingerprint, NetworkId};
 use tokio::task::AbortHandle;
 
+/// How often paths are told that their peers were heard beside them.
+const HEARD_PAUSE: Duration = Duration::from_millis(500);
 /// How much is taken from the transport before it is given to the kernel, in bytes of packets: one long packet of the loopback, or
 /// a run that the kernel splits. The receiver begins with it while the next is written.
 const FILL: usize = 60 * 1024;
@@ -147,6 +151,7 @@ pub(super) struct Machine {
     asked_before: u64,
     /// When it last looked who had been asked.
     missed_before: Option<Instant>,
+    heard_told: Instant,
     pub(super) closed: bool,
 }
 
@@ -206,6 +211,7 @@ impl Machine {
             calls_before: 0,
             asked_before: 0,
             missed_before: None,
+            heard_told: Instant(0),
             closed: false,
         }
     }
@@ -533,6 +539,15 @@ impl Machine {
         self.peers.missed_since(&self.transport, now, before)
     }
 
+    /// From where processes were heard, every now and then.
+    pub(super) fn heard_peers(&mut self, now: Instant) -> Vec<(AssociationId, IpAddr, Instant)> {
+        if now < self.heard_told + HEARD_PAUSE {
+            return Vec::new();
+        }
+        self.heard_told = now;
+        self.peers.heard(&self.transport)
+    }
+
     /// When the clock has something to do here, and whether the keeper has to be told because it sleeps longer.
     pub(super) fn rearm(&mut self) -> bool {
         self.alarm.wakes(self.transport.poll_timeout())
@@ -551,6 +566,9 @@ impl Machine {
             return self.link();
         }
         let link = self.transport.add_link(LinkConfig { rate: self.rate });
+        if let Some(other) = self.networks.get(&(network, 1 - family.min(1))) {
+            self.transport.share_wire(link, *other);
+        }
         self.links.push((link, Some(family)));
         self.networks.insert((network, family), link);
         link

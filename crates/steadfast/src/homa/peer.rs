@@ -4,15 +4,18 @@ use super::engine::{Engine, Handle};
 use super::error::HomaError;
 use super::machine::Machine;
 use super::peers::round_of;
+use crate::events::Scope;
 use crate::lock;
 use crate::receipt::wait_until;
+use crate::rpc::Callee;
+use crate::verdict::{Standing, Verdicts};
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
-use steadfast_session::{AssociationId, Event, ReachId};
-use steadfast_wire::Fingerprint;
+use steadfast_session::{AssociationId, Event, Judgement, ReachId};
+use steadfast_wire::{Fingerprint, Instant};
 
 /// Who is called.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub(super) struct Reached {
     pub(super) key: Fingerprint,
     addresses: Vec<SocketAddr>,
     state: Mutex<State>,
+    /// As what it is, or was last, to be in reach: for who wants to hear of it.
+    current: Arc<Mutex<Option<ReachId>>>,
 }
 
 struct State {
@@ -45,12 +50,15 @@ struct State {
     refuses: bool,
     /// It is not sought any more.
     gone: bool,
+    /// What was last known of it.
+    judgement: Option<Judgement>,
 }
 
 impl Reached {
     fn new(engine: &Arc<Engine>, key: Fingerprint, addresses: Vec<SocketAddr>) -> Arc<Self> {
-        let state = State { reach: None, association: None, refuses: false, gone: true };
-        let reached = Arc::new(Self { engine: Arc::clone(engine), key, addresses, state: Mutex::new(state) });
+        let state = State { reach: None, association: None, refuses: false, gone: true, judgement: None };
+        let (engine, state, current) = (Arc::clone(engine), Mutex::new(state), Arc::default());
+        let reached = Arc::new(Self { engine, key, addresses, state, current });
         reached.seek();
         reached
     }
@@ -65,13 +73,27 @@ impl Reached {
                 return;
             }
             let reach = inner.core.reach(now, self.key, &self.addresses);
-            *state = State { reach: Some(reach), association: None, refuses: false, gone: false };
+            let judgement = state.judgement.take();
+            *state = State { reach: Some(reach), association: None, refuses: false, gone: false, judgement };
+            *lock(&self.current) = Some(reach);
             lock(&self.engine.reaches).insert(reach, Arc::downgrade(self));
         });
     }
 
     pub(super) fn association(&self) -> Option<AssociationId> {
         lock(&self.state).association
+    }
+
+    /// What is known of its process; of one that is not sought any more, what was known last.
+    fn standing(&self) -> Standing {
+        let (reach, last) = {
+            let state = lock(&self.state);
+            (state.reach.filter(|_| !state.gone), state.judgement.clone())
+        };
+        let Some(shared) = &self.engine.shared else { return Standing::new(last, Instant(0)) };
+        let (now, known) =
+            shared.peek(|inner, now| (now, reach.and_then(|reach| inner.core.verdict_at(reach))));
+        Standing::new(known.or(last), now)
     }
 
     /// Waits until requests can be made. Cancel safe.
@@ -155,6 +177,32 @@ impl Peer {
         }
     }
 
+    /// What is known of its process: why it does not answer, or that it does. Of an address nothing is
+    /// ([`Unknown`](crate::Verdict::Unknown)): what became of each call is all that can be told.
+    pub fn verdict(&self) -> Standing {
+        match &self.target {
+            Target::Address(_) => Standing::new(None, Instant(0)),
+            Target::Reach(reached) => reached.standing(),
+        }
+    }
+
+    /// The changes of [`verdict`](Self::verdict) from now on; none on an address.
+    pub fn verdicts(&self) -> Verdicts {
+        let source = match (&self.target, &self.handle.engine.shared) {
+            (Target::Reach(reached), Some(shared)) => {
+                let scope = Scope::Reach(Arc::clone(&reached.current));
+                Some((shared.hub.subscribe(scope, shared.is_closed()), Arc::clone(shared)))
+            }
+            _ => None,
+        };
+        Verdicts::of_peer(source, self.clone())
+    }
+
+    pub(super) fn callee(&self) -> Callee {
+        let standing = self.key().map(|_| self.verdict());
+        Callee { peer: self.name(), standing }
+    }
+
     pub(super) const fn target(&self) -> &Target {
         &self.target
     }
@@ -231,6 +279,15 @@ impl Engine {
                     state.association = None;
                     state.gone = true;
                 }
+            }
+            Event::Verdict { reaches, judgement, .. } => {
+                for reach in reaches {
+                    let reached = lock(&self.reaches).get(&reach).and_then(Weak::upgrade);
+                    if let Some(reached) = reached {
+                        lock(&reached.state).judgement = Some(judgement.clone());
+                    }
+                }
+                return;
             }
             Event::Rerouted { association } => self.reroute(association),
             _ => return,

@@ -6,7 +6,7 @@
 
 use super::error::SendError;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use steadfast_homa::packet::{Body, DATA_HEADER, Dialect, Packet};
 use steadfast_homa::{Instant, LinkId, PeerConfig, PeerId, Transmit, Transport};
@@ -15,6 +15,9 @@ use steadfast_net::datagram::{Batch, Fault, MAX_PACKET, Route, Trouble};
 use steadfast_session::AssociationId;
 use steadfast_wire::{Fingerprint, Rule};
 
+/// What a packet takes on a wire of Ethernet besides itself: header, checksum, preamble and gap. A link whose rate was told would
+/// get more than it takes without it.
+const FRAME: u32 = 14 + 4 + 8 + 12;
 /// Rules under which calls to one process may be made at a time.
 pub(super) const MAX_LANES: usize = 16;
 /// Keys for what processes of peers send to us.
@@ -171,7 +174,7 @@ impl Peers {
         let overhead = self.headers[family] + sealing;
         let most = (MAX_PACKET - DATA_HEADER) as u32 - sealing;
         let segment = mtu.max(LEAST_MTU).saturating_sub(overhead + DATA_HEADER as u32).min(most);
-        PeerConfig { link, dialect: self.dialect(), segment, overhead }
+        PeerConfig { link, dialect: self.dialect(), segment, overhead: overhead + FRAME }
     }
 
     fn add(
@@ -386,6 +389,17 @@ impl Peers {
         self.associations.iter().filter(|(_, known)| silent(known)).map(|(id, _)| *id).collect()
     }
 
+    /// From where each process was heard, and when.
+    pub(super) fn heard(&self, transport: &Transport) -> Vec<(AssociationId, IpAddr, Instant)> {
+        let lanes = self
+            .associations
+            .iter()
+            .flat_map(|(id, known)| known.lanes().into_iter().map(|lane| (*id, lane)));
+        lanes
+            .filter_map(|(id, lane)| Some((id, self.entry(lane)?.route?.remote.ip(), transport.heard(lane)?)))
+            .collect()
+    }
+
     /// The lane for a rule, if there is one that has a way.
     pub(super) fn lane(&self, association: AssociationId, rule: &Rule) -> Option<PeerId> {
         let lanes = &self.associations.get(&association)?.ours;
@@ -401,28 +415,32 @@ impl Peers {
             .unwrap_or_default()
     }
 
-    /// Opens a lane for a rule that has a way.
+    /// Opens a lane for a rule. Without a way what goes there waits until [`reroute`](Self::reroute) tells one.
     pub(super) fn open_lane(
         &mut self,
         transport: &mut Transport,
         now: Instant,
         (id, rule): (AssociationId, &Rule),
-        path: Path,
+        (path, link): (Option<Path>, LinkId),
     ) -> Result<PeerId, SendError> {
         let association = self.associations.get(&id).ok_or(SendError::NoPeer)?;
-        if association.route(path).is_none() {
+        let route = path.and_then(|path| association.route(path));
+        if path.is_some() && route.is_none() {
             // The process has no socket for this family of addresses.
             return Err(SendError::NoNetwork { rule: rule.to_string() });
         }
-        if association.ours.values().any(|(known, _)| known == rule) {
-            self.reroute(transport, id, rule, Some(path));
-            return self.lane(id, rule).ok_or(SendError::NoPeer);
+        if let Some((_, peer)) = association.ours.values().find(|(known, _)| known == rule) {
+            let peer = *peer;
+            self.reroute(transport, id, rule, path);
+            return Ok(peer);
         }
         let association = self.associations.get_mut(&id).ok_or(SendError::NoPeer)?;
         let lane = (0..MAX_LANES as u8).find(|lane| !association.ours.contains_key(lane));
         let Some(lane) = lane else { return Err(SendError::TooManyRules { limit: MAX_LANES }) };
-        let route = association.route(path);
-        let config = self.config(path.link, family(path.remote), path.mtu);
+        let config = match path {
+            Some(path) => self.config(path.link, family(path.remote), path.mtu),
+            None => self.config(link, family(Ipv4Addr::LOCALHOST.into()), USUAL_MTU),
+        };
         let way = Way::Lane { association: id, ours: true, lane };
         let peer = self.add(transport, now, config, (way, route)).ok_or(SendError::TooManyPeers)?;
         if let Some(association) = self.associations.get_mut(&id) {

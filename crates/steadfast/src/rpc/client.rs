@@ -2,7 +2,7 @@
 
 use super::FOR_EVER;
 use super::body::Body;
-use super::error::CallError;
+use super::error::{CallError, Callee};
 use super::handler::Response;
 use super::listen::{Listener, State};
 use super::pending::{Pending, Starting, Talk};
@@ -12,6 +12,7 @@ use crate::error::{CloseError, SessionError};
 use crate::homa::{Caller, Peer};
 use crate::receipt::wait_until;
 use crate::socket::MultiSocket;
+use crate::verdict::{Standing, Verdicts};
 use std::fmt;
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -142,6 +143,23 @@ impl Rpc {
         }
     }
 
+    /// What is known of the other side's process: why it does not answer, or that it does; as
+    /// [`MultiSocket::verdict`] and [`Peer::verdict`] say it.
+    pub fn verdict(&self) -> Standing {
+        match &self.over {
+            Over::Conversation(client) => client.socket.verdict(),
+            Over::Homa(caller) => caller.peer().verdict(),
+        }
+    }
+
+    /// The changes of [`verdict`](Self::verdict) from now on.
+    pub fn verdicts(&self) -> Verdicts {
+        match &self.over {
+            Over::Conversation(client) => client.socket.verdicts(),
+            Over::Homa(caller) => caller.peer().verdicts(),
+        }
+    }
+
     /// What is open, and what was ignored. Over Homa what is open is counted for the whole transport.
     pub fn stats(&self) -> RpcStats {
         match &self.over {
@@ -213,7 +231,10 @@ impl Client {
                 Ok(Pending::talk(begun))
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(CallError::Deadline { limit, request: Outcome::Dropped(DropReason::Cancelled) }),
+            Err(_) => {
+                let request = Outcome::Dropped(DropReason::Cancelled);
+                Err(CallError::Deadline { callee: Box::new(self.callee()), limit, request })
+            }
         }
     }
 
@@ -225,12 +246,13 @@ impl Client {
     ) -> Result<Talk, CallError> {
         let Self { socket, state, .. } = &**self;
         let permit = self.permit(&labels).await?;
-        let (starting, answer) = Starting::new(self, permit, labels.clone()).map_err(not_begun)?;
+        let (starting, answer) =
+            Starting::new(self, permit, labels.clone()).map_err(|source| self.not_begun(source))?;
         let milliseconds = |limit: Duration| u32::try_from(limit.as_millis().max(1)).ok();
         let head = Head::Request { call: starting.call(), deadline: limit.and_then(milliseconds) };
         match say::begin(socket, labels, head, body, Patience::Labels).await {
             Ok(said) => Ok(starting.begun(said, answer)),
-            Err(SendError::Ended) => Err(not_begun(state.ended().unwrap_or_else(|| ended(socket)))),
+            Err(SendError::Ended) => Err(self.not_begun(state.ended().unwrap_or_else(|| ended(socket)))),
             Err(error) => Err(CallError::NotSent(error)),
         }
     }
@@ -240,9 +262,20 @@ impl Client {
         let Self { socket, state, .. } = self;
         tokio::select! {
             biased;
-            permit = state.permit(labels.urgency) => permit.map_err(not_begun),
+            permit = state.permit(labels.urgency) => permit.map_err(|source| self.not_begun(source)),
             error = no_network(socket, labels) => Err(CallError::NotSent(error)),
         }
+    }
+
+    /// The conversation is over before a request was sent.
+    fn not_begun(&self, source: SessionError) -> CallError {
+        let request = Outcome::Dropped(DropReason::Cancelled);
+        CallError::Ended { callee: Box::new(self.callee()), source, request }
+    }
+
+    pub(super) fn callee(&self) -> Callee {
+        let standing = Some(self.socket.verdict());
+        Callee { peer: self.socket.peer().to_string(), standing }
     }
 
     async fn close_within(&self, limit: Duration) -> Result<(), CloseError> {
@@ -280,11 +313,6 @@ async fn no_network(socket: &MultiSocket, labels: &Labels) -> SendError {
     }
     // For ever, or until the conversation ends: whoever waits for a place is told.
     pending().await
-}
-
-/// The conversation is over before a request was sent.
-fn not_begun(source: SessionError) -> CallError {
-    CallError::Ended { source, request: Outcome::Dropped(DropReason::Cancelled) }
 }
 
 /// How the conversation ended, as far as it is known.

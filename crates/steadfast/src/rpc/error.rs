@@ -2,8 +2,31 @@
 
 use crate::error::{ReadError, SessionError};
 use crate::homa::{SendError as SendOverHoma, Silence};
+use crate::verdict::Standing;
+use std::fmt;
 use std::time::Duration;
-use steadfast_session::{DropReason, Outcome, SendError};
+use steadfast_session::{DropReason, Outcome, SendError, Verdict};
+
+/// The other side of a call that failed.
+///
+/// As text it says who, and what was known of it then: `KEY (crashed: its host answers, and nothing listens at ..)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Callee {
+    /// Its key; its address where nothing is proven.
+    pub peer: String,
+    /// What was known of its process when the call failed; `None` of an address.
+    pub standing: Option<Standing>,
+}
+
+impl fmt::Display for Callee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.standing {
+            Some(standing) => write!(f, "{} ({standing})", self.peer),
+            None => f.write_str(&self.peer),
+        }
+    }
+}
 
 /// Why a call has no response. [`outcome`](Self::outcome) says what became of its request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +40,10 @@ pub enum CallError {
     NotDelivered(DropReason),
     /// For as long as the failure timeout of its labels says, no network that was up could carry the request. One that
     /// found none from the beginning is [`NotSent`](Self::NotSent).
-    #[error("the request was given up ({}): {}", describe(*request), DropReason::NoNetwork)]
+    #[error("the request to {callee} was given up ({}): {}", describe(*request), DropReason::NoNetwork)]
     NoNetwork {
+        /// Who was asked.
+        callee: Box<Callee>,
         /// What was known of the request then.
         request: Outcome,
     },
@@ -35,8 +60,10 @@ pub enum CallError {
     #[error("the peer shut down while its handler ran: what it did until then was not undone")]
     Stopped,
     /// The deadline passed, on either side.
-    #[error("no response within {limit:?} ({}): allow more time, or look at the networks", describe(*request))]
+    #[error("no response from {callee} within {limit:?} ({}): {}", describe(*request), advice(callee))]
     Deadline {
+        /// Who was asked.
+        callee: Box<Callee>,
         /// How long the call was to last at most.
         limit: Duration,
         /// What was known of the request then.
@@ -59,11 +86,17 @@ pub enum CallError {
     /// Over Homa the request was not sent.
     #[error("{0}")]
     NotSentOverHoma(SendOverHoma),
+    /// Over Homa the request was not sent, because the peer was not in reach.
+    #[error("the request was not sent, {callee} is not in reach: {}", advice(callee))]
+    OutOfReach {
+        /// Who was to be asked.
+        callee: Box<Callee>,
+    },
     /// Over Homa no response came.
-    #[error("no response from port {port} of {peer} ({}): {reason}", describe(*request))]
+    #[error("no response from port {port} of {callee} ({}): {reason}", describe(*request))]
     Unanswered {
         /// Who was asked.
-        peer: String,
+        callee: Box<Callee>,
         /// At which port.
         port: u16,
         /// Why there is none.
@@ -72,8 +105,10 @@ pub enum CallError {
         request: Outcome,
     },
     /// The conversation ended first.
-    #[error("no response ({}): {source}", describe(*request))]
+    #[error("no response from {callee} ({}): {source}", describe(*request))]
     Ended {
+        /// Who was asked.
+        callee: Box<Callee>,
         /// How.
         source: SessionError,
         /// What became of the request.
@@ -89,7 +124,32 @@ const fn describe(request: Outcome) -> &'static str {
     }
 }
 
+/// What would help.
+fn advice(callee: &Callee) -> &'static str {
+    match callee.standing.as_ref().map(|standing| standing.verdict) {
+        Some(Verdict::Alive) => "allow more time, or see what it does so long",
+        Some(Verdict::Left | Verdict::Crashed) => "start it again, and connect anew",
+        Some(Verdict::Restarted) => "connect anew: another process is there",
+        Some(Verdict::Hung) => "see what stops it, or stop it yourself",
+        Some(Verdict::NoLocalNetwork) => "bring a network of this host up",
+        Some(Verdict::Suspended) => "wait until it goes on",
+        _ => "allow more time, or look at the networks",
+    }
+}
+
 impl CallError {
+    /// Who was asked and did not answer, with what was known of it then; `None` where it is not to blame, or answered.
+    pub fn callee(&self) -> Option<&Callee> {
+        match self {
+            Self::NoNetwork { callee, .. }
+            | Self::Deadline { callee, .. }
+            | Self::OutOfReach { callee }
+            | Self::Unanswered { callee, .. }
+            | Self::Ended { callee, .. } => Some(callee),
+            _ => None,
+        }
+    }
+
     /// What became of the request.
     ///
     /// [`Delivered`](Outcome::Delivered): the other side has it, and its handler ran, in part or to its end.
@@ -102,11 +162,13 @@ impl CallError {
             | Self::NotSentOverHoma(SendOverHoma::NoNetwork { .. }) => {
                 Outcome::Dropped(DropReason::NoNetwork)
             }
-            Self::NotSent(_) | Self::NotSentOverHoma(_) => Outcome::Dropped(DropReason::Cancelled),
+            Self::NotSent(_) | Self::NotSentOverHoma(_) | Self::OutOfReach { .. } => {
+                Outcome::Dropped(DropReason::Cancelled)
+            }
             Self::NotDelivered(reason) => Outcome::Dropped(*reason),
             Self::Refused(_) => Outcome::Dropped(DropReason::Refused),
             Self::Failed(_) | Self::Panicked | Self::Stopped => Outcome::Delivered,
-            Self::NoNetwork { request }
+            Self::NoNetwork { request, .. }
             | Self::Deadline { request, .. }
             | Self::Cancelled { request }
             | Self::Body { request, .. }

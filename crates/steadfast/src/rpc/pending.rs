@@ -192,20 +192,24 @@ impl Talk {
                 {
                     self.over = true;
                     self.client.state.remove(self.call);
-                    return Err(undelivered(reason));
+                    return Err(self.undelivered(reason));
                 }
                 // The other side may never hear of the call, or wait for the rest of it.
                 Step::GivenUp(reason) | Step::Request(Outcome::Dropped(reason @ DropReason::NoNetwork))
                     if !self.cancelled =>
                 {
                     self.abandon();
-                    return Err(given_up(reason, self.request()));
+                    return Err(self.given_up(reason, self.request()));
                 }
                 Step::Request(_) | Step::GivenUp(_) => self.settled = true,
                 Step::Late => {
                     self.abandon();
                     let limit = self.limit();
-                    return Err(CallError::Deadline { limit, request: self.request() });
+                    return Err(CallError::Deadline {
+                        callee: Box::new(self.client.callee()),
+                        limit,
+                        request: self.request(),
+                    });
                 }
             }
         }
@@ -245,11 +249,31 @@ impl Talk {
                 }
                 return Ok(Response::new(body));
             }
-            Some(Answer::Fault(fault, words)) => of_fault(fault, self.limit(), || words),
-            Some(Answer::Undelivered(reason)) => undelivered(reason),
-            Some(Answer::Ended(source)) => CallError::Ended { source, request: self.unanswered() },
-            None => CallError::Ended { source: ended(&self.client.socket), request: self.unanswered() },
+            Some(Answer::Fault(fault, words)) => {
+                of_fault(fault, self.limit(), || Box::new(self.client.callee()), || words)
+            }
+            Some(Answer::Undelivered(reason)) => self.undelivered(reason),
+            Some(Answer::Ended(source)) => self.gone(source),
+            None => self.gone(ended(&self.client.socket)),
         })
+    }
+
+    fn gone(&self, source: SessionError) -> CallError {
+        CallError::Ended { callee: Box::new(self.client.callee()), source, request: self.unanswered() }
+    }
+
+    fn undelivered(&self, reason: DropReason) -> CallError {
+        match reason {
+            DropReason::Cancelled => CallError::Cancelled { request: Outcome::Dropped(reason) },
+            reason => self.given_up(reason, Outcome::Dropped(reason)),
+        }
+    }
+
+    fn given_up(&self, reason: DropReason, request: Outcome) -> CallError {
+        match reason {
+            DropReason::NoNetwork => CallError::NoNetwork { callee: Box::new(self.client.callee()), request },
+            reason => CallError::NotDelivered(reason),
+        }
     }
 
     fn limit(&self) -> Duration {
@@ -280,20 +304,6 @@ impl Talk {
         // Whether the message is still open is seen from its outcome.
         let _settled = self.client.socket.cancel(self.receipt.id());
         let _over = self.client.cancels.send(self.call);
-    }
-}
-
-fn undelivered(reason: DropReason) -> CallError {
-    match reason {
-        DropReason::Cancelled => CallError::Cancelled { request: Outcome::Dropped(reason) },
-        reason => given_up(reason, Outcome::Dropped(reason)),
-    }
-}
-
-fn given_up(reason: DropReason, request: Outcome) -> CallError {
-    match reason {
-        DropReason::NoNetwork => CallError::NoNetwork { request },
-        reason => CallError::NotDelivered(reason),
     }
 }
 

@@ -20,4 +20,5 @@ mod originals;
 mod rules;
 mod streams;
 mod trust;
+mod verdicts;
 mod world;

@@ -200,8 +200,13 @@ pub(crate) fn endpoint() -> steadfast::Builder {
 
 /// Runs a host's part of a test, on a runtime of its own.
 pub(crate) fn block_on<T>(workload: impl Future<Output = T>) -> T {
+    block_on_within(GUARD, workload)
+}
+
+/// The same for what is meant to take long.
+pub(crate) fn block_on_within<T>(limit: Duration, workload: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(GUARD, workload).await.expect("the workload ends") })
+    runtime.block_on(async { tokio::time::timeout(limit, workload).await.expect("the workload ends") })
 }
 
 /// Closes from the side that only took; the other one may leave before this one hears that both agreed.

@@ -34,6 +34,7 @@ const PING: u64 = 33;
 const PONG: u64 = 35;
 const BYE: u64 = 37;
 const OFFER: u64 = 39;
+const SUSPEND: u64 = 41;
 
 const FLAG_CLASS: u8 = 1;
 const FLAG_FIN: u8 = 2;
@@ -161,6 +162,11 @@ pub(super) fn encode_body(frame: &Frame, out: &mut Vec<u8>) -> u64 {
             }
             varint::put_bytes(out, &reason.as_bytes()[..end]);
             BYE
+        }
+        Frame::Suspend { epoch, limit } => {
+            varint::put(out, *epoch);
+            varint::put(out, (*limit).min(varint::MAX));
+            SUSPEND
         }
         of_a_session => encode_session_body(of_a_session, out),
     }
@@ -473,6 +479,7 @@ pub(super) fn decode_body(kind: u64, reader: &mut Reader) -> Result<Option<Frame
                 core::str::from_utf8(&text).map_err(|_| DecodeError::Malformed("a reason is not UTF-8"))?;
             Frame::Bye { reason: text.to_string() }
         }
+        SUSPEND => Frame::Suspend { epoch: reader.varint()?, limit: reader.varint()? },
         _ => return Ok(None),
     }))
 }

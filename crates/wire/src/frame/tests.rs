@@ -165,6 +165,7 @@ fn golden_of_messages() -> Vec<(Frame, &'static str)> {
         (Frame::Ping { nonce: 1 }, "210101"),
         (Frame::Pong { nonce: 1 }, "230101"),
         (Frame::Bye { reason: "done".into() }, "250504646f6e65"),
+        (Frame::Suspend { epoch: 2, limit: 60_000 }, "2905 02 8000ea60"),
     ]
 }
 

@@ -6,7 +6,7 @@
 use super::Sheet;
 use crate::association::Association;
 use crate::context::Context;
-use crate::path::Cargo;
+use crate::path::{Cargo, Freight};
 use crate::policy::Redundancy;
 use crate::session::Item;
 use alloc::vec::Vec;
@@ -153,7 +153,7 @@ impl Association {
         let bytes = frame.len();
         cx.stats.bytes_redundant += bytes as u64;
         if let Some(path) = self.paths.get_mut(&number) {
-            path.fly(now, Cargo::Moved(id, Item::Data(data.id, units)), bytes, false);
+            path.fly(now, Cargo::Moved(id, Item::Data(data.id, units)), bytes, Freight::Small);
             path.carries(&rule);
             // Background has its share beside copies, too.
             path.foreground_run += bytes as u64;

@@ -124,7 +124,7 @@ async fn a_conversation_that_ends_leaves_it_unknown() {
     assert_eq!(soon("begins", told.recv()).await, Some("begun"));
     aborts.abort();
     let error = soon("ends", running.response()).await.unwrap_err();
-    let CallError::Ended { source: SessionError::Ended { reason, .. }, request } = error else {
+    let CallError::Ended { source: SessionError::Ended { reason, .. }, request, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((reason, request), (EndReason::Aborted, Outcome::Unknown));
@@ -158,7 +158,7 @@ async fn a_server_that_restarts() {
     let again = Identity::load(&file).unwrap();
     let b = local().identity(again).trust(a_print).port(port).bind().await.unwrap();
     let error = soon("ends", running.response()).await.unwrap_err();
-    let CallError::Ended { source: SessionError::Ended { reason, .. }, request } = error else {
+    let CallError::Ended { source: SessionError::Ended { reason, .. }, request, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((reason, request), (EndReason::Unknown, Outcome::Unknown));
@@ -182,7 +182,7 @@ async fn an_endpoint_that_closes_ends_calls_and_servers() {
     assert_eq!(soon("begins", told.recv()).await, Some("begun"));
     soon("close", b.close("time for bed")).await;
     let error = soon("ends", running.response()).await.unwrap_err();
-    let CallError::Ended { source: SessionError::Ended { reason, .. }, request } = error else {
+    let CallError::Ended { source: SessionError::Ended { reason, .. }, request, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((reason, request), (EndReason::Left, Outcome::Unknown));

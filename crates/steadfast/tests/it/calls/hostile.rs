@@ -273,7 +273,7 @@ async fn a_server_that_breaks_the_rules_ends_its_calls() {
         let pending = rpc.start("x", any()).await.unwrap();
         enemy.send_with(bytes, Labels::foreground(), OrderRequest::Unordered).await.unwrap();
         let error = soon("the end", pending.response()).await.unwrap_err();
-        let CallError::Ended { source: SessionError::Ended { reason, .. }, request } = error else {
+        let CallError::Ended { source: SessionError::Ended { reason, .. }, request, .. } = error else {
             panic!("{error}")
         };
         assert_eq!((reason, request), (EndReason::Violation, Outcome::Unknown));

@@ -1,0 +1,121 @@
+//! `steadfast status`: what the host's daemon knows.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use steadfast_daemon::status::{Answer, ClientStatus, Question, Status, Subject, VERSION};
+
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Table, clean};
+
+/// How long the daemon may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks the daemon of this host (steadfast daemon). Exit code 4: there is none.
+
+Examples:
+  steadfast status
+  steadfast status --json | jq .status.agent.counters")]
+pub(crate) struct Arguments {}
+
+pub(crate) fn run(Arguments {}: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
+    let path = crate::events::socket(context)?.with_file_name("daemon.sock");
+    let answer = ask(&path).map_err(|error| {
+        let path = path.display();
+        let help = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "start it with `steadfast daemon`",
+            io::ErrorKind::PermissionDenied => "ask as a user to whom its `socket-mode` allows it",
+            _ => "it runs but does not answer; try again, or look at its log",
+        };
+        Failure::new(
+            Exit::Unreachable,
+            format!("cannot ask the daemon of this host at {path}: {error}; {help}"),
+        )
+    })?;
+    let Some(status) = answer.status else {
+        let reason = answer.error.unwrap_or_else(|| "it says nothing".into());
+        return Err(
+            Failure::new(Exit::Failed, format!("the daemon does not answer: {}", clean(&reason))).into()
+        );
+    };
+    output.object(&json!({ "status": status }))?;
+    print(&status, output)?;
+    Ok(Exit::Done)
+}
+
+fn ask(path: &std::path::Path) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let question = Question { version: VERSION, ask: Some(Subject::Status), tell: None, follow: false };
+    let mut line = serde_json::to_vec(&question)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
+    let Status { program, pid, host, key, networks, agent, .. } = status;
+    let uptime = Duration::from_secs(status.uptime as u64);
+    output
+        .line(format!("Daemon {program}, process {pid}, for {uptime:?}. Host {}, key {key}.", clean(host)))?;
+    let mut table = Table::new(["NETWORK", "CLASS", "METERED", "COST", "ADDRESSES"]);
+    for network in networks {
+        let metered = if network.metered { "yes" } else { "no" };
+        let addresses = network.addresses.join(" ");
+        table.row([
+            clean(&network.name).as_ref(),
+            &network.class,
+            metered,
+            &network.cost.to_string(),
+            &addresses,
+        ]);
+    }
+    output.line(String::new())?;
+    output.table(&table)?;
+    output.line(String::new())?;
+    let count = |name: &str| agent.counters.get(name).copied().unwrap_or_default();
+    output.line(format!(
+        "Agent at {}: {} clients, {} events published, {} acknowledged, {} from other hosts, {} given up in full queues, {} refused.",
+        clean(&agent.socket),
+        count("clients_now"),
+        count("published"),
+        count("acknowledged"),
+        count("remote"),
+        count("dropped"),
+        ["undeclared", "denied", "too_fast", "outbox_full", "not_stored"].iter().map(|name| count(name)).sum::<u64>(),
+    ))?;
+    if let Some(fault) = &agent.storage_fault {
+        output
+            .line(format!("The journal cannot be written, so nothing is acknowledged: {}.", clean(fault)))?;
+    }
+    if !agent.clients.is_empty() {
+        let mut table =
+            Table::new(["CLIENT", "PROCESS", "USER", "EVENT SPACE", "SUBSCRIPTIONS", "PUBLISHED", "WAITING"]);
+        for ClientStatus { name, space, pid, process, user, subscriptions, published, waiting } in
+            &agent.clients
+        {
+            let process = format!("{} {pid}", clean(process));
+            table.row([
+                clean(name).as_ref(),
+                &process,
+                &user.to_string(),
+                space.as_deref().unwrap_or("-"),
+                &subscriptions.to_string(),
+                &published.to_string(),
+                &waiting.to_string(),
+            ]);
+        }
+        output.line(String::new())?;
+        output.table(&table)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The agent's Unix socket: who may connect, who the kernel says it is, and each connection's task.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use steadfast_backplane::{Flow, Process};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, sleep_until};
+
+use crate::hub::{Connection, Hub};
+use crate::process::start_of;
+
+/// How much is read at a time.
+const READ: usize = 64 * 1024;
+/// How long a client has for its last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long nothing is accepted when there are no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A Unix socket that was bound, and is removed with this.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Why a socket is not bound.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers there.
+    #[error("another daemon answers at {0}; stop it first, or name another socket in the configuration")]
+    Taken(PathBuf),
+    /// There is something else.
+    #[error("{0} is there and is no socket; remove it, or name another socket in the configuration")]
+    NoSocket(PathBuf),
+    /// The system refuses.
+    #[error(
+        "cannot make the socket {path}: {error}; run as a user who may write there, or name another socket in the configuration"
+    )]
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Bound {
+    /// Makes the socket; one that a dead daemon left is replaced. `mode` says who may connect.
+    pub(crate) fn new(path: &Path, mode: u32) -> Result<Self, SocketError> {
+        let refused = |error| SocketError::Refused { path: path.into(), error };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(refused)?;
+        }
+        if is_left_behind(path)? {
+            fs::remove_file(path).map_err(refused)?;
+        }
+        let listener = UnixListener::bind(path).map_err(refused)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(refused)?;
+        let inode = inode(path).map_err(refused)?;
+        Ok(Self { listener, path: path.into(), inode })
+    }
+}
+
+/// Whether a dead daemon left its socket there; an error if there is anything else.
+pub(crate) fn is_left_behind(path: &Path) -> Result<bool, SocketError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err(SocketError::NoSocket(path.into())),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            // Nobody listens.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
+            // Somebody does, also one that is too busy to answer.
+            Ok(_) => Err(SocketError::Taken(path.into())),
+            Err(error) => Err(SocketError::Refused { path: path.into(), error }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(SocketError::Refused { path: path.into(), error }),
+    }
+}
+
+fn inode(path: &Path) -> io::Result<u64> {
+    Ok(std::os::unix::fs::MetadataExt::ino(&fs::symlink_metadata(path)?))
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // A daemon that took over has its own there.
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What the kernel says of the process at the other end, at the time when it connected.
+pub(crate) fn process_of(stream: &UnixStream) -> io::Result<Process> {
+    let who = stream.peer_cred()?;
+    let pid = who.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    Ok(Process { user: who.uid(), pid, start: start_of(pid), own: false })
+}
+
+/// Accepts for as long as the daemon runs.
+pub(crate) async fn accept(hub: &Arc<Hub>, listener: &UnixListener) {
+    loop {
+        let accepted = listener.accept().await;
+        match accepted.and_then(|(stream, _)| Ok((process_of(&stream)?, stream))) {
+            Ok((process, stream)) => {
+                let hub = Arc::clone(hub);
+                let connection = hub.connect(stream, process);
+                tokio::spawn(async move {
+                    serve(&hub, &connection).await;
+                    hub.disconnect(&connection);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a client is not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one client until its end.
+async fn serve(hub: &Hub, connection: &Connection) {
+    let mut input = BytesMut::new();
+    let mut close_at = None;
+    loop {
+        if hub.has_ended() {
+            return;
+        }
+        let flow = take_in(hub, connection, &mut input);
+        let Ok(all) = hub.write(connection) else {
+            return take_in_rest(hub, connection, &mut input).await;
+        };
+        if flow == Flow::Again {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let last = flow == Flow::Ended;
+        if last && hub.peek(|server| server.is_finished(connection.id)) && all {
+            return;
+        }
+        if last {
+            close_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+        }
+        connection.held_up.store(true, Ordering::Release);
+        let held_up = last || hub.peek(|server| server.is_held_up(connection.id));
+        connection.held_up.store(held_up, Ordering::Release);
+        if flow == Flow::Write && !held_up {
+            // What was left in the buffer is perhaps all that the client says before it hears an answer.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let went_on = tokio::select! {
+            () = connection.wake.notified() => Ok(0),
+            ready = connection.stream.writable(), if !all => ready.map(|()| 0),
+            read = read(&connection.stream, &mut input), if !held_up => read,
+            () = sleep_until(close_at.unwrap_or_else(Instant::now)), if last => return,
+        };
+        if went_on.is_err() {
+            return take_in_rest(hub, connection, &mut input).await;
+        }
+    }
+}
+
+/// The client is gone, or hears nothing any more: what it said before counts.
+async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut BytesMut) {
+    loop {
+        match take_in(hub, connection, input) {
+            Flow::Again => tokio::task::yield_now().await,
+            Flow::More => {
+                // It may still be there, and silent.
+                let more = tokio::time::timeout(LAST_WORDS, read(&connection.stream, input)).await;
+                if !matches!(more, Ok(Ok(_))) {
+                    return;
+                }
+            }
+            Flow::Write | Flow::Ended => return,
+        }
+    }
+}
+
+fn take_in(hub: &Hub, connection: &Connection, input: &mut BytesMut) -> Flow {
+    if input.is_empty() && hub.peek(|server| !server.has_ended(connection.id)) {
+        return Flow::More;
+    }
+    let before = hub.peek(|server| server.agent().journal_place());
+    let flow = hub.with(|server, now| server.handle_data(now, connection.id, input));
+    if hub.peek(|server| server.agent().journal_place()) != before {
+        hub.tell_published();
+    }
+    flow
+}
+
+/// Reads what there is. Cancel safe. An end of the stream is an error.
+async fn read(stream: &UnixStream, input: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        input.reserve(READ);
+        match stream.try_read_buf(input) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

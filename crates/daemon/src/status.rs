@@ -1,0 +1,326 @@
+//! The daemon's second socket: questions about the host, one JSON object a line, answered in the same way.
+//!
+//! A question is `{"version": 1, "ask": "status"}` or `{"version": 1, "ask": "networks"}`; with `"follow": true` the second is
+//! answered again whenever something changes. `{"version": 1, "tell": {"event": "PATH_DOWN", ..}}` publishes a fault of the
+//! asking process ([`Told`]) and is not answered. What cannot be answered is `{"version": 1, "error": ".."}`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use steadfast::Network;
+use steadfast_net::Scout;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::daemon::Shared;
+use crate::faults::{Measure, Told};
+use crate::nats::nkey;
+use crate::process::name_of;
+use crate::socket::process_of;
+use crate::ways::WayStatus;
+
+/// The version that is spoken here.
+pub const VERSION: u32 = 1;
+/// The most bytes of a question.
+const MAX_QUESTION: u64 = 64 * 1024;
+/// How many are answered at a time.
+const AT_ONCE: usize = 64;
+/// How many are told of changes at a time; they take no place of those who ask.
+const FOLLOWERS: usize = 64;
+/// How long somebody may take to ask, and to read an answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What somebody asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<Subject>,
+    /// Something that happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tell: Option<Told>,
+    /// To be told again when it changes.
+    #[serde(default)]
+    pub follow: bool,
+}
+
+/// What can be asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// All there is to know.
+    Status,
+    /// The networks of this host.
+    Networks,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The answer to [`Subject::Status`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// The answer to [`Subject::Networks`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<NetworkStatus>>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The daemon and its host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the program.
+    pub program: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// For how long it runs, in seconds.
+    pub uptime: f64,
+    /// The host, as its events name it.
+    pub host: String,
+    /// Its public key.
+    pub key: String,
+    /// The same as NATS writes it, for a server that is to let it in.
+    #[serde(default)]
+    pub nkey: String,
+    /// Its networks.
+    pub networks: Vec<NetworkStatus>,
+    /// The backplane's agent.
+    pub agent: AgentStatus,
+    /// Where events go to and come from, other than this host.
+    #[serde(default)]
+    pub ways: Vec<WayStatus>,
+    /// `KEY@ADDRESS:PORT` for the `hosts` of another daemon's `[daemon.exchange]`; none if there is no such section here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<String>,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// The number of its interface.
+    pub id: u32,
+    /// The interface's or the configured name.
+    pub name: String,
+    /// `ethernet`, `wifi`, `cellular`, `satellite`, `loopback`, `other`.
+    pub class: String,
+    /// Whether it costs by volume.
+    pub metered: bool,
+    /// As configured; 0 unless set.
+    pub cost: u8,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// The agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Where its socket is.
+    pub socket: String,
+    /// Why the journal cannot be written; none if it can.
+    pub storage_fault: Option<String>,
+    /// Who is attached.
+    pub clients: Vec<ClientStatus>,
+    /// What was counted since the start; names that end in `_now` tell what there is.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// A client of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// What it calls itself.
+    pub name: String,
+    /// Where it publishes, if it does.
+    pub space: Option<String>,
+    /// Its process.
+    pub pid: u32,
+    /// What the process is called.
+    pub process: String,
+    /// Its user.
+    pub user: u32,
+    /// Its subscriptions.
+    pub subscriptions: usize,
+    /// Events that it has published.
+    pub published: u64,
+    /// Events that wait for it.
+    pub waiting: usize,
+}
+
+impl From<&Network> for NetworkStatus {
+    fn from(network: &Network) -> Self {
+        Self {
+            id: network.id.0,
+            name: network.name.clone(),
+            class: network.class.name().into(),
+            metered: network.metered,
+            cost: network.cost,
+            addresses: network
+                .addresses
+                .iter()
+                .map(|address| format!("{}/{}", address.ip, address.prefix))
+                .collect(),
+        }
+    }
+}
+
+impl Answer {
+    const NOTHING: Self = Self { version: VERSION, status: None, networks: None, error: None };
+}
+
+fn networks_of(scout: &Scout) -> Vec<NetworkStatus> {
+    scout.networks().iter().map(NetworkStatus::from).collect()
+}
+
+fn status(shared: &Shared) -> Status {
+    let hub = &shared.hub;
+    let (counters, clients, host) = hub.peek(|server| {
+        let mut counters = std::collections::BTreeMap::new();
+        server.agent().metrics().visit(|name, value| {
+            counters.insert(name.to_owned(), value);
+        });
+        counters.insert("connections_now".into(), server.connections() as u64);
+        counters.insert("violations".into(), server.violations());
+        (counters, server.agent().clients(), *server.agent().host())
+    });
+    let clients = clients.into_iter().map(|client| ClientStatus {
+        name: client.client.name.to_string(),
+        space: client.space.map(|space| space.to_string()),
+        pid: client.process.pid,
+        process: name_of(client.process.pid),
+        user: client.process.user,
+        subscriptions: client.subscriptions,
+        published: client.published,
+        waiting: client.waiting,
+    });
+    Status {
+        program: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime: shared.started.elapsed().as_secs_f64(),
+        host: host.name.to_string(),
+        key: host.origin.to_string(),
+        nkey: nkey(&host.origin),
+        ways: hub.ways().iter().map(|way| way.status()).collect(),
+        exchange: shared.exchange.as_ref().map(|exchange| exchange.endpoint.contact()),
+        networks: networks_of(&shared.scout),
+        agent: AgentStatus {
+            socket: shared.socket.display().to_string(),
+            storage_fault: hub.storage_fault(),
+            clients: clients.collect(),
+            counters,
+        },
+    }
+}
+
+/// Answers for as long as the daemon runs.
+pub(crate) async fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+    let (room, followers) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(FOLLOWERS)));
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (shared, followers) = (Arc::clone(shared), Arc::clone(&followers));
+        tokio::spawn(async move {
+            let _gone = serve(&shared, stream, place, followers).await;
+        });
+    }
+}
+
+async fn serve(
+    shared: &Shared,
+    stream: UnixStream,
+    mut place: OwnedSemaphorePermit,
+    followers: Arc<Semaphore>,
+) -> io::Result<()> {
+    let process = process_of(&stream)?;
+    let mut measure = Measure::new();
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    let mut networks = shared.scout.subscribe();
+    let mut follows = false;
+    loop {
+        let line = tokio::select! {
+            line = line(&mut lines) => match line? {
+                Some(line) => line,
+                None => return Ok(()),
+            },
+            // Who says nothing takes nobody's place.
+            () = tokio::time::sleep(LIMIT), if !follows => return Ok(()),
+            changed = networks.changed(), if follows => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                networks.mark_unchanged();
+                let answer = Answer { networks: Some(networks_of(&shared.scout)), ..Answer::NOTHING };
+                say(&mut write, &answer).await?;
+                continue;
+            }
+        };
+        let answer = match serde_json::from_str::<Question>(&line) {
+            Ok(question) if question.version != VERSION => {
+                let error = format!(
+                    "this daemon speaks version {VERSION}, not {}; update the older of both",
+                    question.version
+                );
+                Answer { error: Some(error), ..Answer::NOTHING }
+            }
+            Ok(Question { tell: Some(told), .. }) => {
+                match shared.faults.hear(&shared.hub, &mut measure, &process, told) {
+                    Ok(()) => continue,
+                    Err(error) => Answer { error: Some(error), ..Answer::NOTHING },
+                }
+            }
+            Ok(Question { ask: None, .. }) => {
+                let error =
+                    "nothing is asked and nothing told; ask like {\"version\": 1, \"ask\": \"status\"}";
+                Answer { error: Some(error.into()), ..Answer::NOTHING }
+            }
+            Ok(Question { ask: Some(Subject::Status), .. }) => {
+                Answer { status: Some(status(shared)), ..Answer::NOTHING }
+            }
+            Ok(Question { ask: Some(Subject::Networks), follow, .. }) => {
+                if follow && !follows {
+                    let Ok(other) = Arc::clone(&followers).try_acquire_owned() else {
+                        let error = format!("{FOLLOWERS} are told of changes already; ask without `follow`");
+                        say(&mut write, &Answer { error: Some(error), ..Answer::NOTHING }).await?;
+                        continue;
+                    };
+                    drop(std::mem::replace(&mut place, other));
+                    follows = true;
+                }
+                networks.mark_unchanged();
+                Answer { networks: Some(networks_of(&shared.scout)), ..Answer::NOTHING }
+            }
+            Err(error) => {
+                let example = r#"{"version": 1, "ask": "status"}"#;
+                Answer {
+                    error: Some(format!("cannot understand that ({error}); ask like {example}")),
+                    ..Answer::NOTHING
+                }
+            }
+        };
+        say(&mut write, &answer).await?;
+    }
+}
+
+/// A line that is no longer than it may be; none at the end. Not cancel safe in the middle of a line, whose rest is then a fault.
+async fn line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    lines.take(MAX_QUESTION).read_line(&mut line).await?;
+    Ok(line.ends_with('\n').then_some(line))
+}
+
+async fn say(write: &mut (impl tokio::io::AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    tokio::time::timeout(LIMIT, write.write_all(&line)).await?
+}

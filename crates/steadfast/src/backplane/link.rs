@@ -1,0 +1,451 @@
+//! The connection to the agent, and after it the next: who waits for which answer, and where events go.
+
+use super::{BackplaneError, LIMIT, Notice, Subscribing};
+use crate::lock;
+use crate::receipt::wait_until;
+use bytes::BytesMut;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use steadfast_backplane::protocol::Request;
+use steadfast_backplane::{
+    Client, Code, EventHandle, EventSpace, Heard, Inbox, Place, Receive, Replayed, Session, SessionError,
+    Style, Subscription, SubscriptionId,
+};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+
+/// How much is read at a time.
+const READ: usize = 64 * 1024;
+/// How long it is until an agent that is gone is sought again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What the agent answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Published(Box<EventHandle>),
+    Subscribed(Replayed),
+}
+
+type Waiter = oneshot::Sender<Result<Answer, BackplaneError>>;
+
+/// What waits for one subscriber.
+#[derive(Debug)]
+struct Waiting {
+    notices: VecDeque<Notice>,
+    room: usize,
+    dropped: u64,
+    ended: bool,
+    came: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    session: Session,
+    inbox: Inbox,
+    waiting: BTreeMap<SubscriptionId, Waiting>,
+    answers: HashMap<Request, Waiter>,
+    stream: Option<Arc<UnixStream>>,
+    out: Vec<u8>,
+    written: usize,
+    lost: Option<(u64, Code)>,
+    /// The agent's last word, if it wants no more of this client, or the client left.
+    ended: Option<Ended>,
+    last_id: u32,
+}
+
+/// No connection follows.
+#[derive(Debug, Clone)]
+struct Ended {
+    /// The agent's reason, if it was the agent.
+    reason: Option<String>,
+}
+
+/// What the task and the application share.
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    /// The connection is another, or has ended.
+    changed: Notify,
+    /// There is something to write that the socket did not take at once.
+    unsent: Notify,
+}
+
+/// A client's link to its agent.
+#[derive(Debug)]
+pub(super) struct Link {
+    inner: Arc<Inner>,
+    space: Option<EventSpace>,
+    limit: Duration,
+    task: AbortHandle,
+}
+
+impl Link {
+    /// Connects, and waits until the agent has let the client in.
+    pub(super) async fn open(
+        space: Option<EventSpace>,
+        client: Client,
+        path: PathBuf,
+        limit: Duration,
+    ) -> Result<Arc<Self>, BackplaneError> {
+        let stream = UnixStream::connect(&path).await;
+        let stream = stream.map_err(|error| BackplaneError::NoAgent { path: path.clone(), error })?;
+        let state = State {
+            session: Session::new(space, client),
+            inbox: Inbox::new(Style::Notify, 0),
+            waiting: BTreeMap::new(),
+            answers: HashMap::new(),
+            stream: None,
+            out: Vec::new(),
+            written: 0,
+            lost: None,
+            ended: None,
+            last_id: 0,
+        };
+        let inner =
+            Arc::new(Inner { state: Mutex::new(state), changed: Notify::new(), unsent: Notify::new() });
+        let task = tokio::spawn(run(Arc::clone(&inner), stream, path)).abort_handle();
+        let link = Self { inner, space, limit, task };
+        let open = wait_until(&link.inner.changed, || {
+            let state = lock(&link.inner.state);
+            state.check().err().map(Err).or_else(|| state.session.is_open().then_some(Ok(())))
+        });
+        let late = BackplaneError::Late { what: "connect to the backplane", limit };
+        tokio::time::timeout(limit, open).await.map_err(|_| late)??;
+        Ok(Arc::new(link))
+    }
+
+    pub(super) const fn space(&self) -> Option<EventSpace> {
+        self.space
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        lock(&self.inner.state).session.is_open()
+    }
+
+    pub(super) fn lost(&self) -> Option<(u64, Code)> {
+        lock(&self.inner.state).lost
+    }
+
+    /// Says something that is answered, and waits for that.
+    pub(super) async fn ask(
+        &self,
+        what: &'static str,
+        say: impl FnOnce(&mut Session) -> Result<Request, SessionError>,
+    ) -> Result<Answer, BackplaneError> {
+        let (waiter, answer) = oneshot::channel();
+        let request = {
+            let mut state = lock(&self.inner.state);
+            state.check()?;
+            let request = say(&mut state.session)?;
+            state.answers.insert(request, waiter);
+            self.inner.flush(&mut state);
+            request
+        };
+        let given_up = GivenUp { inner: &self.inner, request };
+        let answer = tokio::time::timeout(self.limit, answer).await;
+        drop(given_up);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(BackplaneError::Closed { reason: None }),
+            Err(_) => Err(BackplaneError::Late { what, limit: self.limit }),
+        }
+    }
+
+    /// Says something that is not answered.
+    pub(super) fn tell(
+        &self,
+        say: impl FnOnce(&mut Session) -> Result<(), SessionError>,
+    ) -> Result<(), BackplaneError> {
+        let mut state = lock(&self.inner.state);
+        state.check()?;
+        say(&mut state.session)?;
+        self.inner.flush(&mut state);
+        Ok(())
+    }
+
+    /// Makes room for what a subscription brings.
+    pub(super) fn enter(
+        &self,
+        wanted: Subscription,
+        how: Subscribing,
+    ) -> Result<SubscriptionId, BackplaneError> {
+        let mut state = lock(&self.inner.state);
+        state.check()?;
+        state.last_id += 1;
+        let id = SubscriptionId(state.last_id);
+        state.inbox.subscribe(id, wanted, how.matching, Receive::Callback)?;
+        let came = Arc::new(Notify::new());
+        let room = how.queue.max(1);
+        state.waiting.insert(id, Waiting { notices: VecDeque::new(), room, dropped: 0, ended: false, came });
+        Ok(id)
+    }
+
+    pub(super) fn end(&self, id: SubscriptionId) {
+        let mut state = lock(&self.inner.state);
+        state.waiting.remove(&id);
+        let _known = state.inbox.unsubscribe(id);
+        if let Ok(request) = state.session.unsubscribe(id) {
+            state.session.give_up(request);
+            self.inner.flush(&mut state);
+        }
+    }
+
+    pub(super) async fn next(&self, id: SubscriptionId) -> Option<Notice> {
+        let came = Arc::clone(&lock(&self.inner.state).waiting.get(&id)?.came);
+        wait_until(&came, || {
+            let mut state = lock(&self.inner.state);
+            let Some(waiting) = state.waiting.get_mut(&id) else { return Some(None) };
+            match waiting.take() {
+                Some(notice) => Some(Some(notice)),
+                None => waiting.ended.then_some(None),
+            }
+        })
+        .await
+    }
+
+    pub(super) fn try_next(&self, id: SubscriptionId) -> Option<Notice> {
+        lock(&self.inner.state).waiting.get_mut(&id)?.take()
+    }
+
+    /// Says farewell, and waits until everything before was taken in.
+    pub(super) async fn leave(&self) -> Result<(), BackplaneError> {
+        {
+            let mut state = lock(&self.inner.state);
+            state.check()?;
+            state.session.leave()?;
+            self.inner.flush(&mut state);
+        }
+        let ended = wait_until(&self.inner.changed, || {
+            let state = lock(&self.inner.state);
+            state.session.is_closed().then(|| state.ended.is_some())
+        });
+        let late = BackplaneError::Late { what: "leave the backplane", limit: self.limit };
+        let left = tokio::time::timeout(self.limit, ended).await.map_err(|_| late)?;
+        if left { Ok(()) } else { Err(BackplaneError::Unknown) }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Nobody waits for an answer any more.
+struct GivenUp<'a> {
+    inner: &'a Inner,
+    request: Request,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.inner.state);
+        if state.answers.remove(&self.request).is_some() {
+            state.session.give_up(self.request);
+            self.inner.flush(&mut state);
+        }
+    }
+}
+
+impl Waiting {
+    fn put(&mut self, notice: Notice) {
+        if self.notices.len() == self.room {
+            self.notices.pop_front();
+            self.dropped += 1;
+        }
+        self.notices.push_back(notice);
+        self.came.notify_waiters();
+    }
+
+    fn take(&mut self) -> Option<Notice> {
+        match std::mem::take(&mut self.dropped) {
+            0 => self.notices.pop_front(),
+            dropped => Some(Notice::Dropped(dropped)),
+        }
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), BackplaneError> {
+        match &self.ended {
+            Some(Ended { reason }) => Err(BackplaneError::Closed { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, request: Request, answer: Result<Answer, BackplaneError>) {
+        if let Some(waiter) = self.answers.remove(&request) {
+            // Who waited is gone.
+            let _gone = waiter.send(answer);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Welcome { restarted: true, .. } => {
+                self.waiting.values_mut().for_each(|waiting| waiting.put(Notice::Restarted));
+            }
+            Heard::Done(request) => self.answer(request, Ok(Answer::Done)),
+            Heard::Published { request, handle } => self.answer(request, Ok(Answer::Published(handle))),
+            Heard::Subscribed { request, replayed } => self.answer(request, Ok(Answer::Subscribed(replayed))),
+            Heard::Refused(refused) => {
+                let (code, retry_after, words) = (refused.code, refused.retry_after, refused.words);
+                self.answer(refused.request, Err(BackplaneError::Refused { code, retry_after, words }));
+            }
+            Heard::Unknown(request) => self.answer(request, Err(BackplaneError::Unknown)),
+            Heard::Event(delivery) => {
+                if let Place::Callback(id, delivery) = self.inbox.handle_delivery(delivery)
+                    && let Some(waiting) = self.waiting.get_mut(&id)
+                {
+                    waiting.put(Notice::Event(delivery));
+                }
+            }
+            Heard::Dropped(count) => {
+                self.waiting.values_mut().for_each(|waiting| waiting.put(Notice::Dropped(count)));
+            }
+            Heard::Lost { count, code } => {
+                self.lost = Some((self.lost.map_or(0, |(before, _)| before) + count, code));
+            }
+            Heard::Lapsed { id, .. } => {
+                let _known = self.inbox.unsubscribe(id);
+                if let Some(waiting) = self.waiting.get_mut(&id) {
+                    waiting.ended = true;
+                    waiting.came.notify_waiters();
+                }
+            }
+            Heard::Ended(reason) => self.end(reason.map(|refused| refused.words)),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, reason: Option<String>) {
+        for waiting in self.waiting.values_mut() {
+            waiting.ended = true;
+            waiting.came.notify_waiters();
+        }
+        for (_, waiter) in self.answers.drain() {
+            let _gone = waiter.send(Err(BackplaneError::Closed { reason: reason.clone() }));
+        }
+        self.ended = Some(Ended { reason });
+    }
+}
+
+impl Inner {
+    /// Writes what the socket takes at once; the task does the rest. Returns whether that was all.
+    fn flush(&self, state: &mut State) -> bool {
+        let Some(stream) = state.stream.clone() else { return true };
+        loop {
+            if state.written == state.out.len() {
+                state.out.clear();
+                state.written = 0;
+                // What is not moved stays where it has a bound.
+                if !state.session.poll_transmit(&mut state.out) {
+                    return true;
+                }
+            }
+            match stream.try_write(&state.out[state.written..]) {
+                Ok(count) => state.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unsent.notify_one();
+                    return false;
+                }
+                // Whoever reads sees it, too.
+                Err(_) => state.written = state.out.len(),
+            }
+        }
+    }
+
+    /// Takes in what was read. Whether the connection goes on.
+    fn take_in(&self, input: &mut BytesMut) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            match state.session.poll(input) {
+                Ok(Some(heard)) => {
+                    let tells = matches!(heard, Heard::Welcome { .. } | Heard::Ended(_));
+                    state.hear(heard);
+                    if tells {
+                        self.changed.notify_waiters();
+                    }
+                }
+                Ok(None) => break,
+                Err(violation) => {
+                    tracing::debug!(%violation, "the agent is given up");
+                    return false;
+                }
+            }
+        }
+        self.flush(&mut state);
+        !state.session.is_closed()
+    }
+
+    async fn serve(&self, stream: &Arc<UnixStream>) {
+        let mut input = BytesMut::new();
+        {
+            let mut state = lock(&self.state);
+            state.stream = Some(Arc::clone(stream));
+            state.written = 0;
+            state.out.clear();
+            state.session.handle_connected();
+            self.flush(&mut state);
+        }
+        let mut all = false;
+        loop {
+            tokio::select! {
+                ready = stream.readable() => {
+                    if ready.is_err() {
+                        return;
+                    }
+                    input.reserve(READ);
+                    match stream.try_read_buf(&mut input) {
+                        Ok(0) => return,
+                        Ok(_) if self.take_in(&mut input) => {}
+                        Ok(_) => return,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => return,
+                    }
+                }
+                () = self.unsent.notified(), if all => all = false,
+                ready = stream.writable(), if !all => {
+                    if ready.is_err() {
+                        return;
+                    }
+                    all = self.flush(&mut lock(&self.state));
+                }
+            }
+        }
+    }
+}
+
+/// Serves one connection after the other, until the agent wants no more of the client or the client left.
+async fn run(inner: Arc<Inner>, first: UnixStream, path: PathBuf) {
+    let mut stream = Arc::new(first);
+    loop {
+        inner.serve(&stream).await;
+        {
+            let mut state = lock(&inner.state);
+            state.stream = None;
+            if !state.session.is_closed() {
+                state.session.handle_closed();
+            }
+        }
+        inner.take_in(&mut BytesMut::new());
+        inner.changed.notify_waiters();
+        if lock(&inner.state).ended.is_some() {
+            return;
+        }
+        let mut pause = FIRST_PAUSE;
+        stream = loop {
+            match tokio::time::timeout(LIMIT, UnixStream::connect(&path)).await {
+                Ok(Ok(stream)) => break Arc::new(stream),
+                _ => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+    }
+}
