@@ -310,7 +310,16 @@ impl World {
     /// The process dies, and stays dead until [`restart`](Self::restart).
     pub fn kill(&mut self, host: usize) {
         self.nodes[host].life = Life::Dead;
-        self.break_all(host);
+        for index in 0..self.carriers.len() {
+            let side = self.carriers[index].ends.iter().position(|end| end.host == host);
+            if let Some(side) = side.filter(|_| self.carriers[index].open) {
+                self.nodes[host].carriers.retain(|_, carrier| *carrier != index);
+                self.carriers[index].ends[side].path = None;
+                if !self.drain(index, side) {
+                    self.break_carrier(index, host);
+                }
+            }
+        }
         let node = &mut self.nodes[host];
         node.lost.clear();
         for index in std::mem::take(&mut node.waiting) {
@@ -584,12 +593,7 @@ impl World {
                     self.nodes[host].inputs.remove(&path);
                     let side = usize::from(self.carriers[index].ends[0].host != host);
                     self.carriers[index].ends[side].path = None;
-                    // What was written before a close still arrives; the pipe drains, then the other end hears of it.
-                    if matches!(action, Action::Close { .. }) && !self.carriers[index].pipes[side].is_empty()
-                    {
-                        self.carriers[index].closing = Some(side);
-                        self.flow(index, side);
-                    } else {
+                    if !matches!(action, Action::Close { .. }) || !self.drain(index, side) {
                         self.reset(index, side);
                     }
                 }
@@ -601,6 +605,16 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// What was written before a close still arrives, and then the other end hears of it; whether there is such.
+    fn drain(&mut self, index: usize, side: usize) -> bool {
+        let left = !self.carriers[index].pipes[side].is_empty();
+        if left {
+            self.carriers[index].closing = Some(side);
+            self.flow(index, side);
+        }
+        left
     }
 
     /// One end has let go of its carrier.

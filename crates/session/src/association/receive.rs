@@ -395,6 +395,7 @@ impl Association {
             if core::mem::take(&mut path.probed) {
                 cx.event(Event::Probed { path: number, rtt });
             }
+            self.answered(cx, now, number, at);
             self.recovered(cx, now, number);
             // After a stall the round trip is believed to be long; one sample a second would take long to mend that.
             if let Some(path) = self.paths.get_mut(&number) {

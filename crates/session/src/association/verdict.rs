@@ -100,11 +100,30 @@ impl Association {
 
     /// Something was received on a path.
     pub(crate) fn heard(&mut self, cx: &mut Context, now: Instant, number: PathNumber) {
-        if self.liveness.is_doubted() && !self.is_of_before(now, number) {
-            self.liveness.suspended = None;
-            self.liveness.round = None;
-            self.decide(cx, now, Verdict::Alive, Evidence::Heard);
+        if !self.liveness.is_doubted() || self.is_of_before(now, number) {
+            return;
         }
+        let judged = self.liveness.judged();
+        let doubted_at = (judged.verdict == Verdict::Unreachable).then_some(judged.since);
+        match self.paths.get_mut(&number).filter(|path| doubted_at.is_some_and(|at| path.up_since < at)) {
+            // What a host sends again once it is back may be of a process that died meanwhile: only an answer tells.
+            Some(path) => path.ping_due |= path.ping.is_none_or(|(_, asked)| doubted_at > Some(asked)),
+            None => self.revoke(cx, now),
+        }
+    }
+
+    /// A question of `asked` was answered on a path.
+    pub(super) fn answered(&mut self, cx: &mut Context, now: Instant, number: PathNumber, asked: Instant) {
+        let since = self.liveness.judged().since <= asked;
+        if since && self.liveness.is_doubted() && !self.is_of_before(now, number) {
+            self.revoke(cx, now);
+        }
+    }
+
+    fn revoke(&mut self, cx: &mut Context, now: Instant) {
+        self.liveness.suspended = None;
+        self.liveness.round = None;
+        self.decide(cx, now, Verdict::Alive, Evidence::Heard);
     }
 
     /// A path came up.

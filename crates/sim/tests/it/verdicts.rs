@@ -173,6 +173,22 @@ fn who_is_killed_behind_a_cut_has_crashed_when_the_cable_is_back() {
 }
 
 #[test]
+fn the_last_words_of_a_dead_process_do_not_bring_it_back() {
+    for seed in 0..8 {
+        let mut pair = open(seed, &two());
+        cut(&mut pair, true);
+        // Its kernel has them, and goes on sending them.
+        let _last = pair.say(B, "I am well");
+        pair.run(Duration::from_millis(50));
+        pair.world.kill(B);
+        until(&mut pair, A, Verdict::Unreachable, 2 * SECOND);
+        cut(&mut pair, false);
+        until(&mut pair, A, Verdict::Crashed, 12 * SECOND);
+        assert_eq!(verdicts(&pair, A), [Verdict::Alive, Verdict::Unreachable, Verdict::Crashed], "{seed}");
+    }
+}
+
+#[test]
 fn a_restart_behind_a_cut_is_known_when_the_cable_is_back() {
     let mut pair = open(6, &two());
     cut(&mut pair, true);
