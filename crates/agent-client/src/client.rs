@@ -233,7 +233,7 @@ impl Client {
     }
 
     /// Ends a subscription at once; the agent is told and not waited for. Nothing comes to its callback any more; what it
-    /// caught for polling stays for the others.
+    /// caught goes to the others that want it.
     pub fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Error> {
         self.inbox.unsubscribe(id)?;
         self.forget(id);
@@ -474,10 +474,7 @@ impl Client {
 
     fn handle(&mut self, heard: Heard) {
         match heard {
-            Heard::Event(delivery) => match self.inbox.handle_delivery(delivery) {
-                Place::Callback(id, delivery) => self.push_callback(id, delivery),
-                Place::Queued | Place::Nobody => {}
-            },
+            Heard::Event(delivery) => self.place(delivery),
             Heard::Dropped(count) => self.counters.dropped += count,
             Heard::Lost { count, .. } => self.counters.refused += count,
             Heard::Lapsed { id, .. } => {
@@ -495,7 +492,8 @@ impl Client {
         }
     }
 
-    fn push_callback(&mut self, id: SubscriptionId, delivery: Delivery) {
+    fn place(&mut self, delivery: Delivery) {
+        let Place::Callback(id, delivery) = self.inbox.handle_delivery(delivery) else { return };
         self.callback_bytes += delivery.event.payload.bytes().len();
         self.callbacks.push_back((id, delivery));
         while (self.callbacks.len() > MAX_CALLBACKS || self.callback_bytes > MAX_CALLBACK_BYTES)
@@ -505,10 +503,16 @@ impl Client {
         }
     }
 
-    /// What waits for the callback of a subscription that ended is for nobody.
+    /// What waits for the callback of a subscription that ended goes to the next that wants it.
     fn forget(&mut self, id: SubscriptionId) {
-        self.callbacks.retain(|(one, _)| *one != id);
-        self.callback_bytes = self.callbacks.iter().map(|(_, one)| one.event.payload.bytes().len()).sum();
+        for (one, delivery) in std::mem::take(&mut self.callbacks) {
+            if one == id {
+                self.callback_bytes -= delivery.event.payload.bytes().len();
+                self.place(delivery);
+            } else {
+                self.callbacks.push_back((one, delivery));
+            }
+        }
     }
 
     fn close(&mut self) {

@@ -49,11 +49,18 @@ fn callbacks_before_polling_and_once() {
     let (id, delivery) = one.next_callback().unwrap();
     assert_eq!((id, delivery.event.name), (first, name("B")));
     assert!(one.next_callback().is_none() && !one.has_callbacks());
-    // What waits for a callback that ends is called no more.
-    one.publish(publication("B")).unwrap();
+    // What waits for a callback that ends goes to the next one that wants it, or is polled for.
+    let (second, _) = one.subscribe("event_name=B", Matching::Every, nothing, Receive::Callback).unwrap();
+    let published = one.publish(publication("B")).unwrap();
     until("the event comes", || one.receive().is_ok() && one.has_callbacks());
     one.unsubscribe(first).unwrap();
-    assert!(one.next_callback().is_none());
+    let (id, delivery) = one.next_callback().unwrap();
+    assert_eq!((id, delivery.event.handle()), (second, published));
+    let published = one.publish(publication("B")).unwrap();
+    until("the event comes", || one.receive().is_ok() && one.has_callbacks());
+    one.unsubscribe(second).unwrap();
+    assert!(one.next_callback().is_none() && !one.has_callbacks());
+    assert_eq!(one.poll(rest, GUARD).unwrap().unwrap().event.handle(), published);
 }
 
 #[test]
