@@ -85,7 +85,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
     outcome.condition("lengths", format!("as in the papers, without those over {LONGEST} bytes"));
     outcome.condition("short", "the shortest tenth of all messages");
     outcome.condition("slowdown", "a request's time as a multiple of what it takes in the empty network");
-    let seconds = if effort.quick { "5" } else { "8 under W2, 12 under W3, 30 under W4, 50 under W5" };
+    let seconds = if effort.quick { "5" } else { "8 under W2, 12 under W3, 30 under W4, 150 under W5" };
     outcome.condition("seconds", format!("{seconds}; the first {WARM_UP} of them do not count"));
     let level =
         rack::levels().map_or("as every other process", |_| "in real time, the switch before the hosts");
@@ -117,7 +117,7 @@ fn lasts(workload: Workload) -> u64 {
         Workload::W1 | Workload::W2 => 8,
         Workload::W3 => 12,
         Workload::W4 => 30,
-        Workload::W5 => 50,
+        Workload::W5 => 150,
     }
 }
 
