@@ -31,7 +31,7 @@ pub enum Verdict {
     Restarted,
     /// Its host answers, it does not, although it owes an answer. Revoked by the first thing that is received.
     Hung,
-    /// Nothing comes from its host, on any path. Revoked by the first thing that is received.
+    /// Nothing comes from its host, on any path. Revoked by a new path, or by an answer to what was asked since.
     Unreachable,
     /// This host has no network that could lead to it. Revoked when there is one.
     NoLocalNetwork,
