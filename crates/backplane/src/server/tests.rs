@@ -97,7 +97,7 @@ fn said_at_once_and_gone() {
     else {
         panic!("{answers:?}")
     };
-    assert_eq!((welcome.user, welcome.version, welcome.location), (2, 1, handle.location));
+    assert_eq!((welcome.user, welcome.version, welcome.location), (2, 2, handle.location));
     assert!(server.is_finished(short));
     server.handle_closed(short);
     assert_eq!(server.poll_ready(), Some(watcher));

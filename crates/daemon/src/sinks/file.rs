@@ -66,21 +66,19 @@ struct Open {
 impl Writer {
     /// Writes lines and takes them away, and says how many. A line is written whole or not at all.
     fn write(&mut self, lines: &mut VecDeque<String>) -> (u64, io::Result<()>) {
-        let mut count = 0;
-        while !lines.is_empty() {
-            match self.write_some(lines) {
-                Ok(written) => count += written,
-                Err(error) => {
-                    // What is wrong may be this file.
-                    self.open = None;
-                    return (count, Err(error));
-                }
-            }
+        let before = lines.len();
+        let mut result = Ok(());
+        while !lines.is_empty() && result.is_ok() {
+            result = self.write_some(lines);
         }
-        (count, Ok(()))
+        if result.is_err() {
+            // What is wrong may be this file.
+            self.open = None;
+        }
+        ((before - lines.len()) as u64, result)
     }
 
-    fn write_some(&mut self, lines: &mut VecDeque<String>) -> io::Result<u64> {
+    fn write_some(&mut self, lines: &mut VecDeque<String>) -> io::Result<()> {
         let size = self.settings.size;
         let first = lines.front().map_or(0, |line| line.len() as u64);
         let mut open = self.current()?;
@@ -99,13 +97,17 @@ impl Writer {
             count += 1;
         }
         if let Err(error) = open.file.write_all(&text) {
-            // What stands there of it is no line.
-            let _as_it_was = open.file.set_len(open.length);
+            // There was room for some of them. What stands there of the next is no line.
+            let written = open.file.metadata().map_or(0, |now| now.len().saturating_sub(open.length));
+            let written = &text[..text.len().min(written as usize)];
+            let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            open.file.set_len(open.length + whole as u64)?;
+            lines.drain(..written.iter().filter(|byte| **byte == b'\n').count());
             return Err(error);
         }
         open.length += text.len() as u64;
         lines.drain(..count);
-        Ok(count as u64)
+        Ok(())
     }
 
     /// The file at this path, which others may have moved or removed.

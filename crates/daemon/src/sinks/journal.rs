@@ -57,7 +57,20 @@ fn open(places: &JournalPlaces) -> Result<Socket, String> {
     })
 }
 
+/// Sends it; over a connection that is old perhaps a second time, because the journal may be another one by now.
 async fn send(
+    socket: &mut Option<Socket>,
+    places: &JournalPlaces,
+    delivery: &Delivery,
+) -> Result<(), String> {
+    if socket.is_some() && attempt(socket, places, delivery).await.is_ok() {
+        return Ok(());
+    }
+    *socket = None;
+    attempt(socket, places, delivery).await
+}
+
+async fn attempt(
     socket: &mut Option<Socket>,
     places: &JournalPlaces,
     delivery: &Delivery,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// How many are answered at a time, and of one user.
 const AT_ONCE: usize = 64;
-const USER_AT_ONCE: usize = 16;
+const USER_AT_ONCE: usize = 32;
 /// How many are told of changes at a time, and of one user; they take no place of those who ask.
 const FOLLOWERS: usize = 256;
 pub(super) const USER_FOLLOWERS: usize = 128;

@@ -112,7 +112,7 @@ async fn the_journal_or_else_syslog() {
     fs::remove_file(&places.journald).unwrap();
     client.publish(a("second")).await.unwrap();
     let fault = until("a fault", &host, |status| status.fault.is_some()).await.fault.unwrap();
-    assert!(fault.contains("nor a syslog"), "{fault}");
+    assert!(fault.contains("journald") && fault.contains("nor a syslog"), "{fault}");
     let syslog = bind(&places.syslog);
     let message = heard(&syslog);
     assert!(message.starts_with("<30>steadfast[") && message.ends_with(" second"), "{message}");
