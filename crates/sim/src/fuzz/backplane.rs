@@ -375,12 +375,10 @@ pub fn agent(data: &[u8]) {
     let mut session = Session::new(EventSpace::new(SPACES[0]).ok(), client());
     let mut inbox = Inbox::new(Style::Both, 4);
     let (mut input, mut out) = (BytesMut::new(), Vec::new());
-    let mut asked = 0_u64;
     session.handle_connected();
     for (turn, piece) in data.chunks(40).enumerate() {
         if turn % 3 == 0 {
             ask(&mut session, &mut inbox, turn / 3);
-            asked += 1;
         }
         input.extend_from_slice(piece);
         loop {
@@ -401,15 +399,13 @@ pub fn agent(data: &[u8]) {
         out.clear();
         session.poll_transmit(&mut out);
         let mut said = BytesMut::from(&out[..]);
-        while let Some(frame) = Frame::decode(&mut said).unwrap_or_else(|error| panic!("says {error}")) {
-            asked += u64::from(matches!(frame, Frame::Hello(_)));
-        }
+        while Frame::decode(&mut said).unwrap_or_else(|error| panic!("says {error}")).is_some() {}
+        assert!(said.is_empty() && out.len() <= 2 << 20, "whole frames, and not without end");
         if session.is_closed() {
             session.handle_connected();
             session.check_invariants();
         }
     }
-    assert!(asked <= 2 * data.len() as u64 + 2);
 }
 
 /// Asks something, a little of everything.
