@@ -1,5 +1,5 @@
-//! Which descriptors the connections of this process have, so that a forked child can let go of its parent's, where it may take no
-//! lock and the threads that hold them are not there.
+//! Which descriptors the connections of this process have, so that a forked child can let go of its parent's, where it
+//! may take no lock and the threads that hold them are not there.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -47,8 +47,8 @@ impl Drop for Noted {
     }
 }
 
-/// In a forked child, before it does anything else: the descriptors of its parent's connections, each once. They stay owned, so the
-/// child may put something else in their place and may not close them. Takes no lock and no memory.
+/// In a forked child, before it does anything else: the descriptors of its parent's connections, each once. They stay
+/// owned, so the child may put something else in their place and may not close them. Takes no lock and no memory.
 pub fn inherited() -> impl Iterator<Item = RawFd> {
     OPEN.iter().map(|slot| slot.swap(NONE, Ordering::AcqRel)).filter(|number| *number != NONE)
 }

@@ -12,7 +12,8 @@
 //! | `event.rs`, `handle.rs`, `timestamp.rs` | an event and its one encoding, also below signatures; handles, also as C has them |
 //! | `subscription.rs` | FTB's language, and what matches |
 //! | `schema.rs` | schema files |
-//! | `code.rs`, `reason.rs` | FTB's return codes; each error type here has a `code()`. Why an agent refuses, where these do not tell |
+//! | `code.rs` | FTB's return codes; each error type here has a `code()` |
+//! | `reason.rs` | why an agent refuses, where these do not tell |
 //! | `queue.rs`, `inbox.rs`, `ready.rs` | bounded queues that drop their oldest; callbacks, polling, once per client; who has something |
 //! | `agent.rs` | who is attached, declared events, publishing, subscribing, replay, events of other hosts |
 //! | `agent/history.rs`, `journal.rs`, `outbox.rs`, `origins.rs` | the recent past; what is to be stored; what leaves the host; what came already |

@@ -214,8 +214,8 @@ impl Server {
         }
     }
 
-    /// Nothing more comes from the socket, though its other end may still read: whatever is owed to it comes, and then the
-    /// connection [is finished](Self::is_finished). Everything that was read was handed over.
+    /// Nothing more comes from the socket, though its other end may still read: whatever is owed to it comes, and then
+    /// the connection [is finished](Self::is_finished). Everything that was read was handed over.
     pub fn handle_end_of_input(&mut self, id: ConnectionId) {
         self.end(id);
     }
@@ -298,8 +298,8 @@ impl Server {
         None
     }
 
-    /// A client of the daemon itself that [`poll_ready`](Self::poll_ready) found to have something to take; to be asked after it,
-    /// until `None`. Each is named once until [`Agent::poll`] said `None` to it.
+    /// A client of the daemon itself that [`poll_ready`](Self::poll_ready) found to have something to take; to be asked
+    /// after it, until `None`. Each is named once until [`Agent::poll`] said `None` to it.
     pub fn poll_own(&mut self) -> Option<ClientId> {
         self.own.pop()
     }

@@ -251,7 +251,8 @@ impl Daemon {
         &self.shared.socket
     }
 
-    /// Takes other rules, limits and sinks at once; needs a runtime. All else waits for the next start: returns what of that differs.
+    /// Takes other rules, limits and sinks at once; needs a runtime. All else waits for the next start: returns what of
+    /// that differs.
     pub fn reload(&self, settings: &Settings) -> Vec<&'static str> {
         self.shared.hub.with(|server, _| {
             server.agent_mut().set_config(settings.limits.config());

@@ -1,6 +1,7 @@
 //! Where events go on this host besides its clients: the system's journal, a command for each, a file.
 //!
-//! A sink is a client of the agent in the daemon's own process. So its queue is as bounded as any other's, and holds up nobody.
+//! A sink is a client of the agent in the daemon's own process. So its queue is as bounded as any other's, and holds up
+//! nobody.
 //!
 //! | file | one idea |
 //! |---|---|
@@ -262,8 +263,8 @@ impl Sinks {
         Self { hub, running: Mutex::default() }
     }
 
-    /// Makes them what the settings say. Those that stay as they are go on; what waits for others still gets there. Needs a
-    /// runtime.
+    /// Makes them what the settings say. Those that stay as they are go on; what waits for others still gets there.
+    /// Needs a runtime.
     pub(crate) fn set(&self, wanted: &settings::Sinks) {
         let mut running = lock(&self.running);
         let mut states = BTreeMap::new();

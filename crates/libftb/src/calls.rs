@@ -41,20 +41,21 @@ impl Callback {
     }
 }
 
-/// From now on a forked child lets go of its parent's connections at once, whether or not it calls anything here: as long as it
-/// held them, the agent would not notice the parent's end.
+/// From now on a forked child lets go of its parent's connections at once, whether or not it calls anything here: as
+/// long as it held them, the agent would not notice the parent's end.
 pub(crate) fn watch_forks() {
     static WATCHED: Once = Once::new();
-    // SAFETY: the function stays as long as the library, with which the C library forgets it. If it is not taken for want of
-    // memory, children let go when they call.
+    // SAFETY: the function stays as long as the library, with which the C library forgets it. If it is not taken for
+    // want of memory, children let go when they call.
     WATCHED.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
 }
 
 /// Puts something that says nothing in the place of each connection; they stay what this process owns.
 extern "C" fn in_child() {
     let errno = Errno::last_raw();
-    // SAFETY: these calls may be made in the child of a process with threads (signal-safety(7)), and nothing else here takes a lock
-    // or memory. `dup3` replaces descriptors that are open and owned by this library alone, by one that is as good to close.
+    // SAFETY: these calls may be made in the child of a process with threads (signal-safety(7)), and nothing else here
+    // takes a lock or memory. `dup3` replaces descriptors that are open and owned by this library alone, by one that is
+    // as good to close.
     unsafe {
         let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
         if nothing >= 0 {

@@ -3,8 +3,8 @@
 /// Field 22 of `/proc/PID/stat` (proc(5)), counted behind the command's closing bracket, where field 3 follows.
 const START_TIME: usize = 22 - 3;
 
-/// When a process of this pid namespace started, in the kernel's ticks since the system did; `None` if there is none, or `/proc` does
-/// not tell.
+/// When a process of this pid namespace started, in the kernel's ticks since the system did; `None` if there is none,
+/// or `/proc` does not tell.
 #[must_use]
 pub fn start_of(pid: u32) -> Option<u64> {
     read(&pid.to_string())

@@ -78,7 +78,8 @@ impl Users {
 }
 
 impl Asker {
-    /// Waits for a place among those who ask; first among those of the same user, who wait for each other and for nobody else.
+    /// Waits for a place among those who ask; first among those of the same user, who wait for each other and for
+    /// nobody else.
     pub(super) async fn place(&self) -> Option<Place> {
         let of_user = Arc::clone(&self.user.places).acquire_owned().await.ok()?;
         let of_all = Arc::clone(&self.users.places).acquire_owned().await.ok()?;

@@ -300,8 +300,9 @@ pub fn plausible(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// What the daemon of another host says: messages one behind the other, each with its length. Whatever is read is written and read
-/// back alike, goes into an agent with small bounds, and only what its host itself published is handed on.
+/// What the daemon of another host says: messages one behind the other, each with its length. Whatever is read is
+/// written and read back alike, goes into an agent with small bounds, and only what its host itself published is handed
+/// on.
 pub fn exchange(data: &[u8]) {
     let mut now = Instant(1_000_000_000);
     let mut server = server();
@@ -369,8 +370,8 @@ pub fn plausible_exchange(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// An agent that says any bytes, in any pieces, to a client, which asks now and then and is connected anew whenever it gives the agent
-/// up. Nothing may panic, and what is held is bounded.
+/// An agent that says any bytes, in any pieces, to a client, which asks now and then and is connected anew whenever it
+/// gives the agent up. Nothing may panic, and what is held is bounded.
 pub fn agent(data: &[u8]) {
     let mut session = Session::new(EventSpace::new(SPACES[0]).ok(), client());
     let mut inbox = Inbox::new(Style::Both, 4);
