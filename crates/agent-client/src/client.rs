@@ -15,6 +15,7 @@ use steadfast_backplane::{
 };
 
 use crate::error::Error;
+use crate::forks::Noted;
 use crate::place::agent;
 use crate::socket::{Read, Socket, pause};
 
@@ -64,13 +65,13 @@ pub struct Counters {
 
 /// What another thread may wait for, without holding the client.
 #[derive(Debug, Clone)]
-pub struct Attention(Option<Arc<OwnedFd>>);
+pub struct Attention(Option<Arc<Noted>>);
 
 impl Attention {
     /// The descriptor: when it can be read, [`Client::receive`] has something to do. None without a connection.
     #[must_use]
     pub fn descriptor(&self) -> Option<&OwnedFd> {
-        self.0.as_deref()
+        self.0.as_deref().map(Noted::owned)
     }
 }
 

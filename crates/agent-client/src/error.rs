@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steadfast_backplane::protocol::Refused;
-use steadfast_backplane::{Code, InboxError, SessionError, SubscriptionError, Violation};
+use steadfast_backplane::{Code, InboxError, Reason, SessionError, SubscriptionError, Violation};
 
 /// Why a call did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,15 @@ impl Error {
             Self::Session(error) => error.code(),
             Self::Inbox(error) => error.code(),
             Self::Subscription(error) => error.code(),
+        }
+    }
+
+    /// Why the agent refuses it; [`Reason::Other`] for all else, and from an agent that is older.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Refused(refused) => refused.reason,
+            _ => Reason::Other,
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `client.rs` | what a program calls; one connection after the other |
 //! | `socket.rs` | one connection: made, read, written and waited for, never beyond a moment |
 //! | `place.rs` | where the agent listens |
+//! | `forks.rs` | what a forked child has of its parent's connections |
 //! | `error.rs` | what goes wrong, with FTB's codes |
 //!
 //! Invariants: no call lasts longer than its limit, even if the agent is stopped; every descriptor is close-on-exec from its
@@ -20,9 +21,11 @@
 
 mod client;
 mod error;
+mod forks;
 mod place;
 mod socket;
 
 pub use client::{Attention, Client, Counters, Settings};
 pub use error::Error;
+pub use forks::inherited;
 pub use place::{AGENT, HOST_AGENT, agent};

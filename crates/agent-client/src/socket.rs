@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
     socket_with,
 };
+
+use crate::forks::Noted;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 8 * 1024;
@@ -21,7 +22,7 @@ const CROWDED: Duration = Duration::from_millis(5);
 
 /// A connection to the agent that never blocks. The descriptor is shared so that another thread can wait for it without a lock.
 #[derive(Debug)]
-pub(crate) struct Socket(Arc<OwnedFd>);
+pub(crate) struct Socket(Arc<Noted>);
 
 /// What became of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Socket {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         loop {
             match connect(&socket, &address) {
-                Ok(()) => return Ok(Self(Arc::new(socket))),
+                Ok(()) => return Ok(Self(Arc::new(Noted::new(socket)))),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if Instant::now() < deadline => pause(CROWDED, deadline),
                 Err(error) => return Err(error.into()),
@@ -49,7 +50,7 @@ impl Socket {
         }
     }
 
-    pub(crate) fn descriptor(&self) -> Arc<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> Arc<Noted> {
         Arc::clone(&self.0)
     }
 

@@ -674,6 +674,12 @@ impl Agent {
         next
     }
 
+    /// How many events wait for a client.
+    #[must_use]
+    pub fn waiting(&self, client: ClientId) -> usize {
+        self.clients.get(&client).map_or(0, |attached| attached.queue.len())
+    }
+
     /// Takes in an event of another host, and hands it to the clients of this one alone.
     pub fn handle_remote(&mut self, now: Instant, event: Event, arrival: Arrival) -> Arrived {
         let arrived = self.take_remote(now, event, arrival);

@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::event::{Client, EventId, SchemaInfo};
 use crate::handle::EventHandle;
 use crate::name::EventSpace;
-use crate::protocol::{self, Frame, Hello, Refused, Request, VERSION, Welcome};
+use crate::protocol::{self, Frame, Hello, Refused, Request, Welcome};
 use crate::queue::{Delivery, Provenance, SubscriptionId};
 use crate::schema::{Declaration, MAX_DECLARED};
 use crate::subscription::{MAX_SUBSCRIPTION, Matching};
@@ -262,7 +262,8 @@ impl Session {
         debug_assert!(self.state == State::Closed);
         self.state = State::Connected;
         self.welcomed = false;
-        let hello = Hello { lowest: VERSION, highest: VERSION, space: self.space, client: self.client };
+        let (lowest, highest) = (protocol::LOWEST, protocol::VERSION);
+        let hello = Hello { lowest, highest, space: self.space, client: self.client };
         Frame::Hello(hello).encode(&mut self.outgoing);
         let waiting = core::mem::take(&mut self.pending);
         for declared in core::mem::take(&mut self.declared) {
@@ -464,7 +465,9 @@ impl Session {
                 self.told.push_back(Heard::Ended(Some(refused)));
                 Ok(None)
             }
-            Frame::Welcome(welcome) if !self.welcomed => {
+            Frame::Welcome(welcome)
+                if !self.welcomed && (protocol::LOWEST..=protocol::VERSION).contains(&welcome.version) =>
+            {
                 self.welcomed = true;
                 let run = |welcome: &Welcome| (welcome.origin, welcome.incarnation);
                 let restarted = self.welcome.as_deref().is_some_and(|before| run(before) != run(&welcome));

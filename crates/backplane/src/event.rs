@@ -324,7 +324,8 @@ impl Event {
     }
 
     /// Bytes that it takes in a queue.
-    pub(crate) fn weight(&self) -> usize {
+    #[must_use]
+    pub fn weight(&self) -> usize {
         let answered = if matches!(self.kind, Kind::Answer(_)) { size_of::<EventHandle>() } else { 0 };
         let described = self.schema.as_ref().map_or(0, |schema| schema.description.len());
         size_of::<Self>() + answered + described + self.payload.bytes().len()

@@ -13,10 +13,12 @@
 //! | `subscription.rs` | FTB's language, and what matches |
 //! | `schema.rs` | schema files |
 //! | `code.rs` | FTB's return codes; each error type here has a `code()` |
+//! | `reason.rs` | why an agent refuses, where these do not tell |
 //! | `queue.rs`, `inbox.rs`, `ready.rs` | bounded queues that drop their oldest; callbacks, polling, once per client; who has something |
 //! | `agent.rs` | who is attached, declared events, publishing, subscribing, replay, events of other hosts |
 //! | `agent/history.rs`, `journal.rs`, `outbox.rs`, `origins.rs` | the recent past; what is to be stored; what leaves the host; what came already |
 //! | `access.rs`, `limit.rs` | who may; how fast |
+//! | `exchange.rs` | what the agents of two hosts say to each other |
 //! | `protocol.rs`, `server.rs`, `client.rs` | frames between client and agent; the agent's connections; a client's, one after the other |
 //! | `cloud.rs` | CloudEvents 1.0 in JSON (feature `cloudevents`) |
 //!
@@ -44,6 +46,7 @@ mod client;
 mod cloud;
 mod code;
 mod event;
+pub mod exchange;
 mod handle;
 mod inbox;
 mod limit;
@@ -51,6 +54,7 @@ mod name;
 pub mod protocol;
 mod queue;
 mod ready;
+mod reason;
 mod schema;
 mod server;
 mod subscription;
@@ -82,6 +86,7 @@ pub use name::{
     MAX_EVENT_SPACE, MAX_HOST_NAME, NameError, Severity,
 };
 pub use queue::{Delivery, Next, Provenance, SubscriptionId};
+pub use reason::Reason;
 pub use schema::{Declaration, MAX_DECLARED, MAX_SCHEMA, Schema, SchemaError};
 pub use server::{ConnectionId, Flow, Server};
 pub use steadfast_wire::{Fingerprint, Incarnation, Instant};

@@ -10,6 +10,7 @@ use crate::event::{Client, Event, EventId, Kind, Location, MAX_EVENT, Payload, S
 use crate::handle::EventHandle;
 use crate::name::{EventName, EventSpace, Severity};
 use crate::queue::{Delivery, Provenance, SubscriptionId};
+use crate::reason::Reason;
 use crate::schema::{Declaration, MAX_DECLARED};
 use crate::subscription::{MAX_SUBSCRIPTION, Matching};
 use alloc::boxed::Box;
@@ -21,8 +22,10 @@ use core::time::Duration;
 use steadfast_wire::frame::DecodeError;
 use steadfast_wire::{Fingerprint, Incarnation, Reader, varint};
 
-/// The version that is spoken here.
-pub const VERSION: u64 = 1;
+/// The highest version that is spoken here. With 2 a refusal says its [`Reason`].
+pub const VERSION: u64 = 2;
+/// The lowest.
+pub const LOWEST: u64 = 1;
 /// The most bytes of a frame's body.
 pub const MAX_BODY: usize = MAX_EVENT + 16;
 /// The most bytes of what a refusal says to people.
@@ -44,6 +47,12 @@ const REFUSED: u8 = 29;
 const EVENT: u8 = 31;
 const DROPPED: u8 = 33;
 const LOST: u8 = 35;
+
+/// The version that two speak, of whom one says its lowest and highest; none if there is none.
+pub(crate) const fn version(lowest: u64, highest: u64) -> Option<u64> {
+    let both = if highest < VERSION { highest } else { VERSION };
+    if lowest <= both && both >= LOWEST { Some(both) } else { None }
+}
 
 /// Whether an agent's first frame may begin with this.
 pub(crate) const fn is_first(kind: u8) -> bool {
@@ -98,6 +107,8 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// For people; at most [`MAX_WORDS`] bytes.
     pub words: String,
+    /// Why, for programs; [`Reason::Other`] is not said, as version 1 says none.
+    pub reason: Reason,
 }
 
 /// Everything that is said. Clients say the first five, agents those after [`Bye`](Self::Bye), which both say.
@@ -364,7 +375,7 @@ impl Hello {
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let (lowest, highest) = (reader.varint()?, reader.varint()?);
-        if !(lowest..=highest).contains(&VERSION) {
+        if version(lowest, highest).is_none() {
             // What follows is another version's matter.
             let client =
                 Client { name: crate::name::ClientName::NONE, job: crate::name::JobId::NONE, extension: 0 };
@@ -404,6 +415,9 @@ impl Refused {
         put_option(self.retry_after, out, put_duration);
         let end = (0..=self.words.len().min(MAX_WORDS)).rev().find(|at| self.words.is_char_boundary(*at));
         varint::put_bytes(out, &self.words.as_bytes()[..end.unwrap_or(0)]);
+        if self.reason != Reason::Other {
+            out.put_u8(self.reason as u8);
+        }
         REFUSED
     }
 
@@ -413,6 +427,10 @@ impl Refused {
             code: code(reader)?,
             retry_after: flag(reader)?.then(|| duration(reader)).transpose()?,
             words: words(reader, MAX_WORDS)?,
+            reason: match reader.remaining() {
+                0 => Reason::Other,
+                _ => Reason::from_number(reader.byte()?),
+            },
         })
     }
 }

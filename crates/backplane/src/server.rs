@@ -5,6 +5,7 @@ use crate::code::Code;
 use crate::protocol::{self, Frame, Hello, Refused, Request, Welcome};
 use crate::queue::Next;
 use crate::ready::{Notice, Ready};
+use crate::reason::Reason;
 use crate::subscription::Subscription;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -61,6 +62,8 @@ enum State {
 struct Connection {
     process: Process,
     state: State,
+    /// What its client speaks.
+    version: u64,
     answers: Vec<u8>,
     /// Answers that wait until an event is stored, and all behind them.
     held: VecDeque<Held>,
@@ -94,6 +97,8 @@ pub struct Server {
     connections: BTreeMap<ConnectionId, Connection>,
     by_client: BTreeMap<ClientId, ConnectionId>,
     ready: Ready<ConnectionId>,
+    /// Clients without a connection that have something to take.
+    own: Vec<ClientId>,
     last: u64,
     violations: u64,
 }
@@ -107,6 +112,7 @@ impl Server {
             connections: BTreeMap::new(),
             by_client: BTreeMap::new(),
             ready: Ready::new(),
+            own: Vec::new(),
             last: 0,
             violations: 0,
         }
@@ -150,6 +156,7 @@ impl Server {
         let connection = Connection {
             process,
             state: State::ExpectHello { until: now + HELLO_LIMIT },
+            version: protocol::LOWEST,
             answers: Vec::new(),
             held: VecDeque::new(),
             lost: 0,
@@ -207,6 +214,12 @@ impl Server {
         }
     }
 
+    /// Nothing more comes from the socket, though its other end may still read: whatever is owed to it comes, and then
+    /// the connection [is finished](Self::is_finished). Everything that was read was handed over.
+    pub fn handle_end_of_input(&mut self, id: ConnectionId) {
+        self.end(id);
+    }
+
     /// Everything up to this [place](crate::Record::place) of the journal is stored: what waited for that is answered.
     pub fn handle_stored(&mut self, place: u64) {
         self.agent.set_storage_failed(false);
@@ -223,8 +236,8 @@ impl Server {
                     && let Frame::Published { request, .. } = held.frame
                 {
                     let error = PublishError::NotStored;
-                    let (code, words) = (error.code(), error.to_string());
-                    held.frame = Frame::Refused(Refused { request, code, retry_after: None, words });
+                    let refused = Refusal::of(error.code(), error.reason(), &error).refused(request);
+                    held.frame = Frame::Refused(refused.for_version(connection.version));
                 }
             }
         }
@@ -269,9 +282,11 @@ impl Server {
     /// is named once.
     pub fn poll_ready(&mut self) -> Option<ConnectionId> {
         while let Some(client) = self.agent.poll_ready() {
-            if let Some(id) = self.by_client.get(&client)
-                && let Some(connection) = self.connections.get_mut(id)
-            {
+            let Some(id) = self.by_client.get(&client) else {
+                self.own.push(client);
+                continue;
+            };
+            if let Some(connection) = self.connections.get_mut(id) {
                 self.ready.raise(*id, &mut connection.notice);
             }
         }
@@ -281,6 +296,12 @@ impl Server {
             }
         }
         None
+    }
+
+    /// A client of the daemon itself that [`poll_ready`](Self::poll_ready) found to have something to take; to be asked
+    /// after it, until `None`. Each is named once until [`Agent::poll`] said `None` to it.
+    pub fn poll_own(&mut self) -> Option<ClientId> {
+        self.own.pop()
     }
 
     /// Appends what a connection is to be told, until `out` has `max` bytes or a frame more. Returns whether there was
@@ -326,6 +347,12 @@ impl Server {
         self.connections.get(&id).is_none_or(|connection| connection.state == State::Ended)
     }
 
+    /// Whether an answer to the connection waits for storage.
+    #[must_use]
+    pub fn is_owed(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| !connection.held.is_empty())
+    }
+
     /// Whether the connection has not been read from because it does not read; its answers are to be written first.
     #[must_use]
     pub fn is_held_up(&self, id: ConnectionId) -> bool {
@@ -343,15 +370,17 @@ impl Server {
     }
 
     fn handle_hello(&mut self, now: Instant, id: ConnectionId, hello: &Hello) {
-        if !(hello.lowest..=hello.highest).contains(&protocol::VERSION) {
+        let Some(version) = protocol::version(hello.lowest, hello.highest) else {
             let Hello { lowest, highest, .. } = hello;
             let words = format!(
-                "the client speaks versions {lowest} to {highest} of the agent's protocol, this agent version {}; update the older",
+                "the client speaks versions {lowest} to {highest} of the agent's protocol, this agent versions {} to {}; update the older",
+                protocol::LOWEST,
                 protocol::VERSION
             );
             return self.refuse_stream(id, words);
-        }
+        };
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.version = version;
         let process = connection.process;
         match self.agent.attach(now, process, hello.space, hello.client) {
             Ok(client) => {
@@ -359,7 +388,7 @@ impl Server {
                 self.by_client.insert(client, id);
                 let host = self.agent.host();
                 let welcome = Welcome {
-                    version: protocol::VERSION,
+                    version,
                     origin: host.origin,
                     incarnation: host.incarnation,
                     location: crate::event::Location {
@@ -372,7 +401,7 @@ impl Server {
                 };
                 self.answer(id, Frame::Welcome(welcome));
             }
-            Err(error) => self.end_with(id, error.code(), error.to_string()),
+            Err(error) => self.end_with(id, Refusal::of(error.code(), error.reason(), &error)),
         }
     }
 
@@ -390,13 +419,13 @@ impl Server {
                         PublishError::TooFast { retry_after } => Some(retry_after),
                         _ => None,
                     };
-                    (error.code(), error.to_string(), retry_after)
+                    Refusal { retry_after, ..Refusal::of(error.code(), error.reason(), &error) }
                 });
                 (request, published.map(|handle| Frame::Published { request, handle: handle.into() }))
             }
             Frame::Declare { request, info, events } => {
                 let declared = self.agent.declare(client, &events, info);
-                let refused = |error: crate::DeclareError| (error.code(), error.to_string(), None);
+                let refused = |error: crate::DeclareError| Refusal::of(error.code(), error.reason(), &error);
                 (request, declared.map(|()| Frame::Done(request)).map_err(refused))
             }
             Frame::Subscribe { request, id: number, matching, replay, text } => {
@@ -404,15 +433,16 @@ impl Server {
                     Ok(wanted) => self
                         .agent
                         .subscribe(now, client, number, wanted, matching, replay)
-                        .map_err(|error| (error.code(), error.to_string(), None)),
-                    Err(error) => Err((error.code(), error.to_string(), None)),
+                        .map_err(|error| Refusal::of(error.code(), error.reason(), &error)),
+                    Err(error) => Err(Refusal::of(error.code(), Reason::Other, &error)),
                 };
                 let newest = self.agent.newest();
                 (request, subscribed.map(|replayed| Frame::Subscribed { request, replayed, newest }))
             }
             Frame::Unsubscribe { request, id: number } => {
                 let ended = self.agent.unsubscribe(client, number);
-                let refused = |error: crate::UnsubscribeError| (error.code(), error.to_string(), None);
+                let refused =
+                    |error: crate::UnsubscribeError| Refusal::of(error.code(), Reason::Other, &error);
                 (request, ended.map(|()| Frame::Done(request)).map_err(refused))
             }
             Frame::Bye => {
@@ -422,12 +452,10 @@ impl Server {
             _ => {
                 self.violations += 1;
                 let words = "a client said what only an agent says; update the older of both";
-                return self.end_with(id, Code::General, words.into());
+                return self.end_with(id, Refusal::of(Code::General, Reason::Other, &words));
             }
         };
-        let frame = result.unwrap_or_else(|(code, words, retry_after)| {
-            Frame::Refused(Refused { request, code, retry_after, words })
-        });
+        let frame = result.unwrap_or_else(|refusal: Refusal| Frame::Refused(refusal.refused(request)));
         self.answer(id, frame);
     }
 
@@ -443,6 +471,10 @@ impl Server {
         let waits = self.agent.waits_for_storage() && matches!(frame, Frame::Published { .. });
         let place = waits.then(|| self.agent.journal_place());
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let frame = match frame {
+            Frame::Refused(refused) => Frame::Refused(refused.for_version(connection.version)),
+            frame => frame,
+        };
         if waits || !connection.held.is_empty() {
             connection.held.push_back(Held { place, frame });
         } else {
@@ -462,13 +494,12 @@ impl Server {
     /// The stream is at fault: it ends.
     fn refuse_stream(&mut self, id: ConnectionId, words: String) {
         self.violations += 1;
-        self.end_with(id, Code::General, words);
+        self.end_with(id, Refusal::of(Code::General, Reason::Other, &words));
         self.tell(id);
     }
 
-    fn end_with(&mut self, id: ConnectionId, code: Code, words: String) {
-        let refused = Refused { request: Request::NONE, code, retry_after: None, words };
-        self.answer(id, Frame::Refused(refused));
+    fn end_with(&mut self, id: ConnectionId, refusal: Refusal) {
+        self.answer(id, Frame::Refused(refusal.refused(Request::NONE)));
         self.end(id);
     }
 
@@ -498,6 +529,33 @@ impl Server {
         assert!(self.ready.len() <= self.connections.len());
         let strangers = |one: &&Connection| matches!(one.state, State::ExpectHello { .. });
         assert!(self.connections.values().filter(strangers).count() <= MAX_STRANGERS);
+    }
+}
+
+/// A [`Refused`] before it is said in answer to what.
+struct Refusal {
+    code: Code,
+    reason: Reason,
+    retry_after: Option<Duration>,
+    words: String,
+}
+
+impl Refusal {
+    fn of(code: Code, reason: Reason, words: &impl ToString) -> Self {
+        Self { code, reason, retry_after: None, words: words.to_string() }
+    }
+
+    fn refused(self, request: Request) -> Refused {
+        let Self { code, reason, retry_after, words } = self;
+        Refused { request, code, retry_after, words, reason }
+    }
+}
+
+impl Refused {
+    /// Without what this version has no place for.
+    fn for_version(self, version: u64) -> Self {
+        let reason = if version < 2 { Reason::Other } else { self.reason };
+        Self { reason, ..self }
     }
 }
 

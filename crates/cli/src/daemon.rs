@@ -18,8 +18,8 @@ One for each host, or for each user who has none. It is the fault backplane's ag
 it, also C programs with libftb. It watches the networks, answers `steadfast status`, and serves figures for Prometheus if the \
 configuration says where ([daemon] metrics).
 
-It runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again: rules and limits count at once, all else with the next \
-start. What was acknowledged is on the disk and outlasts it; its clients come back by themselves.
+It runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again: rules, limits and sinks count at once, all else with the \
+next start. What was acknowledged is on the disk and outlasts it; its clients come back by themselves.
 
 Examples:
   steadfast daemon

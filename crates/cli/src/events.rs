@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use steadfast::backplane::{
     Backplane, BackplaneError, Declaration, Delivery, Kind, Level, Matching, Notice, Provenance, Publication,
-    Replay, Subscribing,
+    Reason, Replay, Subscribing,
 };
 use steadfast_daemon::socket_path;
 use tokio::signal::unix::{SignalKind, signal};
@@ -135,7 +135,7 @@ fn with_exit(error: anyhow::Error) -> anyhow::Error {
         Some(BackplaneError::Name(_) | BackplaneError::Subscription(_) | BackplaneError::Payload(_)) => {
             Exit::Usage
         }
-        Some(BackplaneError::Refused { words, .. }) if words.contains("may not") => Exit::Refused,
+        Some(BackplaneError::Refused { reason: Reason::Denied, .. }) => Exit::Refused,
         _ => return error,
     };
     Failure::new(exit, error.to_string()).into()

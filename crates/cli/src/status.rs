@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use steadfast_daemon::SinkStatus;
 use steadfast_daemon::status::{Answer, ClientStatus, Question, Status, Subject, VERSION};
 
 use crate::context::Context;
@@ -97,6 +98,7 @@ fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
         output
             .line(format!("The journal cannot be written, so nothing is acknowledged: {}.", clean(fault)))?;
     }
+    print_sinks(&status.sinks, output)?;
     if !agent.clients.is_empty() {
         let mut table =
             Table::new(["CLIENT", "PROCESS", "USER", "EVENT SPACE", "SUBSCRIPTIONS", "PUBLISHED", "WAITING"]);
@@ -116,6 +118,26 @@ fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
         }
         output.line(String::new())?;
         output.table(&table)?;
+    }
+    Ok(())
+}
+
+fn print_sinks(sinks: &[SinkStatus], output: &mut Output) -> anyhow::Result<()> {
+    if sinks.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["SINK", "TO", "DELIVERED", "DROPPED", "FAILED", "WAITING"]);
+    for SinkStatus { name, kind, delivered, dropped, failed, waiting, .. } in sinks {
+        let counts = [delivered, dropped, failed, waiting].map(ToString::to_string);
+        let [delivered, dropped, failed, waiting] = counts.each_ref().map(String::as_str);
+        table.row([clean(name).as_ref(), clean(kind).as_ref(), delivered, dropped, failed, waiting]);
+    }
+    output.line(String::new())?;
+    output.table(&table)?;
+    for SinkStatus { name, fault, .. } in sinks {
+        if let Some(fault) = fault {
+            output.line(format!("Sink {}: {}.", clean(name), clean(fault)))?;
+        }
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::journal::{Journal, Past};
 use crate::nats::{self, Bridge, NatsFileError};
 use crate::seal::Seal;
 use crate::settings::Settings;
+use crate::sinks::Sinks;
 use crate::socket::{self, Bound, SocketError};
 use crate::store::{self, Word};
 use crate::ways::Way;
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) socket: PathBuf,
     pub(crate) exchange: Option<Arc<Exchange>>,
+    pub(crate) sinks: Sinks,
 }
 
 /// A host's daemon, which runs until [`run`](Self::run) ends or it is dropped.
@@ -202,10 +204,13 @@ impl Daemon {
         let store = store::start(Arc::clone(&hub), journal, settings.sync, words)?;
         let faults = Faults::attach(&hub)
             .ok_or_else(|| io::Error::other("the agent does not let its own daemon in"))?;
-        let shared = Arc::new(Shared { hub, scout, faults, started: Instant::now(), socket, exchange });
+        let sinks = Sinks::new(Arc::clone(&hub));
+        sinks.set(&settings.sinks);
+        let shared =
+            Arc::new(Shared { hub, scout, faults, started: Instant::now(), socket, exchange, sinks });
         let mut tasks = JoinSet::new();
         if let Some(listener) = metrics {
-            tasks.spawn(metrics::serve(Arc::clone(&shared.hub), listener));
+            tasks.spawn(metrics::serve(Arc::clone(&shared), listener));
         }
         tasks.spawn(keep_time(Arc::clone(&shared.hub)));
         tasks.spawn(faults::watch(Arc::clone(&shared)));
@@ -231,12 +236,13 @@ impl Daemon {
         }
     }
 
-    /// Ends it: peers are told, and what was acknowledged is on the disk.
+    /// Ends it: peers are told, what was acknowledged is on the disk, and sinks had some time for what waits.
     pub async fn close(mut self) {
         self.tasks.shutdown().await;
         if let Some(exchange) = &self.shared.exchange {
             exchange.endpoint.close("the daemon ends").await;
         }
+        self.shared.sinks.close().await;
     }
 
     /// Where processes find the agent.
@@ -245,12 +251,14 @@ impl Daemon {
         &self.shared.socket
     }
 
-    /// Takes other rules and limits at once. All else waits for the next start: returns what of that differs.
+    /// Takes other rules, limits and sinks at once; needs a runtime. All else waits for the next start: returns what of
+    /// that differs.
     pub fn reload(&self, settings: &Settings) -> Vec<&'static str> {
         self.shared.hub.with(|server, _| {
             server.agent_mut().set_config(settings.limits.config());
             server.agent_mut().set_rules(settings.rules());
         });
+        self.shared.sinks.set(&settings.sinks);
         settings.needs_restart(&self.settings)
     }
 }

@@ -18,7 +18,6 @@ use crate::ways::Way;
 use peer::Peer;
 
 mod conversation;
-mod message;
 mod peer;
 mod settings;
 

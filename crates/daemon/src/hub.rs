@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant as Wall, SystemTime, UNIX_EPOCH};
 
-use steadfast_backplane::{Agent, ConnectionId, Instant, Process, Server, Timestamp};
+use steadfast_backplane::{Agent, ClientId, ConnectionId, Instant, Process, Server, Timestamp};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
@@ -34,6 +34,8 @@ pub(crate) struct Hub {
     stored: watch::Sender<u64>,
     /// Where events go to and come from, other than this host.
     ways: Mutex<Vec<Arc<WayState>>>,
+    /// The daemon's own clients, and who is told when something came for one.
+    feeds: Mutex<HashMap<ClientId, Arc<Notify>>>,
     /// Told when events may be there to go out.
     pub(crate) sinks: Notify,
     /// Told when what is next due may be earlier.
@@ -75,6 +77,7 @@ impl Hub {
             storage_fault: Mutex::default(),
             stored: watch::Sender::new(0),
             ways: Mutex::default(),
+            feeds: Mutex::default(),
             sinks: Notify::new(),
             timer: Notify::new(),
         };
@@ -129,6 +132,15 @@ impl Hub {
         lock(&self.ways).clone()
     }
 
+    /// A client of the daemon's own is to be told when something comes for it.
+    pub(crate) fn add_feed(&self, client: ClientId, came: Arc<Notify>) {
+        lock(&self.feeds).insert(client, came);
+    }
+
+    pub(crate) fn remove_feed(&self, client: ClientId) {
+        lock(&self.feeds).remove(&client);
+    }
+
     /// Whoever stores events looks now.
     pub(crate) fn looks(&self) {
         self.told.store(false, Ordering::Release);
@@ -150,7 +162,7 @@ impl Hub {
 
     /// Does something with the server, then writes what others are to be told, as far as their sockets take it at once.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Server, Instant) -> R) -> R {
-        let mut ready = Vec::new();
+        let (mut ready, mut own) = (Vec::new(), Vec::new());
         let now = self.now();
         let result = {
             let mut server = lock(&self.server);
@@ -158,8 +170,16 @@ impl Hub {
             while let Some(id) = server.poll_ready() {
                 ready.push(id);
             }
+            while let Some(client) = server.poll_own() {
+                own.push(client);
+            }
             result
         };
+        for client in own {
+            if let Some(came) = lock(&self.feeds).get(&client) {
+                came.notify_one();
+            }
+        }
         self.write_to(&ready);
         result
     }

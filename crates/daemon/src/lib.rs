@@ -8,6 +8,7 @@
 //! | `journal.rs`, `store.rs` | events on the disk; the thread that writes them, and so decides when they are acknowledged |
 //! | `ways.rs`, `seal.rs` | ways out of the host, and what comes in; signatures below that, and whose are believed |
 //! | `nats.rs`, `exchange.rs` | the bridge to NATS; conversations with the daemons of other hosts |
+//! | `sinks.rs` | events into the system's journal, commands and files |
 //! | `faults.rs` | Steadfast's own faults as events |
 //! | `status.rs`, `metrics.rs` | questions about the host, and Prometheus |
 //! | `manager.rs` | what a service manager is told |
@@ -29,6 +30,7 @@ mod nats;
 mod process;
 mod seal;
 mod settings;
+mod sinks;
 mod socket;
 pub mod status;
 mod store;
@@ -41,5 +43,9 @@ pub use manager::{Told, tell_manager};
 pub use nats::{NatsFileError, NatsSettings, nkey};
 pub use process::allow_descriptors;
 pub use settings::{Limits, Mode, RuleSetting, Settings};
+pub use sinks::SinkStatus;
+pub use sinks::settings::{
+    CommandSettings, FileSettings, JournalPlaces, SinkName, SinkSettings, SinkTarget, Sinks,
+};
 pub use socket::SocketError;
 pub use ways::WayStatus;

@@ -16,7 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::daemon::Shared;
 use crate::hub::Hub;
+use crate::sinks::SinkStatus;
 use crate::ways::WayStatus;
 
 /// How long somebody may take to ask; and all in all.
@@ -27,7 +29,7 @@ const AT_ONCE: usize = 16;
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves for as long as the daemon runs.
-pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
@@ -35,10 +37,10 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let hub = Arc::clone(&hub);
+        let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let answer =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&hub, &request))));
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&shared, &request))));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(ASKING);
             let connection = http.serve_connection(TokioIo::new(stream), answer);
@@ -48,9 +50,9 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
     }
 }
 
-fn answer(hub: &Hub, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, text(hub)),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, text(shared)),
         (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "there is /metrics only\n".into()),
         _ => (StatusCode::METHOD_NOT_ALLOWED, "ask with GET\n".into()),
     };
@@ -61,7 +63,8 @@ fn answer(hub: &Hub, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 }
 
 /// Everything that is counted, as Prometheus reads it.
-pub(crate) fn text(hub: &Hub) -> String {
+pub(crate) fn text(shared: &Shared) -> String {
+    let hub = &shared.hub;
     let (agent, connections, violations) =
         hub.peek(|server| (server.agent().metrics(), server.connections() as u64, server.violations()));
     let mut text = String::new();
@@ -76,6 +79,7 @@ pub(crate) fn text(hub: &Hub) -> String {
     put("connections_now", connections);
     put("violations", violations);
     put_ways(hub, &mut text);
+    put_sinks(&shared.sinks.status(), &mut text);
     text
 }
 
@@ -96,4 +100,22 @@ fn put_ways(hub: &Hub, text: &mut String) {
     put("lost_total", "counter", |way| way.lost);
     put("received_total", "counter", |way| way.received);
     put("refused_total", "counter", |way| way.refused);
+}
+
+/// Where events go on this host, by the name of the sink, which needs no escaping.
+fn put_sinks(sinks: &[SinkStatus], text: &mut String) {
+    let mut put = |name: &str, kind: &str, of: fn(&SinkStatus) -> u64| {
+        let _written = writeln!(text, "# TYPE steadfast_sink_{name} {kind}");
+        for sink in sinks {
+            let _written = writeln!(text, "steadfast_sink_{name}{{sink=\"{}\"}} {}", sink.name, of(sink));
+        }
+    };
+    if sinks.is_empty() {
+        return;
+    }
+    put("working", "gauge", |sink| sink.fault.is_none().into());
+    put("waiting", "gauge", |sink| sink.waiting);
+    put("delivered_total", "counter", |sink| sink.delivered);
+    put("dropped_total", "counter", |sink| sink.dropped);
+    put("failed_total", "counter", |sink| sink.failed);
 }

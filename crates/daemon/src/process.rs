@@ -4,8 +4,6 @@ use std::sync::LazyLock;
 
 use steadfast_backplane::Timestamp;
 
-/// Field 22 of `/proc/PID/stat` (proc(5)), counted behind the command's closing bracket, where field 3 follows.
-const START_TIME: usize = 22 - 3;
 const NANOS: u64 = 1_000_000_000;
 
 /// When the system started, in seconds of the wall clock.
@@ -17,9 +15,7 @@ static BOOT: LazyLock<u64> = LazyLock::new(|| {
 
 /// When a process started; zero if it is gone or not to be seen.
 pub(crate) fn start_of(pid: u32) -> Timestamp {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let ticks = stat.rsplit_once(')').and_then(|(_, numbers)| numbers.split_whitespace().nth(START_TIME));
-    let Some(ticks) = ticks.and_then(|ticks| ticks.parse::<u64>().ok()) else { return Timestamp(0) };
+    let Some(ticks) = steadfast_net::process::start_of(pid) else { return Timestamp(0) };
     let second = rustix::param::clock_ticks_per_second().max(1);
     Timestamp(*BOOT * NANOS + ticks * (NANOS / second))
 }

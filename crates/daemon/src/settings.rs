@@ -10,6 +10,7 @@ use steadfast_backplane::{Config, EventSpace, Rate, Rule, Rules, Who};
 use crate::exchange::ExchangeSettings;
 use crate::journal::Sync;
 use crate::nats::NatsSettings;
+use crate::sinks::settings::Sinks;
 
 /// The section `[daemon]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -33,6 +34,8 @@ pub struct Settings {
     pub nats: Option<NatsSettings>,
     /// Other hosts to exchange events with, without a broker. None.
     pub exchange: ExchangeSettings,
+    /// Where events go besides the clients of this host: the system's journal, commands, files. Nowhere.
+    pub sinks: Sinks,
 }
 
 /// Permissions of a file.

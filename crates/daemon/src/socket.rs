@@ -18,8 +18,9 @@ use crate::process::start_of;
 
 /// How much is read at a time.
 const READ: usize = 64 * 1024;
-/// How long a client has for its last answers.
+/// How long a client has for its last answers, and the disk for what they wait for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+const OWED: Duration = Duration::from_secs(30);
 /// How long nothing is accepted when there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -129,12 +130,19 @@ pub(crate) async fn accept(hub: &Arc<Hub>, listener: &UnixListener) {
 /// Serves one client until its end.
 async fn serve(hub: &Hub, connection: &Connection) {
     let mut input = BytesMut::new();
-    let mut close_at = None;
+    let mut silent = false;
+    // Whether its last answers wait for the disk, and until when it has time.
+    let mut until: Option<(bool, Instant)> = None;
     loop {
         if hub.has_ended() {
             return;
         }
-        let flow = take_in(hub, connection, &mut input);
+        let mut flow = take_in(hub, connection, &mut input);
+        if silent && flow == Flow::More {
+            // It may have closed its side alone, and wait for answers.
+            hub.with(|server, _| server.handle_end_of_input(connection.id));
+            flow = Flow::Ended;
+        }
         let Ok(all) = hub.write(connection) else {
             return take_in_rest(hub, connection, &mut input).await;
         };
@@ -147,8 +155,12 @@ async fn serve(hub: &Hub, connection: &Connection) {
             return;
         }
         if last {
-            close_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+            let owed = hub.peek(|server| server.is_owed(connection.id));
+            if until.is_none_or(|(before, _)| before != owed) {
+                until = Some((owed, Instant::now() + if owed { OWED } else { LAST_WORDS }));
+            }
         }
+        let close_at = until.map_or_else(Instant::now, |(_, at)| at);
         connection.held_up.store(true, Ordering::Release);
         let held_up = last || hub.peek(|server| server.is_held_up(connection.id));
         connection.held_up.store(held_up, Ordering::Release);
@@ -160,11 +172,13 @@ async fn serve(hub: &Hub, connection: &Connection) {
         let went_on = tokio::select! {
             () = connection.wake.notified() => Ok(0),
             ready = connection.stream.writable(), if !all => ready.map(|()| 0),
-            read = read(&connection.stream, &mut input), if !held_up => read,
-            () = sleep_until(close_at.unwrap_or_else(Instant::now)), if last => return,
+            read = read(&connection.stream, &mut input), if !held_up && !silent => read,
+            () = sleep_until(close_at), if last => return,
         };
-        if went_on.is_err() {
-            return take_in_rest(hub, connection, &mut input).await;
+        match went_on {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => silent = true,
+            Err(_) => return take_in_rest(hub, connection, &mut input).await,
         }
     }
 }

@@ -10,26 +10,26 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use steadfast::Network;
+use steadfast_backplane::Process;
 use steadfast_net::Scout;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::daemon::Shared;
 use crate::faults::{Measure, Told};
 use crate::nats::nkey;
 use crate::process::name_of;
+use crate::sinks::SinkStatus;
 use crate::socket::process_of;
 use crate::ways::WayStatus;
+use users::{Asker, USER_CONNECTIONS, USER_FOLLOWERS, Users};
+
+mod users;
 
 /// The version that is spoken here.
 pub const VERSION: u32 = 1;
 /// The most bytes of a question.
 const MAX_QUESTION: u64 = 64 * 1024;
-/// How many are answered at a time.
-const AT_ONCE: usize = 64;
-/// How many are told of changes at a time; they take no place of those who ask.
-const FOLLOWERS: usize = 64;
 /// How long somebody may take to ask, and to read an answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -98,6 +98,9 @@ pub struct Status {
     /// Where events go to and come from, other than this host.
     #[serde(default)]
     pub ways: Vec<WayStatus>,
+    /// Where events go on this host besides its clients.
+    #[serde(default)]
+    pub sinks: Vec<SinkStatus>,
     /// `KEY@ADDRESS:PORT` for the `hosts` of another daemon's `[daemon.exchange]`; none if there is no such section here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
@@ -208,6 +211,7 @@ fn status(shared: &Shared) -> Status {
         key: host.origin.to_string(),
         nkey: nkey(&host.origin),
         ways: hub.ways().iter().map(|way| way.status()).collect(),
+        sinks: shared.sinks.status(),
         exchange: shared.exchange.as_ref().map(|exchange| exchange.endpoint.contact()),
         networks: networks_of(&shared.scout),
         agent: AgentStatus {
@@ -221,27 +225,31 @@ fn status(shared: &Shared) -> Status {
 
 /// Answers for as long as the daemon runs.
 pub(crate) async fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
-    let (room, followers) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(FOLLOWERS)));
+    let users = Users::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = listener.accept().await.and_then(|(stream, _)| Ok((process_of(&stream)?, stream)));
+        let Ok((process, stream)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (shared, followers) = (Arc::clone(shared), Arc::clone(&followers));
+        let Some(asker) = users.enter(process.user) else {
+            let error =
+                format!("{USER_CONNECTIONS} connections of this user, or too many of all, wait; close some");
+            if let Ok(mut line) = serde_json::to_vec(&Answer { error: Some(error), ..Answer::NOTHING }) {
+                line.push(b'\n');
+                let _as_far_as_it_goes = stream.try_write(&line);
+            }
+            continue;
+        };
+        let shared = Arc::clone(shared);
         tokio::spawn(async move {
-            let _gone = serve(&shared, stream, place, followers).await;
+            let _gone = serve(&shared, stream, &process, &asker).await;
         });
     }
 }
 
-async fn serve(
-    shared: &Shared,
-    stream: UnixStream,
-    mut place: OwnedSemaphorePermit,
-    followers: Arc<Semaphore>,
-) -> io::Result<()> {
-    let process = process_of(&stream)?;
+async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &Asker) -> io::Result<()> {
+    let Some(mut place) = asker.place().await else { return Ok(()) };
     let mut measure = Measure::new();
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
@@ -274,7 +282,7 @@ async fn serve(
                 Answer { error: Some(error), ..Answer::NOTHING }
             }
             Ok(Question { tell: Some(told), .. }) => {
-                match shared.faults.hear(&shared.hub, &mut measure, &process, told) {
+                match shared.faults.hear(&shared.hub, &mut measure, process, told) {
                     Ok(()) => continue,
                     Err(error) => Answer { error: Some(error), ..Answer::NOTHING },
                 }
@@ -285,12 +293,14 @@ async fn serve(
                 Answer { error: Some(error.into()), ..Answer::NOTHING }
             }
             Ok(Question { ask: Some(Subject::Status), .. }) => {
-                Answer { status: Some(status(shared)), ..Answer::NOTHING }
+                Answer { status: Some(asker.make(|| status(shared)).await), ..Answer::NOTHING }
             }
             Ok(Question { ask: Some(Subject::Networks), follow, .. }) => {
                 if follow && !follows {
-                    let Ok(other) = Arc::clone(&followers).try_acquire_owned() else {
-                        let error = format!("{FOLLOWERS} are told of changes already; ask without `follow`");
+                    let Some(other) = asker.follow() else {
+                        let error = format!(
+                            "{USER_FOLLOWERS} of this user, or too many of all, are told of changes already; ask without `follow`"
+                        );
                         say(&mut write, &Answer { error: Some(error), ..Answer::NOTHING }).await?;
                         continue;
                     };

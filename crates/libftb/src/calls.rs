@@ -9,9 +9,11 @@ use std::ffi::CStr;
 use std::os::raw::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, slice};
 
 use nix::errno::Errno;
+use nix::libc;
 use steadfast_backplane::Code;
 
 use crate::abi::{
@@ -37,6 +39,33 @@ impl Callback {
         // SAFETY: the program gave this function for exactly this call, with this argument; `event` lives until it returns.
         unsafe { (self.function)(event, self.argument) };
     }
+}
+
+/// From now on a forked child lets go of its parent's connections at once, whether or not it calls anything here: as
+/// long as it held them, the agent would not notice the parent's end.
+pub(crate) fn watch_forks() {
+    static WATCHED: Once = Once::new();
+    // SAFETY: the function stays as long as the library, with which the C library forgets it. If it is not taken for
+    // want of memory, children let go when they call.
+    WATCHED.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
+}
+
+/// Puts something that says nothing in the place of each connection; they stay what this process owns.
+extern "C" fn in_child() {
+    let errno = Errno::last_raw();
+    // SAFETY: these calls may be made in the child of a process with threads (signal-safety(7)), and nothing else here
+    // takes a lock or memory. `dup3` replaces descriptors that are open and owned by this library alone, by one that is
+    // as good to close.
+    unsafe {
+        let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if nothing >= 0 {
+            for connection in steadfast_agent_client::inherited() {
+                libc::dup3(nothing, connection, libc::O_CLOEXEC);
+            }
+            libc::close(nothing);
+        }
+    }
+    Errno::set_raw(errno);
 }
 
 /// Runs a call: what it returns, a panic as a general error, and `errno` as it was.

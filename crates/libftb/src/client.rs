@@ -20,8 +20,8 @@ use rustix::fs::OFlags;
 use steadfast_agent_client::{Attention, Client as AgentClient, Counters, Error, Settings};
 use steadfast_backplane::{
     Client as Name, Code, Declaration, EventHandle, EventName, EventSpace, FTB_HANDLE, Kind, MAX_SCHEMA,
-    Matching, NameError, Payload, Publication, Receive, Replay, Schema, SchemaError, SchemaInfo, Style,
-    Subscription, SubscriptionError, SubscriptionId,
+    Matching, NameError, Payload, Publication, Reason, Receive, Replay, Schema, SchemaError, SchemaInfo,
+    Style, Subscription, SubscriptionError, SubscriptionId,
 };
 
 use crate::abi::{self, ClientHandle, EventInfo, EventProperties, ReceiveEvent, SubscribeHandle};
@@ -82,7 +82,7 @@ impl Client {
         queue: usize,
     ) -> Result<Self, Code> {
         let settings = Settings { style, queue, ..Settings::default() };
-        let client = AgentClient::connect(settings, Some(space), name).map_err(|error| error.code())?;
+        let client = AgentClient::connect(settings, Some(space), name).map_err(|error| code_of(&error))?;
         let state = State {
             client: Some(client),
             callbacks: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl Client {
         if wanted {
             state.wake();
         }
-        result.map_err(|error| error.code())
+        result.map_err(|error| code_of(&error))
     }
 
     pub(crate) fn declare(&self, events: &[EventInfo]) -> Result<(), Code> {
@@ -166,7 +166,7 @@ impl Client {
         let mut state = self.lock();
         let client = state.client.as_mut().ok_or(Code::InvalidHandle)?;
         let subscribed = client.subscribe(text, matching, Replay::Nothing, receive);
-        let (id, _) = subscribed.map_err(|error| error.code())?;
+        let (id, _) = subscribed.map_err(|error| code_of(&error))?;
         if let Some(callback) = callback {
             state.callbacks.insert(id, callback);
             if !self.start(&mut state) {
@@ -335,6 +335,14 @@ impl State {
             );
         }
     }
+}
+
+/// FTB's code for it. Where that tells a program no more than that it did not work, the log tells an operator why.
+fn code_of(error: &Error) -> Code {
+    if error.reason() != Reason::Other {
+        log::tell(log::Kind::Refused, &error.to_string());
+    }
+    error.code()
 }
 
 /// Waits until there is something to do: in the program, from the agent, or because it is time.

@@ -18,12 +18,13 @@ pub(crate) enum Kind {
     Cut,
     Dropped,
     Lapsed,
+    Refused,
     AgentGone,
     StillRunning,
 }
 
 /// When each kind was told last, and how often it was not told since.
-static TOLD: Mutex<[Option<(Instant, u64)>; 5]> = Mutex::new([None; 5]);
+static TOLD: Mutex<[Option<(Instant, u64)>; 6]> = Mutex::new([None; 6]);
 
 /// Tells something, with how often it was kept quiet since the last time.
 pub(crate) fn tell(kind: Kind, text: &str) {

@@ -1,8 +1,8 @@
 //! All clients of a process, and what a fork leaves of them.
 //!
-//! A forked child gets its parent's clients, but not its connections and threads: its first call makes a list of its own, in
-//! which each client connects for itself. What another thread of the parent held locked at the moment of the fork is lost to
-//! the child: such a client is an invalid handle there.
+//! A forked child gets its parent's clients, but not its connections, of which it lets go at once, and not its threads:
+//! its first call makes a list of its own, in which each client connects for itself. What another thread of the parent
+//! held locked at the moment of the fork is lost to the child: such a client is an invalid handle there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use steadfast_backplane::{Client as Name, ClientName, Code, EventSpace, JobId, NameError, Style};
 
 use crate::abi::{self, ClientHandle, ClientIdentity, ClientInfo, SubscribeHandle, field};
+use crate::calls;
 use crate::client::Client;
 use crate::convert;
 
@@ -104,6 +105,7 @@ pub(crate) fn connect(info: &ClientInfo) -> Result<ClientHandle, Code> {
         },
     };
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    calls::watch_forks();
     {
         let mut entries = current().lock();
         if entries.iter().any(|entry| entry.identity == identity) {

@@ -25,6 +25,7 @@ pub mod identity;
 mod netlink;
 pub mod places;
 mod private_file;
+pub mod process;
 pub mod scout;
 pub mod tls;
 pub mod trust;

@@ -38,8 +38,8 @@ pub use steadfast_agent_client::{AGENT, HOST_AGENT, agent};
 use steadfast_backplane::SubscriptionId;
 pub use steadfast_backplane::{
     Client, ClientName, Code, Declaration, Delivery, Event, EventHandle, EventId, EventName, EventSpace,
-    Field, JobId, Kind, Level, Location, Matching, NameError, Payload, Provenance, Replay, Replayed, Schema,
-    SchemaError, SchemaInfo, Severity, Subscription, SubscriptionError, Timestamp,
+    Field, JobId, Kind, Level, Location, Matching, NameError, Payload, Provenance, Reason, Replay, Replayed,
+    Schema, SchemaError, SchemaInfo, Severity, Subscription, SubscriptionError, Timestamp,
 };
 
 /// How long the agent may take for an answer, unless said otherwise.
@@ -75,7 +75,7 @@ pub struct Subscribing {
     pub matching: Matching,
     /// What is wanted of the past. Nothing.
     pub replay: Replay,
-    /// How many events wait here; further ones push out the oldest. [`QUEUE`].
+    /// How many events wait here, and never more than 16 MiB of them; further ones push out the oldest. [`QUEUE`].
     pub queue: usize,
 }
 

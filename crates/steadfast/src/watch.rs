@@ -1,13 +1,13 @@
 //! Processes of this host whose end the kernel tells: a pidfd for each, in a task of its own.
 
 use crate::lock;
-use crate::process::start_of;
 use crate::shared::Shared;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use steadfast_net::process::start_of;
 use steadfast_session::{AssociationId, Exit};
 use steadfast_wire::frame::Process;
 use tokio::io::Interest;

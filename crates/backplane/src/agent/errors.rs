@@ -3,6 +3,7 @@
 use crate::code::Code;
 use crate::name::{EventName, EventSpace};
 use crate::queue::SubscriptionId;
+use crate::reason::Reason;
 use crate::schema::MAX_DECLARED;
 use core::time::Duration;
 use thiserror::Error;
@@ -27,6 +28,14 @@ impl AttachError {
     pub const fn code(self) -> Code {
         match self {
             Self::Full(_) | Self::UserFull(_) => Code::General,
+        }
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Full(_) | Self::UserFull(_) => Reason::TooMany,
         }
     }
 }
@@ -58,6 +67,15 @@ impl DeclareError {
             Self::NoSpace => Code::EventSpaceFormat,
             Self::TooMany => Code::General,
             Self::Duplicate(_) => Code::DuplicateEvent,
+        }
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::TooMany => Reason::TooMany,
+            Self::NotAttached | Self::NoSpace | Self::Duplicate(_) => Reason::Other,
         }
     }
 }
@@ -112,6 +130,18 @@ impl PublishError {
             Self::Denied { .. } | Self::TooFast { .. } | Self::OutboxFull | Self::NotStored => Code::General,
         }
     }
+
+    /// The same for programs.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::NotAttached | Self::Undeclared(_) => Reason::Other,
+            Self::Denied { .. } => Reason::Denied,
+            Self::TooFast { .. } => Reason::TooFast,
+            Self::OutboxFull => Reason::OutboxFull,
+            Self::NotStored => Reason::NotStored,
+        }
+    }
 }
 
 /// Why a subscription does not come about.
@@ -147,6 +177,16 @@ impl SubscribeError {
             Self::NotAttached => Code::InvalidHandle,
             Self::Taken(_) => Code::DuplicateCall,
             Self::TooMany(_) | Self::Denied { .. } => Code::General,
+        }
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::NotAttached | Self::Taken(_) => Reason::Other,
+            Self::TooMany(_) => Reason::TooMany,
+            Self::Denied { .. } => Reason::Denied,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::agent::{Agent, Config, Host, Process};
 use crate::arbitrary;
 use crate::event::{Kind, Payload};
 use crate::name::{ClientName, EventName, HostName, JobId};
+use crate::reason::Reason;
 use crate::server::{ConnectionId, Flow, Server};
 use crate::timestamp::Timestamp;
 use alloc::string::ToString;
@@ -410,7 +411,13 @@ fn what_is_no_agent_is_found_out() {
 fn frames() -> impl Strategy<Value = Frame> {
     let request = (0..6u64).prop_map(Request);
     let refused = (request.clone(), 0..21usize).prop_map(|(request, code)| {
-        Frame::Refused(Refused { request, code: Code::ALL[code], retry_after: None, words: String::new() })
+        Frame::Refused(Refused {
+            request,
+            code: Code::ALL[code],
+            retry_after: None,
+            words: String::new(),
+            reason: Reason::Other,
+        })
     });
     let event = (arbitrary::events(), proptest::option::of(0..3u32)).prop_map(|(event, replay)| {
         let (event, replay) = (event.into(), replay.map(SubscriptionId));

@@ -131,8 +131,19 @@ fn answered() -> Vec<(Frame, String)> {
                 code: Code::General,
                 retry_after: Some(Duration::from_micros(1500)),
                 words: "no".into(),
+                reason: Reason::Other,
             }),
             "1d 07 07 01 01 02 02 6e6f".into(),
+        ),
+        (
+            Frame::Refused(Refused {
+                request: Request(7),
+                code: Code::General,
+                retry_after: None,
+                words: "no".into(),
+                reason: Reason::Denied,
+            }),
+            "1d 07 07 01 00 02 6e6f 01".into(),
         ),
         (
             Frame::Event(Delivery {
@@ -187,9 +198,22 @@ fn what_breaks_the_format_is_refused() {
     let mut skipped = BytesMut::from(&[0x0c, 2, 9, 9, 0x0b, 0][..]);
     assert_eq!(Frame::decode(&mut skipped), Ok(Some(Frame::Bye)));
     // A version that is not spoken is read as far as it is known.
-    let mut other = BytesMut::from(&[1, 5, 2, 9, 0xff, 0xff, 0xff][..]);
+    let mut other = BytesMut::from(&[1, 5, 3, 9, 0xff, 0xff, 0xff][..]);
     let Ok(Some(Frame::Hello(hello))) = Frame::decode(&mut other) else { panic!("not read") };
-    assert_eq!((hello.lowest, hello.highest), (2, 9));
+    assert_eq!((hello.lowest, hello.highest), (3, 9));
+    // A reason of a later version.
+    let mut refused = BytesMut::from(&[0x1d, 5, 7, 1, 0, 0, 99][..]);
+    let Ok(Some(Frame::Refused(refused))) = Frame::decode(&mut refused) else { panic!("not read") };
+    assert_eq!(refused.reason, Reason::Other);
+}
+
+#[test]
+fn versions() {
+    for (lowest, highest, spoken) in
+        [(1, 1, Some(1)), (1, 2, Some(2)), (2, 9, Some(2)), (3, 9, None), (0, 0, None), (2, 1, None)]
+    {
+        assert_eq!(version(lowest, highest), spoken, "{lowest} to {highest}");
+    }
 }
 
 #[test]
@@ -201,8 +225,13 @@ fn the_largest_event_fits_into_a_frame() {
     };
     let frame = Frame::Event(delivery);
     assert_eq!(Frame::decode(&mut BytesMut::from(&encoded(&frame)[..])), Ok(Some(frame)));
-    let long =
-        Refused { request: Request(1), code: Code::General, retry_after: None, words: "ä".repeat(400) };
+    let long = Refused {
+        request: Request(1),
+        code: Code::General,
+        retry_after: None,
+        words: "ä".repeat(400),
+        reason: Reason::Denied,
+    };
     let back = Frame::decode(&mut BytesMut::from(&encoded(&Frame::Refused(long))[..]));
     assert!(matches!(back, Ok(Some(Frame::Refused(refused))) if refused.words.len() == MAX_WORDS));
 }

@@ -97,7 +97,7 @@ fn said_at_once_and_gone() {
     else {
         panic!("{answers:?}")
     };
-    assert_eq!((welcome.user, welcome.version, welcome.location), (2, 1, handle.location));
+    assert_eq!((welcome.user, welcome.version, welcome.location), (2, 2, handle.location));
     assert!(server.is_finished(short));
     server.handle_closed(short);
     assert_eq!(server.poll_ready(), Some(watcher));
@@ -140,7 +140,7 @@ fn refusals_have_their_request_and_code() {
 fn who_breaks_the_rules_is_told_and_ended() {
     let mut server = server();
     let later = Hello {
-        lowest: 2,
+        lowest: 3,
         highest: 3,
         ..match hello("a.b.c") {
             Frame::Hello(hello) => hello,
@@ -149,7 +149,7 @@ fn who_breaks_the_rules_is_told_and_ended() {
     };
     for (frames, words) in [
         (&[publish(1, "A")][..], "begins with HELLO"),
-        (&[Frame::Hello(later)], "versions 2 to 3"),
+        (&[Frame::Hello(later)], "versions 3 to 3"),
         (&[hello("a.b.c"), hello("a.b.c")], "only an agent says"),
         (&[hello("a.b.c"), Frame::Dropped(1), publish(1, "A")], "only an agent says"),
     ] {
@@ -324,4 +324,47 @@ fn what_is_acknowledged_is_stored_first() {
     assert!(matches!(heard(&mut server, one)[..], [Frame::Published { .. }, Frame::Bye]));
     assert!(server.is_finished(one));
     server.check_invariants();
+}
+
+/// What a connection hears of a refusal by a rule.
+fn denied(lowest: u64, highest: u64) -> Reason {
+    let mut server = server();
+    let id = connected(&mut server, 1000);
+    let Frame::Hello(hello) = hello("FTB.network.steadfast") else { panic!() };
+    say(&mut server, id, &[Frame::Hello(Hello { lowest, highest, ..hello }), declare(1), publish(2, "A")]);
+    let answers = heard(&mut server, id);
+    let [Frame::Welcome(welcome), Frame::Done(_), Frame::Refused(refused)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(welcome.version, highest.min(2));
+    assert!(refused.words.contains("may not") && refused.code == Code::General, "{refused:?}");
+    refused.reason
+}
+
+#[test]
+fn a_reason_for_those_who_know_it() {
+    assert_eq!(denied(1, 1), Reason::Other, "a client of version 1 would not understand more");
+    assert_eq!(denied(1, 2), Reason::Denied);
+    assert_eq!(denied(2, 7), Reason::Denied);
+}
+
+#[test]
+fn who_closes_its_side_is_owed_what_waits() {
+    let mut server = server();
+    server.agent_mut().set_config(Config { journal: true, ..Config::default() });
+    let id = connected(&mut server, 1000);
+    say(&mut server, id, &[hello("a.b.c"), declare(1), publish(2, "A"), publish(3, "A")]);
+    heard(&mut server, id);
+    server.handle_end_of_input(id);
+    server.check_invariants();
+    assert!(server.has_ended(id) && server.is_owed(id) && !server.is_finished(id));
+    let place = server.agent().journal_place();
+    server.handle_stored(place - 1);
+    assert!(matches!(&heard(&mut server, id)[..], [Frame::Published { request: Request(2), .. }]));
+    assert!(server.is_owed(id));
+    server.handle_store_failed();
+    let last = heard(&mut server, id);
+    let [Frame::Refused(refused)] = &last[..] else { panic!("{last:?}") };
+    assert_eq!((refused.request, refused.reason), (Request(3), Reason::NotStored));
+    assert!(server.is_finished(id));
 }

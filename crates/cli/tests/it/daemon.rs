@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::common::{Home, Running};
 
 /// A home whose daemon keeps everything there.
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     let home = Home::new();
     let place = home.path().display();
     home.configure(&format!("[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n"));
     home
 }
 
-fn command(home: &Home, arguments: &[&str]) -> std::process::Command {
+pub(crate) fn command(home: &Home, arguments: &[&str]) -> std::process::Command {
     let mut command = home.command(arguments);
     command.env_remove("STEADFAST_AGENT").env_remove("XDG_RUNTIME_DIR");
     command
@@ -23,7 +23,7 @@ fn start(home: &Home, arguments: &[&str]) -> Running {
     Running::start(&mut command(home, arguments), |command| command.spawn().unwrap())
 }
 
-fn daemon(home: &Home) -> (Running, Pid) {
+pub(crate) fn daemon(home: &Home) -> (Running, Pid) {
     let mut daemon = start(home, &["daemon", "--json"]);
     let ready = daemon.until("a socket", |object| object["type"] == "ready");
     let pid = i32::try_from(ready["pid"].as_i64().unwrap()).unwrap();
@@ -87,11 +87,32 @@ fn a_configuration_is_read_again() {
     publish(&home, "allowed");
     let place = home.path().display();
     let rules = "[[daemon.rules]]\nspace = \"site.all.all\"\nwho = \"anyone\"\npublish = false\n";
-    home.configure(&format!("[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n{rules}"));
+    let sink = format!(
+        "[daemon.sinks.archive]\nevents = \"event_space=other.all.all\"\nfile = \"{place}/events.json\"\n"
+    );
+    home.configure(&format!(
+        "[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n{rules}{sink}"
+    ));
     kill_process(pid, Signal::HUP).unwrap();
     running.until("new rules", |object| object["type"] == "reloaded");
     let run = ["events", "publish", "site.apps.backup", "DONE"];
     crate::common::Run::of(&mut command(&home, &run)).failed(3, &["may not publish", "site.apps.backup"]);
+    let run = ["events", "publish", "other.apps.backup", "DONE", "into the file"];
+    crate::common::Run::of(&mut command(&home, &run)).ended(0);
+    loop {
+        let status = crate::common::Run::of(&mut command(&home, &["status", "--json"])).ended(0).object();
+        let sink = &status["status"]["sinks"][0];
+        assert_eq!(
+            (&sink["name"], &sink["dropped"], &sink["fault"]),
+            (&"archive".into(), &0.into(), &Value::Null)
+        );
+        if sink["delivered"] == 1 {
+            break;
+        }
+    }
+    let line = std::fs::read_to_string(home.path().join("events.json")).unwrap();
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&event["data"], &event["provenance"]), (&"into the file".into(), &"local".into()));
     // A broken one changes nothing.
     home.configure("[daemon]\nsocked = 1\n");
     kill_process(pid, Signal::HUP).unwrap();

@@ -8,6 +8,7 @@ mod daemon;
 mod demo;
 mod keys;
 mod lab;
+mod libftb;
 mod manual;
 mod ping;
 mod rpc;

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use steadfast::{Bytes, Labels, MultiSocket};
+use steadfast_backplane::exchange::{ENOUGH, MAX_EVENTS, Message, VERSION};
 use steadfast_backplane::{Arrival, EventId, Incarnation};
 use tokio::sync::{MutexGuard, watch};
 
-use super::message::{ENOUGH, MAX_EVENTS, Message, VERSION};
 use super::peer::Peer;
 use crate::seal::Seal;
 use crate::ways::Way;

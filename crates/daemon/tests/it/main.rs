@@ -12,4 +12,5 @@ mod outside;
 mod place;
 mod rude;
 mod server;
+mod sinks;
 mod tls;

@@ -1,10 +1,7 @@
 //! A daemon in a place of its own, that can be ended and started again.
 
-use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
 use steadfast::backplane::{Backplane, Builder, Declaration, Events, Notice, Publication, Subscribing};
 use steadfast::{Identity, ScoutConfig};
@@ -13,8 +10,8 @@ use steadfast_net::Places;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Nothing that works takes so long.
-pub(crate) const GUARD: Duration = Duration::from_secs(60);
+use crate::host::Directory;
+pub(crate) use crate::host::GUARD;
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(GUARD, future).await.unwrap_or_else(|_| panic!("{what}: it does not end"))
@@ -22,7 +19,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// One host.
 pub(crate) struct Host {
-    place: PathBuf,
+    directory: Directory,
     identity: Identity,
     pub(crate) settings: Settings,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -31,16 +28,14 @@ pub(crate) struct Host {
 impl Host {
     /// Its daemon does not run yet.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let place = std::env::temp_dir().join(format!("steadfast-place-{}-{number}", std::process::id()));
-        fs::create_dir_all(&place).unwrap();
+        let directory = Directory::new();
+        let place = &directory.0;
         let settings = Settings {
             socket: Some(place.join("agent.sock")),
             state: Some(place.clone()),
             ..Settings::default()
         };
-        Self { place, identity: Identity::generate().unwrap(), settings, running: None }
+        Self { directory, identity: Identity::generate().unwrap(), settings, running: None }
     }
 
     /// With its daemon.
@@ -51,11 +46,11 @@ impl Host {
     }
 
     pub(crate) fn place(&self) -> &Path {
-        &self.place
+        &self.directory.0
     }
 
     pub(crate) async fn daemon(&self) -> Result<Daemon, steadfast_daemon::DaemonError> {
-        let home = self.place.clone().into_os_string();
+        let home = self.place().as_os_str().to_owned();
         let places = Places::from_variables(|name| (name == "HOME").then(|| home.clone())).unwrap();
         let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
         Daemon::start(&self.settings, scout, &places, &self.identity).await
@@ -79,7 +74,7 @@ impl Host {
     }
 
     pub(crate) fn builder(&self, space: Option<&str>) -> Builder {
-        Backplane::builder(space).unwrap().socket(self.place.join("agent.sock"))
+        Backplane::builder(space).unwrap().socket(self.place().join("agent.sock"))
     }
 
     /// A client that publishes `A` in `a.b.c`.
@@ -93,12 +88,6 @@ impl Host {
     pub(crate) async fn all(&self) -> Events {
         let client = soon("connecting", self.builder(None).connect()).await.unwrap();
         client.subscribe("", Subscribing::default().queue(1 << 20)).await.unwrap()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _left_behind = fs::remove_dir_all(&self.place);
     }
 }
 

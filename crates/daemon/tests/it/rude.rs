@@ -5,7 +5,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::place::{GUARD, Host, payloads};
+use crate::outside::ask;
+use crate::place::{GUARD, Host, payloads, soon};
 use bytes::BytesMut;
 
 use steadfast_backplane::protocol::{Frame, Hello, Request, VERSION};
@@ -50,8 +51,13 @@ async fn who_hears_late_is_answered_everything() {
     }
     assert!(said.len() <= 64 * 1024, "it is read at once");
     stream.write_all(&said).unwrap();
-    // Until the agent has filled the socket, and waits.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // The agent has more to say than the socket holds; when that much is there, it waits.
+    soon("a socket that fills", async {
+        while rustix::io::ioctl_fionread(&stream).unwrap() < 64 * 1024 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let (mut input, mut answers) = (BytesMut::new(), 0);
     let mut part = [0; 16 * 1024];
     while answers < COUNT {
@@ -89,6 +95,36 @@ async fn who_leaves_at_once_was_heard() {
     stream.write_all(&said).unwrap();
     drop(stream);
     assert_eq!(payloads(&mut events, COUNT).await.len(), COUNT);
+}
+
+/// Whoever has said all may say so, and still hears what it is owed.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_its_side_is_answered_everything() {
+    const COUNT: u64 = 1000;
+    let mut host = Host::new();
+    // So that answers wait.
+    host.settings.sync = steadfast_daemon::Sync::Each;
+    host.start().await;
+    let mut said = Vec::new();
+    hello(&mut said);
+    let declared = vec![Declaration::new("A", "info").unwrap()];
+    Frame::Declare { request: Request(1), info: None, events: declared }.encode(&mut said);
+    for number in 0..COUNT {
+        let publication =
+            Publication { name: "A".parse().unwrap(), kind: Kind::Plain, payload: Payload::EMPTY };
+        Frame::Publish { request: Request(number + 2), publication }.encode(&mut said);
+    }
+    let mut stream = connect(&host);
+    stream.write_all(&said).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    let mut heard = BytesMut::from(&heard[..]);
+    let mut answered = 0;
+    while let Some(frame) = Frame::decode(&mut heard).unwrap() {
+        answered += u64::from(matches!(frame, Frame::Published { .. }));
+    }
+    assert_eq!(answered, COUNT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +168,15 @@ async fn who_goes_on_publishing_does_not_keep_the_daemon() {
             while !ended.load(Ordering::Relaxed) && stream.write_all(&event).is_ok() {}
         }));
     }
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    soon("a flood", async {
+        while ask(&host, "{\"version\":1,\"ask\":\"status\"}\n")["status"]["agent"]["counters"]["published"]
+            .as_u64()
+            < Some(300)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     host.end().await;
     ended.store(true, Ordering::Relaxed);
     for client in clients {

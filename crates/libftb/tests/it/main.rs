@@ -200,6 +200,13 @@ fn a_child_has_a_connection_of_its_own() {
     assert_eq!(bench.run("forks", &[]), "done\n");
 }
 
+#[test]
+fn a_child_holds_nothing_of_its_parents_callbacks() {
+    let bench = Bench::new();
+    let _agent = bench.agent();
+    assert_eq!(bench.run("forks_callbacks", &[]), "done\n");
+}
+
 /// A payload beyond FTB's room comes with its beginning.
 #[test]
 fn everything_is_logged_as_far_as_it_fits() {

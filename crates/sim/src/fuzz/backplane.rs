@@ -3,13 +3,18 @@
 use crate::rng::Rng;
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
-use steadfast_backplane::protocol::{Frame, Hello, Request};
+use steadfast_backplane::exchange::{MAX_EVENTS, Message};
+use steadfast_backplane::protocol::{Frame, Hello, Refused, Request, Welcome};
 use steadfast_backplane::{
-    Agent, Arrival, Client, ClientName, Config, Declaration, Event, EventHandle, EventId, EventName,
-    EventSpace, FTB_HANDLE, Fingerprint, Flow, Host, HostName, Incarnation, Instant, JobId, Keep, Kind,
-    Location, Matching, Payload, Process, Provenance, Publication, Rate, Replay, Rules, Schema, Server,
-    Severity, Subscription, SubscriptionId, Timestamp,
+    Agent, Arrival, Arrived, Client, ClientName, Code, Config, Declaration, Event, EventHandle, EventId,
+    EventName, EventSpace, FTB_HANDLE, Fingerprint, Flow, Heard, Host, HostName, Inbox, Incarnation, Instant,
+    JobId, Keep, Kind, Location, Matching, Payload, Process, Provenance, Publication, Rate, Reason, Receive,
+    Replay, Replayed, Rules, Schema, Server, Session, Severity, Style, Subscription, SubscriptionId,
+    Timestamp,
 };
+
+/// The other host of an exchange.
+const PEER: Fingerprint = Fingerprint([2; 32]);
 
 const SPACES: [&str; 3] = ["a.b.c", "FTB.network.steadfast", "ftb.os.bgl-cnk"];
 const NAMES: [&str; 3] = ["A", "b", "CHKPT_BEGIN"];
@@ -289,6 +294,175 @@ pub fn plausible(rng: &mut Rng) -> Vec<u8> {
                 replay: rng.chance(50).then_some(id),
             }),
             _ => Frame::Bye,
+        };
+        frame.encode(&mut out);
+    }
+    out
+}
+
+/// What the daemon of another host says: messages one behind the other, each with its length. Whatever is read is
+/// written and read back alike, goes into an agent with small bounds, and only what its host itself published is handed
+/// on.
+pub fn exchange(data: &[u8]) {
+    let mut now = Instant(1_000_000_000);
+    let mut server = server();
+    let honest = server.handle_connected(now, process(1));
+    let mut said = Vec::new();
+    hello(0, 0).encode(&mut said);
+    subscribe(1, 0).encode(&mut said);
+    server.handle_data(now, honest, &mut BytesMut::from(&said[..]));
+    let mut rest = data;
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(after.len());
+        let (bytes, after) = after.split_at(length);
+        rest = after;
+        let Ok(message) = Message::decode(Bytes::copy_from_slice(bytes)) else { continue };
+        assert_eq!(Message::decode(message.encode()).as_ref(), Ok(&message), "written and read back");
+        let Message::Events { events, .. } = message else { continue };
+        assert!(events.len() <= MAX_EVENTS);
+        for event in events {
+            let origin = event.id.origin;
+            let arrival = Arrival { peer: Some(PEER), verified: false };
+            let arrived = server.agent_mut().handle_remote(now, event, arrival);
+            assert!(
+                origin == PEER || !matches!(arrived, Arrived::Delivered(_)),
+                "of another host: {arrived:?}"
+            );
+            now += Duration::from_millis(1);
+        }
+        while server.poll_ready().is_some() {}
+        server.check_invariants();
+    }
+    let mut out = Vec::new();
+    while server.poll_transmit(honest, &mut out, 1 << 20) {}
+    let mut heard = BytesMut::from(&out[..]);
+    while let Ok(Some(frame)) = Frame::decode(&mut heard) {
+        let Frame::Event(delivery) = frame else { continue };
+        assert_eq!((delivery.event.id.origin, delivery.provenance), (PEER, Provenance::Signed));
+    }
+}
+
+/// Messages that are well formed and make no sense.
+#[must_use]
+pub fn plausible_exchange(rng: &mut Rng) -> Vec<u8> {
+    let mut out = Vec::new();
+    for _ in 0..rng.range(1, 8) {
+        let message = match rng.range(0, 5) {
+            0 => Message::Hello { version: rng.range(0, 3) as u8, run: Incarnation(rng.next()) },
+            1 => Message::Taken(rng.range(0, 9)),
+            _ => {
+                let mut one = || {
+                    let mut event = event(rng);
+                    if rng.chance(80) {
+                        event.id.origin = PEER;
+                    }
+                    event
+                };
+                let events = (0..3).map(|_| one()).collect();
+                Message::Events { number: rng.range(0, 9), events }
+            }
+        };
+        let bytes = message.encode();
+        // What is longer than its length says is another message's beginning.
+        out.extend_from_slice(&(bytes.len().min(usize::from(u16::MAX)) as u16).to_be_bytes());
+        out.extend_from_slice(&bytes);
+    }
+    out
+}
+
+/// An agent that says any bytes, in any pieces, to a client, which asks now and then and is connected anew whenever it
+/// gives the agent up. Nothing may panic, and what is held is bounded.
+pub fn agent(data: &[u8]) {
+    let mut session = Session::new(EventSpace::new(SPACES[0]).ok(), client());
+    let mut inbox = Inbox::new(Style::Both, 4);
+    let (mut input, mut out) = (BytesMut::new(), Vec::new());
+    session.handle_connected();
+    for (turn, piece) in data.chunks(40).enumerate() {
+        if turn % 3 == 0 {
+            ask(&mut session, &mut inbox, turn / 3);
+        }
+        input.extend_from_slice(piece);
+        loop {
+            match session.poll(&mut input) {
+                Ok(Some(Heard::Event(delivery))) => _ = inbox.handle_delivery(delivery),
+                Ok(Some(Heard::Lapsed { id, .. })) => _ = inbox.unsubscribe(id),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    session.handle_closed();
+                    input.clear();
+                }
+            }
+        }
+        assert!(input.len() <= steadfast_backplane::protocol::MAX_BODY + 64, "holds more than a frame");
+        assert!(inbox.len() <= 4);
+        session.check_invariants();
+        out.clear();
+        session.poll_transmit(&mut out);
+        let mut said = BytesMut::from(&out[..]);
+        while Frame::decode(&mut said).unwrap_or_else(|error| panic!("says {error}")).is_some() {}
+        assert!(said.is_empty() && out.len() <= 2 << 20, "whole frames, and not without end");
+        if session.is_closed() {
+            session.handle_connected();
+            session.check_invariants();
+        }
+    }
+}
+
+/// Asks something, a little of everything.
+fn ask(session: &mut Session, inbox: &mut Inbox, number: usize) {
+    let (Ok(declaration), Ok(name)) = (Declaration::new(NAMES[0], "info"), EventName::new(NAMES[0])) else {
+        unreachable!()
+    };
+    let id = SubscriptionId((number % 4) as u32);
+    let _too_much_or_known = match number % 5 {
+        0 => session.declare(None, vec![declaration]),
+        1 | 2 => {
+            let _held = inbox.subscribe(id, Subscription::default(), Matching::Every, Receive::Polling);
+            session.subscribe(id, Matching::Every, Replay::Nothing, "")
+        }
+        3 => {
+            session.publish(Publication { name, kind: Kind::Plain, payload: Payload::EMPTY }, number % 2 == 1)
+        }
+        _ => session.unsubscribe(id),
+    };
+}
+
+/// What an agent may say, in no order that makes sense; the first answers fit now and then.
+#[must_use]
+pub fn plausible_agent(rng: &mut Rng) -> Vec<u8> {
+    let mut out = Vec::new();
+    for _ in 0..rng.range(1, 40) {
+        let request = Request(rng.range(0, 8));
+        let frame = match rng.range(0, 11) {
+            0 | 1 => Frame::Welcome(Welcome {
+                version: rng.range(0, 4),
+                origin: Fingerprint([1; 32]),
+                incarnation: Incarnation(rng.range(0, 3)),
+                location: Location { host: host(), address: None, pid: 7, start: Timestamp(5) },
+                user: 1,
+            }),
+            2 | 3 => Frame::Done(request),
+            4 => Frame::Published { request, handle: Box::new(event(rng).handle()) },
+            5 | 6 => Frame::Subscribed {
+                request,
+                replayed: Replayed { events: rng.range(0, 3), complete: rng.chance(50) },
+                newest: event(rng).id,
+            },
+            7 => Frame::Refused(Refused {
+                request,
+                code: Code::ALL[rng.range(0, Code::ALL.len() as u64) as usize],
+                retry_after: None,
+                words: "no".into(),
+                reason: Reason::from_number(rng.range(0, 7) as u8),
+            }),
+            8 => Frame::Dropped(rng.range(0, 9)),
+            9 => Frame::Lost { count: rng.range(0, 9), code: Code::General },
+            _ => Frame::Event(steadfast_backplane::Delivery {
+                event: event(rng).into(),
+                provenance: if rng.chance(50) { Provenance::Local } else { Provenance::Signed },
+                replay: rng.chance(50).then_some(SubscriptionId(rng.range(0, 4) as u32)),
+            }),
         };
         frame.encode(&mut out);
     }

@@ -141,3 +141,27 @@ fn fuzz_backplane_hostile() {
         fuzz::backplane::hostile(&mutated(&mut rng, &corpus, fuzz::backplane::plausible));
     }
 }
+
+#[test]
+fn fuzz_backplane_agent() {
+    let corpus = corpus("backplane_agent");
+    for bytes in &corpus {
+        fuzz::backplane::agent(bytes);
+    }
+    let mut rng = Rng::new(9);
+    for _ in 0..rounds() {
+        fuzz::backplane::agent(&mutated(&mut rng, &corpus, fuzz::backplane::plausible_agent));
+    }
+}
+
+#[test]
+fn fuzz_exchange() {
+    let corpus = corpus("exchange");
+    for bytes in &corpus {
+        fuzz::backplane::exchange(bytes);
+    }
+    let mut rng = Rng::new(10);
+    for _ in 0..rounds() {
+        fuzz::backplane::exchange(&mutated(&mut rng, &corpus, fuzz::backplane::plausible_exchange));
+    }
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steadfast_backplane::{
-    Code, InboxError, NameError, PayloadTooLong, SchemaError, SessionError, SubscriptionError,
+    Code, InboxError, NameError, PayloadTooLong, Reason, SchemaError, SessionError, SubscriptionError,
 };
 
 /// Why something is not done.
@@ -35,6 +35,8 @@ pub enum BackplaneError {
     Refused {
         /// FTB's code for it.
         code: Code,
+        /// Why; an agent that is older says [`Reason::Other`].
+        reason: Reason,
         /// After which time it may go better.
         retry_after: Option<Duration>,
         /// The agent's reason.

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use steadfast_backplane::protocol::Request;
+use steadfast_backplane::protocol::{Refused, Request};
 use steadfast_backplane::{
     Client, Code, EventHandle, EventSpace, Heard, Inbox, Place, Receive, Replayed, Session, SessionError,
     Style, Subscription, SubscriptionId,
@@ -23,6 +23,9 @@ const READ: usize = 64 * 1024;
 /// How long it is until an agent that is gone is sought again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Bytes of events that wait for one subscriber, at most, by their weight.
+const MAX_BYTES: usize = 16 << 20;
 
 /// What the agent answers.
 #[derive(Debug)]
@@ -38,8 +41,12 @@ type Waiter = oneshot::Sender<Result<Answer, BackplaneError>>;
 #[derive(Debug)]
 struct Waiting {
     notices: VecDeque<Notice>,
+    /// What they weigh.
+    bytes: usize,
     room: usize,
+    /// What gave way and is not told yet: events, and whether the agent was restarted.
     dropped: u64,
+    restarted: bool,
     ended: bool,
     came: Arc<Notify>,
 }
@@ -182,7 +189,7 @@ impl Link {
         state.inbox.subscribe(id, wanted, how.matching, Receive::Callback)?;
         let came = Arc::new(Notify::new());
         let room = how.queue.max(1);
-        state.waiting.insert(id, Waiting { notices: VecDeque::new(), room, dropped: 0, ended: false, came });
+        state.waiting.insert(id, Waiting::new(room, came));
         Ok(id)
     }
 
@@ -254,20 +261,49 @@ impl Drop for GivenUp<'_> {
 }
 
 impl Waiting {
+    const fn new(room: usize, came: Arc<Notify>) -> Self {
+        let notices = VecDeque::new();
+        Self { notices, bytes: 0, room, dropped: 0, restarted: false, ended: false, came }
+    }
+
+    /// Adds one, which always fits: the oldest give way.
     fn put(&mut self, notice: Notice) {
-        if self.notices.len() == self.room {
-            self.notices.pop_front();
-            self.dropped += 1;
+        let weight = weight(&notice);
+        while (self.notices.len() >= self.room || self.bytes + weight > MAX_BYTES)
+            && let Some(old) = self.pop()
+        {
+            match old {
+                Notice::Event(_) => self.dropped += 1,
+                Notice::Dropped(count) => self.dropped += count,
+                Notice::Restarted => self.restarted = true,
+            }
         }
+        self.bytes += weight;
         self.notices.push_back(notice);
         self.came.notify_waiters();
     }
 
+    fn pop(&mut self) -> Option<Notice> {
+        let notice = self.notices.pop_front()?;
+        self.bytes -= weight(&notice);
+        Some(notice)
+    }
+
     fn take(&mut self) -> Option<Notice> {
+        if std::mem::take(&mut self.restarted) {
+            return Some(Notice::Restarted);
+        }
         match std::mem::take(&mut self.dropped) {
-            0 => self.notices.pop_front(),
+            0 => self.pop(),
             dropped => Some(Notice::Dropped(dropped)),
         }
+    }
+}
+
+fn weight(notice: &Notice) -> usize {
+    match notice {
+        Notice::Event(delivery) => delivery.event.weight(),
+        Notice::Dropped(_) | Notice::Restarted => 0,
     }
 }
 
@@ -295,8 +331,9 @@ impl State {
             Heard::Published { request, handle } => self.answer(request, Ok(Answer::Published(handle))),
             Heard::Subscribed { request, replayed } => self.answer(request, Ok(Answer::Subscribed(replayed))),
             Heard::Refused(refused) => {
-                let (code, retry_after, words) = (refused.code, refused.retry_after, refused.words);
-                self.answer(refused.request, Err(BackplaneError::Refused { code, retry_after, words }));
+                let Refused { request, code, retry_after, words, reason } = refused;
+                let refused = BackplaneError::Refused { code, reason, retry_after, words };
+                self.answer(request, Err(refused));
             }
             Heard::Unknown(request) => self.answer(request, Err(BackplaneError::Unknown)),
             Heard::Event(delivery) => {
@@ -447,5 +484,71 @@ async fn run(inner: Arc<Inner>, first: UnixStream, path: PathBuf) {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast_backplane::{
+        Delivery, Event, EventId, Fingerprint, Incarnation, JobId, Kind, Location, Payload, Provenance,
+        Timestamp,
+    };
+
+    fn event(sequence: u64, length: usize) -> Notice {
+        let event = Event {
+            id: EventId { origin: Fingerprint([7; 32]), incarnation: Incarnation(9), sequence },
+            space: "a.b.c".parse().unwrap(),
+            name: "DONE".parse().unwrap(),
+            severity: "info".parse().unwrap(),
+            kind: Kind::Plain,
+            payload: Payload::new(vec![7; length].into()).unwrap(),
+            client: Client { name: "one".parse().unwrap(), job: JobId::NONE, extension: 0 },
+            number: 1,
+            location: Location { host: "node7".parse().unwrap(), address: None, pid: 1, start: Timestamp(1) },
+            user: 1,
+            time: Timestamp(1),
+            schema: None,
+            signature: None,
+        };
+        Notice::Event(Delivery { event: Arc::new(event), provenance: Provenance::Local, replay: None })
+    }
+
+    fn sequence(notice: Option<Notice>) -> u64 {
+        match notice {
+            Some(Notice::Event(delivery)) => delivery.event.id.sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        const LENGTH: usize = 60_000;
+        let mut waiting = Waiting::new(usize::MAX, Arc::new(Notify::new()));
+        let all = 2 * (MAX_BYTES / LENGTH) as u64;
+        for number in 1..=all {
+            waiting.put(event(number, LENGTH));
+            assert!(waiting.bytes <= MAX_BYTES);
+        }
+        let Some(Notice::Dropped(dropped)) = waiting.take() else { panic!("nothing gave way") };
+        assert!(dropped >= all / 2 && dropped < all / 2 + 10, "{dropped} of {all}");
+        for number in dropped + 1..=all {
+            assert_eq!(sequence(waiting.take()), number);
+        }
+        assert_eq!((waiting.take(), waiting.bytes), (None, 0));
+    }
+
+    #[test]
+    fn what_gives_way_is_told_whatever_it_was() {
+        let mut waiting = Waiting::new(2, Arc::new(Notify::new()));
+        waiting.put(Notice::Dropped(5));
+        waiting.put(Notice::Restarted);
+        for number in 1..=3 {
+            waiting.put(event(number, 0));
+        }
+        assert_eq!(waiting.take(), Some(Notice::Restarted));
+        assert_eq!(waiting.take(), Some(Notice::Dropped(6)));
+        assert_eq!((sequence(waiting.take()), sequence(waiting.take())), (2, 3));
+        assert_eq!(waiting.take(), None);
     }
 }

@@ -79,7 +79,12 @@ async fn nobody_there_fails_at_once() {
     let address = gone.local_addr();
     drop(gone);
     // The tasks that hold its socket end in their next turn.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon("the end of its socket", async {
+        while std::net::UdpSocket::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let rpc = Rpc::over_homa(&client.peer(address).unwrap(), 99);
     let error = soon("a call", rpc.call("x", CallOptions::default())).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");

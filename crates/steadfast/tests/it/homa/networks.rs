@@ -99,8 +99,13 @@ fn a_call_moves_to_another_network_when_its_own_dies() {
             let rpc = Rpc::over_homa(peer, 1);
             rpc.call("x", CallOptions::default()).await.unwrap();
             let pending = rpc.start("slow", CallOptions::default()).await.unwrap();
-            // Time for the request, which takes the better network.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The request took the better network.
+            soon("it begins", async {
+                while executed.load(Ordering::Relaxed) < 2 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .await;
             net.wifi.blackhole(Direction::Both);
             let response = pending.response().await.unwrap();
             assert_eq!(response.into_bytes().await.unwrap(), "slow");

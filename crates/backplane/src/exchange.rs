@@ -1,19 +1,20 @@
-//! What two daemons say to each other in a conversation, each in one whole message.
+//! What the agents of two hosts say to each other in a conversation, each in one whole message.
 //!
 //! Who opened it begins with [`Message::Hello`], the other answers with its own. Then each sends [`Message::Events`], counted up
 //! from 1, and says [`Message::Taken`] when those of the other are in its journal.
 
+use crate::event::Event;
+use alloc::vec::Vec;
 use bytes::{BufMut, Bytes};
-use steadfast_backplane::{Event, Incarnation};
-use steadfast_wire::Reader;
 use steadfast_wire::frame::DecodeError;
+use steadfast_wire::{Incarnation, Reader};
 
 /// The version that is spoken here.
-pub(super) const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 /// The most events of one message.
-pub(super) const MAX_EVENTS: usize = 256;
+pub const MAX_EVENTS: usize = 256;
 /// A message that has so many bytes gets no more events. With a last one of the longest it is far below what a conversation takes.
-pub(super) const ENOUGH: usize = 256 * 1024;
+pub const ENOUGH: usize = 256 * 1024;
 
 const MAGIC: [u8; 16] = *b"steadfast events";
 const HELLO: u8 = 1;
@@ -22,7 +23,7 @@ const TAKEN: u8 = 3;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Message {
+pub enum Message {
     /// Who speaks.
     Hello {
         /// What it speaks.
@@ -42,11 +43,15 @@ pub(super) enum Message {
 }
 
 impl Message {
-    pub(super) fn hello(run: Incarnation) -> Self {
+    /// The greeting of this version.
+    #[must_use]
+    pub fn hello(run: Incarnation) -> Self {
         Self::Hello { version: VERSION, run }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    /// The message's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         match self {
             Self::Hello { version, run } => {
@@ -72,7 +77,7 @@ impl Message {
     }
 
     /// Reads one. What stands behind it is a later version's, if it says HELLO, and a fault otherwise.
-    pub(super) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let message = match reader.byte()? {
             HELLO => {
@@ -105,9 +110,11 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steadfast_backplane::{
-        Client, EventId, Fingerprint, JobId, Kind, Location, MAX_EVENT, MAX_PAYLOAD, Payload, Timestamp,
-    };
+    use crate::event::{Client, EventId, Kind, Location, MAX_EVENT, MAX_PAYLOAD, Payload};
+    use crate::name::JobId;
+    use crate::timestamp::Timestamp;
+    use alloc::vec;
+    use steadfast_wire::Fingerprint;
 
     fn event(sequence: u64, length: usize) -> Event {
         Event {
