@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::daemon::Shared;
 use crate::hub::Hub;
 use crate::ways::WayStatus;
 
@@ -27,7 +28,7 @@ const AT_ONCE: usize = 16;
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves for as long as the daemon runs.
-pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
@@ -35,10 +36,10 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let hub = Arc::clone(&hub);
+        let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let answer =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&hub, &request))));
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&shared, &request))));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(ASKING);
             let connection = http.serve_connection(TokioIo::new(stream), answer);
@@ -48,9 +49,9 @@ pub(crate) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
     }
 }
 
-fn answer(hub: &Hub, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, text(hub)),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, text(shared)),
         (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "there is /metrics only\n".into()),
         _ => (StatusCode::METHOD_NOT_ALLOWED, "ask with GET\n".into()),
     };
@@ -61,7 +62,8 @@ fn answer(hub: &Hub, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 }
 
 /// Everything that is counted, as Prometheus reads it.
-pub(crate) fn text(hub: &Hub) -> String {
+pub(crate) fn text(shared: &Shared) -> String {
+    let hub = &shared.hub;
     let (agent, connections, violations) =
         hub.peek(|server| (server.agent().metrics(), server.connections() as u64, server.violations()));
     let mut text = String::new();
@@ -75,6 +77,14 @@ pub(crate) fn text(hub: &Hub) -> String {
     agent.visit(&mut put);
     put("connections_now", connections);
     put("violations", violations);
+    let mut put = |name: &str, value: u64| {
+        let (name, kind) = match name.strip_suffix("_now") {
+            Some(name) => (format!("steadfast_host_{name}"), "gauge"),
+            None => (format!("steadfast_host_{name}_total"), "counter"),
+        };
+        let _written = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+    };
+    shared.attached.visit(&mut put);
     put_ways(hub, &mut text);
     text
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod attached;
 mod backplane;
 mod client;
 mod exchange;
@@ -12,4 +13,5 @@ mod outside;
 mod place;
 mod rude;
 mod server;
+mod shares;
 mod tls;
