@@ -307,7 +307,8 @@ pub(crate) async fn serve(
     let guard = match shared.attached.enter(process, attach) {
         Ok(guard) => guard,
         Err(error) => {
-            return say(&mut lines, &Reply { version: VERSION, error: Some(error), ..Reply::default() }).await;
+            return say(&mut lines, &Reply { version: VERSION, error: Some(error), ..Reply::default() })
+                .await;
         }
     };
     let mut measure = Measure { left: BURST, since: Wall::now() };
@@ -340,8 +341,9 @@ fn hear(guard: &Guard, line: &[u8], reply: &mut Reply) {
     let statement = match serde_json::from_slice::<Statement>(line) {
         Ok(statement) if statement.version == VERSION => statement,
         Ok(Statement { version, .. }) => {
-            reply.error =
-                Some(format!("this daemon speaks version {VERSION}, not {version}; update the older of both"));
+            reply.error = Some(format!(
+                "this daemon speaks version {VERSION}, not {version}; update the older of both"
+            ));
             return;
         }
         Err(error) => {

@@ -63,7 +63,8 @@ impl Kernel {
         };
         *lock(&shared.reception) = Some(acceptor.gauge());
         let mut kernel = Self { acceptor, networks: None, trust: None };
-        // Before the scout, so that it begins with what the daemon knows.
+        // Before the scout, so that it begins with what the daemon knows; what one said before may have been elsewhere.
+        shared.unlearn();
         let first = match &plan.daemon {
             Some(daemon) => daemon.open(shared).await,
             None => None,
@@ -162,7 +163,6 @@ impl Kernel {
         if let Some(scout) = scout {
             scout.close().await;
         }
-        shared.unlearn();
     }
 }
 

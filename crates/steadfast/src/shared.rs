@@ -249,7 +249,7 @@ impl Shared {
         self.learn(Knowledge { is_kept: false, ..known });
     }
 
-    /// Forgets that: perhaps this process goes on elsewhere.
+    /// Forgets that: this process may go on elsewhere.
     pub(crate) fn unlearn(&self) {
         *lock(&self.known) = Knowledge::default();
     }

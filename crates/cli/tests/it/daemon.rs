@@ -166,7 +166,10 @@ fn the_status_shows_who_talks_to_whom() {
     };
     let key = peer.contact.split('@').next().unwrap();
     assert_eq!(process["sessions"][0]["peer"], key);
-    assert_eq!((&process["sessions"][0]["state"], &process["sessions"][0]["queued"]), (&"open".into(), &0.into()));
+    assert_eq!(
+        (&process["sessions"][0]["state"], &process["sessions"][0]["queued"]),
+        (&"open".into(), &0.into())
+    );
     assert_eq!(process["peers"][0]["evidence"], "it answers");
     let shown = status(&["status"]).out;
     for part in ["SESSION", "QUEUED", "VERDICT", "EVIDENCE", key, "it answers", "open"] {

@@ -58,7 +58,10 @@ struct Sender(Child);
 impl Sender {
     fn start(host: &Host, identity: &Path, contact: &str, daemon: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "shares::sender_of_a_test", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+            .args(["--exact", "shares::sender_of_a_test", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         command.env(WHERE, identity).env(CONTACT, contact).env(DAEMON, daemon);
         Self(host.spawn(&mut command).unwrap())
     }
@@ -128,7 +131,12 @@ fn receiver(host: &Host, keys: Vec<Fingerprint>, arrived: &Arrived) -> (String, 
 }
 
 /// Exchanges foreground, and keeps how long each takes.
-fn foreground(host: &Host, identity: Identity, contact: String, daemon: PathBuf) -> Arc<Mutex<Vec<Duration>>> {
+fn foreground(
+    host: &Host,
+    identity: Identity,
+    contact: String,
+    daemon: PathBuf,
+) -> Arc<Mutex<Vec<Duration>>> {
     let took = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::downgrade(&took);
     host.thread("foreground", move || {
@@ -156,7 +164,10 @@ fn median(took: &Mutex<Vec<Duration>>, arrived: &[AtomicU64], bytes: u64) -> Dur
     let before: Vec<_> = arrived.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     until("background moves", || {
         let moved = arrived.iter().zip(&before);
-        moved.map(|(now, before)| now.load(Ordering::Relaxed) - before).all(|moved| moved >= bytes).then_some(())
+        moved
+            .map(|(now, before)| now.load(Ordering::Relaxed) - before)
+            .all(|moved| moved >= bytes)
+            .then_some(())
     });
     took.lock().unwrap().clear();
     until("exchanges", || (took.lock().unwrap().len() >= EXCHANGES).then_some(()));
@@ -189,14 +200,16 @@ fn several_processes_are_to_foreground_what_one_is() {
         senders.extend((1..SENDERS).map(start));
         let several = median(&took, &arrived, 20 * PIECE as u64);
         // Each has its part.
-        let parts: Vec<_> = ask(&socket).unwrap().processes.into_iter().flat_map(|process| process.networks).collect();
+        let parts: Vec<_> =
+            ask(&socket).unwrap().processes.into_iter().flat_map(|process| process.networks).collect();
         let limited = parts.iter().filter(|part| part.allowed.is_some()).count();
         assert!(limited >= SENDERS, "{parts:?}");
         // Without the daemon each queues for itself: that is what is compared with.
         drop(daemon);
         let without = median(&took, &arrived, 10 * PIECE as u64);
         over.store(true, Ordering::Relaxed);
-        let figures = format!("one: {one:?}; {SENDERS}: {several:?}; {SENDERS} without a daemon: {without:?}");
+        let figures =
+            format!("one: {one:?}; {SENDERS}: {several:?}; {SENDERS} without a daemon: {without:?}");
         println!("an exchange takes, beside background of {figures}");
         assert!(several < one * 2, "{figures}");
         assert!(several * 4 < without * 3, "{figures}");

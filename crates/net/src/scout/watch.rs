@@ -72,7 +72,10 @@ type Started = (
 
 impl Watch {
     /// Opens the socket and reads the present state.
-    pub(super) async fn start(config: ScoutConfig, told: channel::Receiver<Knowledge>) -> io::Result<Started> {
+    pub(super) async fn start(
+        config: ScoutConfig,
+        told: channel::Receiver<Knowledge>,
+    ) -> io::Result<Started> {
         let socket = Socket::open(netlink::ROUTE, GROUPS)?;
         // The privileged call goes beyond the system's bound; without the privilege the bound has to do.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE).is_err() {

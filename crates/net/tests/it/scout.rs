@@ -224,12 +224,8 @@ fn what_somebody_else_knows_is_taken_over() {
         }
         let entry = |interface: &str| Override { interface: interface.into(), ..Override::default() };
         let own = vec![Override { cost: Some(1), ..entry("d*") }];
-        let config = ScoutConfig {
-            overrides: own,
-            nmcli: Some(nmcli),
-            nmcli_limit: GUARD,
-            ..ScoutConfig::default()
-        };
+        let config =
+            ScoutConfig { overrides: own, nmcli: Some(nmcli), nmcli_limit: GUARD, ..ScoutConfig::default() };
         let mut scout = Scout::start(config.clone()).await.unwrap();
         let id = |name: &str| find(&scout.networks(), name).unwrap().id;
         let [d0, d1] = ["d0", "d1"].map(id);
