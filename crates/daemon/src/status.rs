@@ -5,7 +5,7 @@
 //! asking process ([`Told`]) and is not answered. What cannot be answered is `{"version": 1, "error": ".."}`.
 //!
 //! `{"version": 1, "attach": {..}}` makes of the connection that of an attached process: [`steadfast::host`]. Who asks for the status
-//! sees the processes of his own user; root sees all.
+//! sees the processes and clients of his own user; root sees all.
 
 use std::io;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ pub struct AgentStatus {
     pub socket: String,
     /// Why the journal cannot be written; none if it can.
     pub storage_fault: Option<String>,
-    /// Who is attached.
+    /// Who is attached, of the user who asks.
     pub clients: Vec<ClientStatus>,
     /// What was counted since the start; names that end in `_now` tell what there is.
     pub counters: std::collections::BTreeMap<String, u64>,
@@ -240,7 +240,8 @@ fn status(shared: &Shared, user: u32) -> Status {
         counters.insert("violations".into(), server.violations());
         (counters, server.agent().clients(), *server.agent().host())
     });
-    let clients = clients.into_iter().map(|client| ClientStatus {
+    let seen = clients.into_iter().filter(|client| user == 0 || client.process.user == user);
+    let clients = seen.map(|client| ClientStatus {
         name: client.client.name.to_string(),
         space: client.space.map(|space| space.to_string()),
         pid: client.process.pid,

@@ -232,7 +232,9 @@ async fn nobody_sees_processes_of_others() {
         .bind()
         .await
         .unwrap();
+    let _client = host.client().await;
     until_processes(&host, |processes| processes.len() == 1).await;
+    assert_eq!(ask(&host).await.status.unwrap().agent.clients.len(), 1);
     let path = host.place().join("daemon.sock");
     let connecting = std::thread::spawn(move || {
         set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
@@ -244,7 +246,8 @@ async fn nobody_sees_processes_of_others() {
     let question = Question { version: VERSION, ask: Some(Subject::Status), ..Question::default() };
     lines.put(&question).unwrap();
     let answer: Answer = serde_json::from_slice(&soon("an answer", lines.next()).await.unwrap()).unwrap();
-    assert_eq!(answer.status.unwrap().processes, []);
+    let status = answer.status.unwrap();
+    assert_eq!((status.processes, status.agent.clients), (vec![], vec![]));
 }
 
 /// A process that attaches by hand.
