@@ -116,7 +116,7 @@ async fn a_conversation_does_not_notice_that_the_daemon_is_killed() {
     let after: Vec<_> = one.networks().iter().map(|network| network.id).collect();
     assert_eq!(numbers, after);
     while let Some(event) = events.try_next() {
-        let lost = matches!(event, Event::PathDown(..) | Event::PathSuspect(_) | Event::Parked { .. });
+        let lost = matches!(event, Event::PathDown(..) | Event::Parked { .. });
         assert!(!lost, "{event:?}");
     }
     assert_eq!(one.paths().len(), 1);

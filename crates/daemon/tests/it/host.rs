@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use steadfast::Fingerprint;
 use steadfast_daemon::status::{Answer, Question, Status, Subject, VERSION};
 use steadfast_daemon::{Daemon, Settings, WayStatus};
@@ -137,6 +137,9 @@ impl Host {
     /// Stops the daemon where it is.
     pub(crate) fn pause(&self) {
         kill_process(self.pid(), Signal::STOP).unwrap();
+        // All its threads stand when that is told.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), stopped).unwrap();
     }
 
     pub(crate) fn resume(&self) {
