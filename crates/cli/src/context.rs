@@ -77,6 +77,7 @@ impl Context {
             .trust_file(&self.places.trusted)
             .scout(config.scout())
             .never_connect(config.never_connect())
+            .daemon(Some(crate::events::socket(config).with_file_name("daemon.sock")))
     }
 
     /// An endpoint at this port, or where others look first, or at any. `more` adds to its settings.

@@ -15,6 +15,7 @@ use steadfast::backplane::{
 use steadfast_daemon::socket_path;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::config::Config;
 use crate::context::{self, Context};
 use crate::duration;
 use crate::exit::{Exit, Failure};
@@ -106,18 +107,19 @@ struct Selection {
 }
 
 /// Where the agent is: as the environment says, or where the same user's daemon is, or the host's.
-pub(crate) fn socket(context: &Context) -> anyhow::Result<PathBuf> {
-    Ok(match std::env::var_os(steadfast::backplane::AGENT) {
+pub(crate) fn socket(config: &Config) -> PathBuf {
+    match std::env::var_os(steadfast::backplane::AGENT) {
         Some(path) if !path.is_empty() => path.into(),
         _ => {
-            let own = socket_path(&context.config()?.daemon).ok().filter(|path| path.exists());
+            let named = config.daemon.socket.is_some();
+            let own = socket_path(&config.daemon).ok().filter(|path| named || path.exists());
             own.unwrap_or_else(steadfast::backplane::agent)
         }
-    })
+    }
 }
 
 pub(crate) fn run(command: &Command, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
-    let socket = socket(context)?;
+    let socket = socket(&context.config()?);
     context::run(async {
         match command {
             Command::Publish(arguments) => publish(arguments, socket, output).await,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use steadfast::host::{PeerState, SessionState};
 use steadfast_daemon::SinkStatus;
-use steadfast_daemon::status::{Answer, ClientStatus, Question, Status, Subject, VERSION};
+use steadfast_daemon::status::{Answer, ClientStatus, ProcessStatus, Question, Status, Subject, VERSION};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -18,15 +19,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Asks the daemon of this host (steadfast daemon). Exit code 4: there is none.
+Asks the daemon of this host (steadfast daemon). Exit code 4: there is none. Of processes that use Steadfast you see those of \
+your user, with their conversations and peers; root sees all. A process tells at most 64 of each, first what is parked or gone.
 
 Examples:
   steadfast status
-  steadfast status --json | jq .status.agent.counters")]
+  steadfast status --json | jq .status.agent.counters
+  steadfast status --json | jq '.status.processes[] | {process, pid, sessions}'")]
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(Arguments {}: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
-    let path = crate::events::socket(context)?.with_file_name("daemon.sock");
+    let path = crate::events::socket(&context.config()?).with_file_name("daemon.sock");
     let answer = ask(&path).map_err(|error| {
         let path = path.display();
         let help = match error.kind() {
@@ -54,7 +57,7 @@ fn ask(path: &std::path::Path) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
-    let question = Question { version: VERSION, ask: Some(Subject::Status), tell: None, follow: false };
+    let question = Question { version: VERSION, ask: Some(Subject::Status), ..Question::default() };
     let mut line = serde_json::to_vec(&question)?;
     line.push(b'\n');
     stream.write_all(&line)?;
@@ -82,6 +85,7 @@ fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
     }
     output.line(String::new())?;
     output.table(&table)?;
+    print_processes(&status.processes, output)?;
     output.line(String::new())?;
     let count = |name: &str| agent.counters.get(name).copied().unwrap_or_default();
     output.line(format!(
@@ -137,6 +141,62 @@ fn print_sinks(sinks: &[SinkStatus], output: &mut Output) -> anyhow::Result<()> 
     for SinkStatus { name, fault, .. } in sinks {
         if let Some(fault) = fault {
             output.line(format!("Sink {}: {}.", clean(name), clean(fault)))?;
+        }
+    }
+    Ok(())
+}
+
+/// What processes tell of their conversations, peers and networks.
+fn print_processes(processes: &[ProcessStatus], output: &mut Output) -> anyhow::Result<()> {
+    let title = |process: &ProcessStatus| format!("{} {}", process.process, process.pid);
+    let mut parts =
+        Table::new(["PROCESS", "USER", "NETWORK", "PATHS", "FOREGROUND", "BACKGROUND", "ITS SHARE"]);
+    let mut sessions = Table::new(["PROCESS", "SESSION", "PEER", "STATE", "QUEUED", "VERDICT"]);
+    let mut peers = Table::new(["PROCESS", "PEER", "VERDICT", "NETWORKS", "EVIDENCE"]);
+    let (mut listed, mut all) = ([0, 0], [0, 0]);
+    for process in processes {
+        let (title, user, state) = (title(process), process.user.to_string(), &process.state);
+        if process.networks.is_empty() {
+            parts.row([title.as_str(), &user, "-", "-", "-", "-", "-"]);
+        }
+        for part in &process.networks {
+            let rate = |bytes: u64| format!("{} kB/s", bytes / 1000);
+            parts.row([
+                title.as_str(),
+                &user,
+                &part.network,
+                &part.paths.to_string(),
+                &rate(part.foreground),
+                &rate(part.background),
+                &part.allowed.map_or("all".into(), rate),
+            ]);
+        }
+        for session in &state.sessions {
+            let queued = format!("{} B", session.queued);
+            let SessionState { session, peer, state, verdict, .. } = session;
+            sessions.row([title.as_str(), session, peer, state, &queued, verdict]);
+        }
+        for peer in &state.peers {
+            let PeerState { peer, verdict, evidence, networks } = peer;
+            let networks = if networks.is_empty() { "-".into() } else { networks.join(" ") };
+            peers.row([title.as_str(), peer, verdict, &networks, evidence]);
+        }
+        for (count, more) in listed.iter_mut().zip([state.sessions.len(), state.peers.len()]) {
+            *count += more as u64;
+        }
+        for (count, more) in all.iter_mut().zip([state.all_sessions, state.all_peers]) {
+            *count += more;
+        }
+    }
+    let tables = [(parts, None), (sessions, Some((listed[0], all[0]))), (peers, Some((listed[1], all[1])))];
+    for (table, counts) in tables {
+        if table.is_empty() {
+            continue;
+        }
+        output.line(String::new())?;
+        output.table(&table)?;
+        if let Some((listed, all)) = counts.filter(|(listed, all)| listed < all) {
+            output.line(format!("... and {} more.", all - listed))?;
         }
     }
     Ok(())

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use steadfast::Identity;
 use steadfast_backplane::{Agent, Host, HostName, Incarnation, Keep, Provenance};
-use steadfast_net::scout::ScoutError;
+use steadfast_net::scout::{Override, ScoutError};
 use steadfast_net::trust::TrustError;
 use steadfast_net::{Places, Scout, ScoutConfig, TrustFile};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::attached::Attached;
 use crate::exchange::{self, Exchange, ExchangeError};
 use crate::faults::{self, Faults};
 use crate::hub::Hub;
@@ -93,6 +94,9 @@ pub(crate) struct Shared {
     pub(crate) socket: PathBuf,
     pub(crate) exchange: Option<Arc<Exchange>>,
     pub(crate) sinks: Sinks,
+    pub(crate) attached: Arc<Attached>,
+    /// What the configuration says of interfaces.
+    pub(crate) networks: Vec<Override>,
 }
 
 /// A host's daemon, which runs until [`run`](Self::run) ends or it is dropped.
@@ -200,20 +204,24 @@ impl Daemon {
             let exchange = Exchange::bind(&settings.exchange, found, hosts, seal, host.incarnation, world);
             Some(Arc::new(exchange.await?))
         };
+        let networks = scout.overrides.clone();
         let scout = Scout::start(scout).await?;
+        let attached = Arc::new(Attached::new());
         let store = store::start(Arc::clone(&hub), journal, settings.sync, words)?;
         let faults = Faults::attach(&hub)
             .ok_or_else(|| io::Error::other("the agent does not let its own daemon in"))?;
         let sinks = Sinks::new(Arc::clone(&hub));
         sinks.set(&settings.sinks);
-        let shared =
-            Arc::new(Shared { hub, scout, faults, started: Instant::now(), socket, exchange, sinks });
+        let started = Instant::now();
+        let shared = Shared { hub, scout, faults, started, socket, exchange, sinks, attached, networks };
+        let shared = Arc::new(shared);
         let mut tasks = JoinSet::new();
         if let Some(listener) = metrics {
             tasks.spawn(metrics::serve(Arc::clone(&shared), listener));
         }
         tasks.spawn(keep_time(Arc::clone(&shared.hub)));
         tasks.spawn(faults::watch(Arc::clone(&shared)));
+        tasks.spawn(Arc::clone(&shared.attached).keep_time());
         if bridge.is_some() || shared.exchange.is_some() {
             tasks.spawn(async move { seal.watch().await });
         }

@@ -129,6 +129,8 @@ impl Exchange {
         let builder = Endpoint::builder()
             .identity(seal.identity().clone())
             .trust_file(trusted)
+            // It is that itself.
+            .daemon(None)
             .scout(scout)
             .addresses(settings.addresses.iter().copied())
             .port(settings.port.0);

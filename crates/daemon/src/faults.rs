@@ -14,7 +14,7 @@ use steadfast_backplane::{
 use crate::daemon::Shared;
 use crate::hub::Hub;
 use crate::process::{name_of, start_of};
-use crate::status::NetworkStatus;
+use crate::status::{NetworkStatus, networks_of};
 
 /// What can happen, and how severe it is. docs/events.md says what each means, and what to do.
 const EVENTS: [(&str, &str); 18] = [
@@ -156,7 +156,7 @@ impl Faults {
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let mut networks = shared.scout.subscribe();
     let now = |shared: &Shared| -> BTreeMap<u32, NetworkStatus> {
-        shared.scout.networks().iter().map(|network| (network.id.0, network.into())).collect()
+        networks_of(&shared.scout).into_iter().map(|network| (network.id, network)).collect()
     };
     let mut before = now(&shared);
     let mut fault = None;

@@ -9,6 +9,7 @@
 //! | `ways.rs`, `seal.rs` | ways out of the host, and what comes in; signatures below that, and whose are believed |
 //! | `nats.rs`, `exchange.rs` | the bridge to NATS; conversations with the daemons of other hosts |
 //! | `sinks.rs` | events into the system's journal, commands and files |
+//! | `attached.rs` | the processes that are attached: networks, their parts of them, their conversations and peers |
 //! | `faults.rs` | Steadfast's own faults as events |
 //! | `status.rs`, `metrics.rs` | questions about the host, and Prometheus |
 //! | `manager.rs` | what a service manager is told |
@@ -19,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attached;
 mod daemon;
 mod exchange;
 pub mod faults;

@@ -78,6 +78,14 @@ pub(crate) fn text(shared: &Shared) -> String {
     agent.visit(&mut put);
     put("connections_now", connections);
     put("violations", violations);
+    let mut put = |name: &str, value: u64| {
+        let (name, kind) = match name.strip_suffix("_now") {
+            Some(name) => (format!("steadfast_host_{name}"), "gauge"),
+            None => (format!("steadfast_host_{name}_total"), "counter"),
+        };
+        let _written = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+    };
+    shared.attached.visit(&mut put);
     put_ways(hub, &mut text);
     put_sinks(&shared.sinks.status(), &mut text);
     text

@@ -3,6 +3,9 @@
 //! A question is `{"version": 1, "ask": "status"}` or `{"version": 1, "ask": "networks"}`; with `"follow": true` the second is
 //! answered again whenever something changes. `{"version": 1, "tell": {"event": "PATH_DOWN", ..}}` publishes a fault of the
 //! asking process ([`Told`]) and is not answered. What cannot be answered is `{"version": 1, "error": ".."}`.
+//!
+//! `{"version": 1, "attach": {..}}` makes of the connection that of an attached process: [`steadfast::host`]. Who asks for the status
+//! sees the processes and clients of his own user; root sees all.
 
 use std::io;
 use std::sync::Arc;
@@ -10,11 +13,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use steadfast::Network;
+use steadfast::host::{Attach, State};
 use steadfast_backplane::Process;
 use steadfast_net::Scout;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::attached;
 use crate::daemon::Shared;
 use crate::faults::{Measure, Told};
 use crate::nats::nkey;
@@ -34,7 +39,7 @@ const MAX_QUESTION: u64 = 64 * 1024;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What somebody asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Question {
     /// [`VERSION`].
     pub version: u32,
@@ -47,6 +52,9 @@ pub struct Question {
     /// To be told again when it changes.
     #[serde(default)]
     pub follow: bool,
+    /// To become an attached process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<Attach>,
 }
 
 /// What can be asked about.
@@ -95,6 +103,9 @@ pub struct Status {
     pub networks: Vec<NetworkStatus>,
     /// The backplane's agent.
     pub agent: AgentStatus,
+    /// The processes that are attached, of the user who asks.
+    #[serde(default)]
+    pub processes: Vec<ProcessStatus>,
     /// Where events go to and come from, other than this host.
     #[serde(default)]
     pub ways: Vec<WayStatus>,
@@ -113,6 +124,9 @@ pub struct NetworkStatus {
     pub id: u32,
     /// The interface's or the configured name.
     pub name: String,
+    /// The interface.
+    #[serde(default)]
+    pub interface: String,
     /// `ethernet`, `wifi`, `cellular`, `satellite`, `loopback`, `other`.
     pub class: String,
     /// Whether it costs by volume.
@@ -123,6 +137,41 @@ pub struct NetworkStatus {
     pub addresses: Vec<String>,
 }
 
+/// A process that is attached, or one endpoint of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Its number.
+    pub pid: u32,
+    /// What it is called.
+    pub process: String,
+    /// Its user.
+    pub user: u32,
+    /// The key of the endpoint.
+    pub key: String,
+    /// For how long it is attached, in seconds.
+    pub attached: f64,
+    /// What it does on networks.
+    pub networks: Vec<PartStatus>,
+    /// Its conversations and peers.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// What a process does on a network, and may do. Bytes a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartStatus {
+    /// The network.
+    pub network: String,
+    /// Paths there.
+    pub paths: u32,
+    /// Foreground that arrived.
+    pub foreground: u64,
+    /// Background that arrived.
+    pub background: u64,
+    /// How much background it may have; none if nobody else wants the network.
+    pub allowed: Option<u64>,
+}
+
 /// The agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
@@ -130,7 +179,7 @@ pub struct AgentStatus {
     pub socket: String,
     /// Why the journal cannot be written; none if it can.
     pub storage_fault: Option<String>,
-    /// Who is attached.
+    /// Who is attached, of the user who asks.
     pub clients: Vec<ClientStatus>,
     /// What was counted since the start; names that end in `_now` tell what there is.
     pub counters: std::collections::BTreeMap<String, u64>,
@@ -157,11 +206,12 @@ pub struct ClientStatus {
     pub waiting: usize,
 }
 
-impl From<&Network> for NetworkStatus {
-    fn from(network: &Network) -> Self {
+impl NetworkStatus {
+    fn of(network: &Network, scout: &Scout) -> Self {
         Self {
             id: network.id.0,
             name: network.name.clone(),
+            interface: scout.device_of(network.id).unwrap_or_else(|| network.name.clone()),
             class: network.class.name().into(),
             metered: network.metered,
             cost: network.cost,
@@ -178,11 +228,11 @@ impl Answer {
     const NOTHING: Self = Self { version: VERSION, status: None, networks: None, error: None };
 }
 
-fn networks_of(scout: &Scout) -> Vec<NetworkStatus> {
-    scout.networks().iter().map(NetworkStatus::from).collect()
+pub(crate) fn networks_of(scout: &Scout) -> Vec<NetworkStatus> {
+    scout.networks().iter().map(|network| NetworkStatus::of(network, scout)).collect()
 }
 
-fn status(shared: &Shared) -> Status {
+fn status(shared: &Shared, user: u32) -> Status {
     let hub = &shared.hub;
     let (counters, clients, host) = hub.peek(|server| {
         let mut counters = std::collections::BTreeMap::new();
@@ -193,7 +243,8 @@ fn status(shared: &Shared) -> Status {
         counters.insert("violations".into(), server.violations());
         (counters, server.agent().clients(), *server.agent().host())
     });
-    let clients = clients.into_iter().map(|client| ClientStatus {
+    let seen = clients.into_iter().filter(|client| user == 0 || client.process.user == user);
+    let clients = seen.map(|client| ClientStatus {
         name: client.client.name.to_string(),
         space: client.space.map(|space| space.to_string()),
         pid: client.process.pid,
@@ -210,6 +261,7 @@ fn status(shared: &Shared) -> Status {
         host: host.name.to_string(),
         key: host.origin.to_string(),
         nkey: nkey(&host.origin),
+        processes: shared.attached.status(user),
         ways: hub.ways().iter().map(|way| way.status()).collect(),
         sinks: shared.sinks.status(),
         exchange: shared.exchange.as_ref().map(|exchange| exchange.endpoint.contact()),
@@ -287,13 +339,20 @@ async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &A
                     Err(error) => Answer { error: Some(error), ..Answer::NOTHING },
                 }
             }
+            Ok(Question { attach: Some(attach), .. }) if !follows => {
+                // It has a place of its own from here on.
+                drop(place);
+                let read = lines.buffer().to_vec();
+                let stream = lines.into_inner().reunite(write).map_err(io::Error::other)?;
+                return attached::serve(shared, stream, &read, process, attach).await;
+            }
             Ok(Question { ask: None, .. }) => {
                 let error =
                     "nothing is asked and nothing told; ask like {\"version\": 1, \"ask\": \"status\"}";
                 Answer { error: Some(error.into()), ..Answer::NOTHING }
             }
             Ok(Question { ask: Some(Subject::Status), .. }) => {
-                Answer { status: Some(asker.make(|| status(shared)).await), ..Answer::NOTHING }
+                Answer { status: Some(asker.make(|| status(shared, process.user)).await), ..Answer::NOTHING }
             }
             Ok(Question { ask: Some(Subject::Networks), follow, .. }) => {
                 if follow && !follows {

@@ -6,7 +6,7 @@ mod metered;
 mod table;
 mod watch;
 
-pub use config::{Override, ScoutConfig};
+pub use config::{Finding, Knowledge, Override, ScoutConfig};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +38,7 @@ pub struct Scout {
     networks: channel::Receiver<Arc<[Network]>>,
     routes: channel::Receiver<u64>,
     devices: Arc<Mutex<BTreeMap<NetworkId, String>>>,
+    told: channel::Sender<Knowledge>,
     task: JoinHandle<()>,
 }
 
@@ -61,8 +62,20 @@ impl Scout {
     /// Waits for the first answer of `NetworkManager`, at most [`ScoutConfig::nmcli_limit`], so that no metered
     /// network is taken for a free one at the start. Cancel safe: cancelling closes everything.
     pub async fn start(config: ScoutConfig) -> Result<Self, ScoutError> {
-        let (watch, networks, routes, devices) = watch::Watch::start(config).await?;
-        Ok(Self { networks, routes, devices, task: tokio::spawn(watch.run()) })
+        Self::start_knowing(config, Knowledge::default()).await
+    }
+
+    /// The same for whoever was told something by somebody else: see [`learn`](Self::learn).
+    pub async fn start_knowing(config: ScoutConfig, knowledge: Knowledge) -> Result<Self, ScoutError> {
+        let (told, telling) = channel::channel(knowledge);
+        let (watch, networks, routes, devices) = watch::Watch::start(config, telling).await?;
+        Ok(Self { networks, routes, devices, told, task: tokio::spawn(watch.run()) })
+    }
+
+    /// Takes over what somebody else knows: what networks are called, what they are and cost. Which there are is still what the
+    /// kernel says, and the own configuration goes before. As long as it is kept up to date the network manager is not asked.
+    pub fn learn(&self, knowledge: Knowledge) {
+        self.told.send_replace(knowledge);
     }
 
     /// The networks now, by interface number.

@@ -4,6 +4,7 @@ use crate::driver::Driver;
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
 use crate::events::Scope;
+use crate::host::Place;
 use crate::kernel::{Kernel, Plan};
 use crate::process::this_process;
 use crate::report::{place, report};
@@ -38,6 +39,23 @@ pub struct Builder {
     never_connect: Vec<Selector>,
     connect_limit: Duration,
     daemon: Option<PathBuf>,
+    network_source: NetworkSource,
+}
+
+/// Where an endpoint has from what it knows of its host's networks.
+///
+/// Which networks there are, and when one comes or goes, the kernel tells each process itself, whatever is chosen here: nobody
+/// else has to be awake for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum NetworkSource {
+    /// What the daemon of the host says of names, classes, costs and what is metered or left out, where the application says
+    /// nothing itself ([`Builder::scout`]); without a daemon what this process finds out. What a daemon said stays true when it
+    /// goes away.
+    #[default]
+    Auto,
+    /// What this process finds out, and the application says.
+    OwnScout,
 }
 
 #[derive(Debug)]
@@ -61,6 +79,7 @@ impl Builder {
             never_connect: Vec::new(),
             connect_limit: CONNECT_LIMIT,
             daemon: Some(place()),
+            network_source: NetworkSource::default(),
         }
     }
 
@@ -140,17 +159,25 @@ impl Builder {
         self
     }
 
-    /// The socket of the host's daemon, to which this endpoint tells what its networks do to it: paths that are suspect or
-    /// down, conversations that are parked, verdicts. The daemon publishes that in `FTB.network.steadfast`. Nobody with `None`;
-    /// unless said otherwise, `daemon.sock` beside the [agent's socket](crate::backplane::agent).
+    /// The socket of the host's daemon: it says what it knows of the networks ([`network_source`](Self::network_source)) and
+    /// divides them among the background of all processes, and is told of conversations, peers and verdicts, for `steadfast
+    /// status` and, where something fails, for events in `FTB.network.steadfast`. Nobody with `None`; unless said otherwise,
+    /// `daemon.sock` beside the [agent's socket](crate::backplane::agent). It is sought again when it is gone, and without it everything
+    /// works as well. One of a user who is neither root nor the one of this process is not believed and told nothing.
     pub fn daemon(mut self, socket: Option<PathBuf>) -> Self {
         self.daemon = socket;
         self
     }
 
+    /// Where from to have what is known of networks. Default: [`NetworkSource::Auto`].
+    pub fn network_source(mut self, source: NetworkSource) -> Self {
+        self.network_source = source;
+        self
+    }
+
     /// Makes the endpoint: reads identity and trust, listens, and watches the networks.
     ///
-    /// Waits for files and at most a second for the network manager. Works on current-thread and multi-thread runtimes,
+    /// Waits for files, half a second for the daemon and a second for the network manager at most. Works on current-thread and multi-thread runtimes,
     /// whose I/O and time drivers must be enabled. Cancel safe: cancelling closes everything.
     pub async fn bind(self) -> Result<Endpoint, BindError> {
         if tokio::runtime::Handle::try_current().is_err() {
@@ -173,7 +200,10 @@ impl Builder {
         let decides = Arc::clone(&trusted);
         let tls = Tls::new(&identity, Arc::new(move |key| decides.contains(key)));
         let shared = Arc::new(Shared::new(core, fingerprint, tls, trusted, builder.session_config));
-        let mut plan = Plan { port: builder.port, addresses: builder.addresses, scout: builder.scout };
+        let networks = builder.network_source == NetworkSource::Auto;
+        let daemon = builder.daemon.clone().map(|socket| Place { socket, networks });
+        let Self { port, addresses, scout, .. } = builder;
+        let mut plan = Plan { port, addresses, scout, daemon };
         let kernel = Kernel::open(&shared, &mut plan).await?;
         let addresses = Arc::new(Mutex::new(kernel.local_addresses()));
         let (commands, receiver) = mpsc::unbounded_channel();

@@ -1,6 +1,7 @@
 //! The kernel objects of an endpoint that are not carriers: listener, netlink, inotify. They come and go together.
 
 use crate::error::BindError;
+use crate::host::{self, Place};
 use crate::lock;
 use crate::shared::Shared;
 use std::future::pending;
@@ -17,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) port: u16,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) scout: ScoutConfig,
+    /// The daemon of the host, if it is asked.
+    pub(crate) daemon: Option<Place>,
 }
 
 /// The kernel objects, as long as they are open.
@@ -60,14 +63,24 @@ impl Kernel {
         };
         *lock(&shared.reception) = Some(acceptor.gauge());
         let mut kernel = Self { acceptor, networks: None, trust: None };
+        // Before the scout, so that it begins with what the daemon knows; what one said before may have been elsewhere.
+        shared.unlearn();
+        let first = match &plan.daemon {
+            Some(daemon) => daemon.open(shared).await,
+            None => None,
+        };
         kernel.open_scout(shared, plan).await?;
+        if let Some(daemon) = plan.daemon.clone() {
+            shared.spawn(host::keep(Arc::clone(shared), daemon, first));
+        }
         kernel.open_trust(shared);
         Ok(kernel)
     }
 
     /// Watches the networks, again if that ended.
     pub(crate) async fn open_scout(&mut self, shared: &Arc<Shared>, plan: &Plan) -> Result<(), BindError> {
-        let scout = Scout::start(plan.scout.clone()).await.map_err(BindError::Networks)?;
+        let scout = Scout::start_knowing(plan.scout.clone(), shared.known()).await;
+        let scout = scout.map_err(BindError::Networks)?;
         self.networks = Some(scout.subscribe());
         let networks = scout.networks();
         *lock(&shared.scout) = Some(scout);

@@ -69,6 +69,7 @@ mod endpoint;
 mod error;
 mod events;
 pub mod homa;
+pub mod host;
 mod kernel;
 mod message;
 mod process;
@@ -85,7 +86,7 @@ mod verdict;
 mod watch;
 mod writer;
 
-pub use builder::Builder;
+pub use builder::{Builder, NetworkSource};
 pub use bytes::Bytes;
 pub use deferred::{Deferred, DeferredError, Submission};
 pub use endpoint::{Destination, Endpoint};

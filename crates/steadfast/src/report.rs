@@ -2,13 +2,13 @@
 //! nothing is told.
 
 use crate::events::Events;
+use crate::host::connect;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use steadfast_session::{DownReason, Event, PathInfo, Verdict};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// How long a daemon that was not there is not looked for.
@@ -53,7 +53,7 @@ pub(crate) async fn report(mut events: Events, daemon: PathBuf) {
             continue;
         }
         let told = async {
-            let mut stream = UnixStream::connect(&daemon).await?;
+            let mut stream = connect(&daemon).await?;
             stream.write_all(&lines).await?;
             stream.shutdown().await
         };

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
+use steadfast_net::scout::Knowledge;
 use steadfast_net::{Scout, Tls};
 use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, Report, SessionConfig, Share};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) carriers: Carriers,
     pub(crate) hub: Hub,
     pub(crate) scout: Mutex<Option<Scout>>,
+    /// What the daemon of the host said of its networks.
+    known: Mutex<Knowledge>,
     pub(crate) reception: Mutex<Option<AcceptorGauge>>,
     /// The driver has to look at the clock again.
     pub(crate) timers: Notify,
@@ -143,6 +146,7 @@ impl Shared {
             carriers: Carriers::default(),
             hub: Hub::default(),
             scout: Mutex::new(None),
+            known: Mutex::default(),
             reception: Mutex::new(None),
             timers: Notify::new(),
             strangers: Strangers::default(),
@@ -219,15 +223,39 @@ impl Shared {
     }
 
     /// What this process does on its networks, for the daemon of its host: since it was last asked, by one alone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the link to the daemon"))]
     pub(crate) fn network_use(&self) -> Report {
         self.peek(|inner, now| inner.core.network_use(now))
     }
 
     /// The daemon of the host says what part of a network this process may have; it counts for [`Share::valid`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the link to the daemon"))]
     pub(crate) fn set_share(self: &Arc<Self>, share: Share) {
         self.call(|inner, now| inner.core.set_share(now, share));
+    }
+
+    /// The daemon of the host says what it knows of its networks.
+    pub(crate) fn learn(&self, knowledge: Knowledge) {
+        let mut known = lock(&self.known);
+        if *known != knowledge {
+            known.clone_from(&knowledge);
+            if let Some(scout) = lock(&self.scout).as_ref() {
+                scout.learn(knowledge);
+            }
+        }
+    }
+
+    /// The daemon is gone. What it said stays, or rules would suddenly mean other networks.
+    pub(crate) fn learn_alone(&self) {
+        let known = self.known();
+        self.learn(Knowledge { is_kept: false, ..known });
+    }
+
+    /// Forgets that: this process may go on elsewhere.
+    pub(crate) fn unlearn(&self) {
+        *lock(&self.known) = Knowledge::default();
+    }
+
+    pub(crate) fn known(&self) -> Knowledge {
+        lock(&self.known).clone()
     }
 
     /// When the core next has to be told the time; the driver sleeps until then.

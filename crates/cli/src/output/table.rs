@@ -28,6 +28,11 @@ impl Table {
         self.rows.push(cells.map(clean).to_vec());
     }
 
+    /// Whether there is nothing but the heading.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

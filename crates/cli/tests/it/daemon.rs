@@ -167,3 +167,35 @@ fn two_hosts_exchange_events_by_their_names() {
     publish(&one, "again");
     subscriber.until("the event", |object| object["data"] == "again");
 }
+
+#[test]
+fn the_status_shows_who_talks_to_whom() {
+    let home = home();
+    let (running, _) = daemon(&home);
+    let peer = crate::common::Peer::new(home.key(), "there");
+    let mut watch = start(&home, &["watch", "--json", &peer.contact]);
+    watch.until("a verdict", |object| object["verdict"] == "alive");
+    let status = |arguments: &[&str]| crate::common::Run::of(&mut command(&home, arguments)).ended(0);
+    let process = loop {
+        let status = status(&["status", "--json"]).object();
+        let processes = status["status"]["processes"].as_array().unwrap().clone();
+        let found = processes.into_iter().find(|process| process["sessions"][0]["verdict"] == "alive");
+        if let Some(found) = found {
+            break found;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let key = peer.contact.split('@').next().unwrap();
+    assert_eq!(process["sessions"][0]["peer"], key);
+    assert_eq!(
+        (&process["sessions"][0]["state"], &process["sessions"][0]["queued"]),
+        (&"open".into(), &0.into())
+    );
+    assert_eq!(process["peers"][0]["evidence"], "it answers");
+    let shown = status(&["status"]).out;
+    for part in ["SESSION", "QUEUED", "VERDICT", "EVIDENCE", key, "it answers", "open"] {
+        assert!(shown.contains(part), "no {part} in:\n{shown}");
+    }
+    drop(watch);
+    drop(running);
+}

@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use steadfast::Fingerprint;
 use steadfast_daemon::status::{Answer, Question, Status, Subject, VERSION};
 use steadfast_daemon::{Daemon, Settings, WayStatus};
+use steadfast_net::scout::Override;
 use steadfast_net::{Identity, Places, ScoutConfig, TrustFile};
 
 use crate::client::Client;
@@ -57,6 +58,18 @@ pub(crate) struct Host {
     daemon: Option<Child>,
 }
 
+/// The status that a daemon tells, if it answers.
+pub(crate) fn ask(socket: &Path) -> Option<Status> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let question = Question { version: VERSION, ask: Some(Subject::Status), ..Question::default() };
+    let mut question = serde_json::to_vec(&question).unwrap();
+    question.push(b'\n');
+    (&stream).write_all(&question).ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    serde_json::from_str::<Answer>(&line).ok()?.status
+}
+
 fn places(at: &Path) -> Places {
     Places {
         identity: at.join("identity"),
@@ -72,6 +85,16 @@ impl Host {
         let identity = Identity::generate().unwrap();
         identity.save(&directory.0.join("identity")).unwrap();
         Self { directory, identity, daemon: None }
+    }
+
+    /// What the daemon is to call the loopback.
+    pub(crate) fn name_loopback(&self, name: &str) {
+        std::fs::write(self.directory.0.join("loopback"), name).unwrap();
+    }
+
+    /// The socket to which processes attach.
+    pub(crate) fn daemon_socket(&self) -> PathBuf {
+        self.directory.0.join("daemon.sock")
     }
 
     pub(crate) fn key(&self) -> Fingerprint {
@@ -111,6 +134,18 @@ impl Host {
         assert!(self.daemon.take().unwrap().wait().unwrap().success());
     }
 
+    /// Stops the daemon where it is.
+    pub(crate) fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+        // All its threads stand when that is told.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), stopped).unwrap();
+    }
+
+    pub(crate) fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
     pub(crate) fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         daemon.kill().unwrap();
@@ -118,14 +153,7 @@ impl Host {
     }
 
     fn ask(&self) -> Option<Status> {
-        let stream = UnixStream::connect(self.directory.0.join("daemon.sock")).ok()?;
-        let question = Question { version: VERSION, ask: Some(Subject::Status), tell: None, follow: false };
-        let mut question = serde_json::to_vec(&question).unwrap();
-        question.push(b'\n');
-        (&stream).write_all(&question).ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).ok()?;
-        serde_json::from_str::<Answer>(&line).ok()?.status
+        ask(&self.daemon_socket())
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -180,7 +208,10 @@ fn daemon_of_a_test() {
     let identity = Identity::load(&places.identity).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
+        // The name of the loopback, if it is to have one.
+        let name = std::fs::read_to_string(at.join("loopback")).ok();
+        let loopback = Override { interface: "lo".into(), name, cost: Some(7), ..Override::default() };
+        let scout = ScoutConfig { nmcli: None, overrides: vec![loopback], ..ScoutConfig::default() };
         let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let daemon = Daemon::start(&settings, scout, &places, &identity).await.unwrap();
         daemon.run(async { _ = end.recv().await }).await;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod attached;
 mod backplane;
 mod client;
 mod exchange;
@@ -13,4 +14,5 @@ mod place;
 mod rude;
 mod server;
 mod sinks;
+mod shares;
 mod tls;

@@ -1,8 +1,9 @@
 //! What the configuration says about networks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use steadfast_wire::{Network, NetworkClass};
+use steadfast_wire::{Network, NetworkClass, NetworkId};
 
 /// How to watch, and what to make of what is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,34 @@ impl Default for ScoutConfig {
             nmcli_limit: Duration::from_secs(1),
             sysfs: "/sys/class/net".into(),
         }
+    }
+}
+
+/// What somebody else who watches this host knows of its interfaces, such as the daemon of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Knowledge {
+    /// What its configuration says; [`ScoutConfig::overrides`] go before that, however general they are.
+    pub overrides: Vec<Override>,
+    /// What it found out, by the number of the interface.
+    pub findings: BTreeMap<NetworkId, Finding>,
+    /// Whether it goes on watching. If not, the network manager is asked, and its answers go before the findings.
+    pub is_kept: bool,
+}
+
+/// What is found out of one interface, and not from netlink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Its name: numbers are given anew.
+    pub interface: String,
+    /// What it is.
+    pub class: NetworkClass,
+    /// Whether it costs by volume.
+    pub metered: bool,
+}
+
+impl Knowledge {
+    pub(super) fn of(&self, id: NetworkId, interface: &str) -> Option<&Finding> {
+        self.findings.get(&id).filter(|finding| finding.interface == interface)
     }
 }
 
@@ -103,7 +132,6 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steadfast_wire::NetworkId;
 
     #[test]
     fn patterns() {

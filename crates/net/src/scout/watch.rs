@@ -1,6 +1,6 @@
 //! The task behind a scout: netlink in, networks out.
 
-use super::config::ScoutConfig;
+use super::config::{Finding, Knowledge, Override, ScoutConfig};
 use super::metered::{self, Answers};
 use super::table::{Change, RTM_GETADDR, RTM_GETLINK, Table};
 use super::{class, class::Hints};
@@ -28,7 +28,11 @@ const SKIP_STATISTICS: [u8; 4] = 8u32.to_ne_bytes();
 const IFLA_EXT_MASK: u16 = 29;
 
 pub(super) struct Watch {
+    /// With what was told before its own.
     config: ScoutConfig,
+    /// What the configuration says itself.
+    own: Vec<Override>,
+    told: channel::Receiver<Knowledge>,
     socket: AsyncFd<Socket>,
     table: Table,
     dump: Dump,
@@ -68,7 +72,10 @@ type Started = (
 
 impl Watch {
     /// Opens the socket and reads the present state.
-    pub(super) async fn start(config: ScoutConfig) -> io::Result<Started> {
+    pub(super) async fn start(
+        config: ScoutConfig,
+        told: channel::Receiver<Knowledge>,
+    ) -> io::Result<Started> {
         let socket = Socket::open(netlink::ROUTE, GROUPS)?;
         // The privileged call goes beyond the system's bound; without the privilege the bound has to do.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE).is_err() {
@@ -78,7 +85,9 @@ impl Watch {
         let (routes, routes_receiver) = channel::channel(0);
         let devices = Arc::new(Mutex::new(BTreeMap::new()));
         let mut watch = Self {
+            own: config.overrides.clone(),
             config,
+            told,
             socket: register(socket)?,
             table: Table::default(),
             dump: Dump::None,
@@ -90,6 +99,7 @@ impl Watch {
             routes,
             devices: Arc::clone(&devices),
         };
+        watch.take_in();
         watch.ask();
         watch.begin_dump()?;
         while !matches!(watch.dump, Dump::None) {
@@ -120,15 +130,32 @@ impl Watch {
                     // A turn may end early while more is queued.
                     tokio::task::yield_now().await;
                 }
+                Ok(()) = self.told.changed() => {
+                    self.take_in();
+                    self.publish();
+                    self.ask();
+                }
                 Some(answers) = self.asking.join_next() => {
-                    // A child that was lost leaves what was known.
-                    self.answers = answers.unwrap_or_else(|_| std::mem::take(&mut self.answers));
+                    // A child that was lost leaves what was known, and who was told meanwhile needs no answer.
+                    if let (Ok(answers), false) = (answers, self.told.borrow().is_kept) {
+                        self.answers = answers;
+                    }
                     self.publish();
                     if std::mem::take(&mut self.ask_again) {
                         self.ask();
                     }
                 }
             }
+        }
+    }
+
+    /// Takes in what somebody else says.
+    fn take_in(&mut self) {
+        let told = self.told.borrow_and_update();
+        self.config.overrides = told.overrides.iter().chain(&self.own).cloned().collect();
+        if told.is_kept {
+            // Who says that has newer ones.
+            self.answers.clear();
         }
     }
 
@@ -239,8 +266,11 @@ impl Watch {
         self.socket.get_ref().send(&request(kind, DUMP, self.sequence, &body))
     }
 
-    /// Asks what is metered; if that is under way, once more afterwards.
+    /// Asks what is metered; if that is under way, once more afterwards. Not while somebody else does.
     fn ask(&mut self) {
+        if self.told.borrow().is_kept {
+            return;
+        }
         let Some(program) = self.config.nmcli.clone() else { return };
         if !self.asking.is_empty() {
             self.ask_again = true;
@@ -253,8 +283,10 @@ impl Watch {
     /// Tells the networks if they changed; returns whether they did.
     fn publish(&mut self) -> bool {
         let (networks, devices): (Vec<Network>, BTreeMap<NetworkId, String>) = {
+            let told = self.told.borrow();
             let found = self.table.links().filter_map(|link| {
-                let network = network_of(link, &self.table, &self.config, &self.answers)?;
+                let finding = told.of(NetworkId(link.index), &link.name);
+                let network = network_of(link, &self.table, &self.config, &self.answers, finding)?;
                 let device = (network.id, link.name.clone());
                 Some((network, device))
             });
@@ -286,6 +318,7 @@ fn network_of(
     table: &Table,
     config: &ScoutConfig,
     answers: &Answers,
+    finding: Option<&Finding>,
 ) -> Option<Network> {
     if !link.is_usable() || config.ignores(&link.name) {
         return None;
@@ -295,8 +328,10 @@ fn network_of(
         return None;
     }
     let hints = |link: &super::table::Link| -> Hints { class::hints(&config.sysfs, link) };
-    let class = config.class(&link.name).unwrap_or_else(|| class::classify(link, table, &hints));
-    let metered = answers.get(&link.name).copied().unwrap_or(class == NetworkClass::Cellular);
+    let class = config.class(&link.name).or(finding.map(|finding| finding.class));
+    let class = class.unwrap_or_else(|| class::classify(link, table, &hints));
+    let metered = answers.get(&link.name).copied().or(finding.map(|finding| finding.metered));
+    let metered = metered.unwrap_or(class == NetworkClass::Cellular);
     let id = NetworkId(link.index);
     let name = link.name.clone();
     let mut network = Network { id, name, class, metered, cost: 0, port: config.port, addresses };

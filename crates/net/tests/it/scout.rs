@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use steadfast_net::scout::Override;
+use steadfast_net::scout::{Finding, Knowledge, Override};
 use steadfast_net::{ConnectOptions, Listener, Scout, ScoutConfig, connect};
 use steadfast_wire::{Network, NetworkClass};
 
@@ -209,6 +209,59 @@ fn the_network_manager_is_asked() {
             3,
             "a manager that hangs is left alone"
         );
+    });
+}
+
+#[test]
+fn what_somebody_else_knows_is_taken_over() {
+    in_namespace("what_somebody_else_knows_is_taken_over", || async {
+        let directory = Directory::new();
+        let nmcli = fake_nmcli(directory.path());
+        fs::write(directory.path().join("answer"), "GENERAL.DEVICE:d1\nGENERAL.METERED:no\n").unwrap();
+        for name in ["d0", "d1", "x0"] {
+            add(name);
+            ip(&format!("addr add 10.1.0.1/24 dev {name}"));
+        }
+        let entry = |interface: &str| Override { interface: interface.into(), ..Override::default() };
+        let own = vec![Override { cost: Some(1), ..entry("d*") }];
+        let config =
+            ScoutConfig { overrides: own, nmcli: Some(nmcli), nmcli_limit: GUARD, ..ScoutConfig::default() };
+        let mut scout = Scout::start(config.clone()).await.unwrap();
+        let id = |name: &str| find(&scout.networks(), name).unwrap().id;
+        let [d0, d1] = ["d0", "d1"].map(id);
+        let finding = |interface: &str, class| Finding { interface: interface.into(), class, metered: true };
+        let knowledge = Knowledge {
+            overrides: vec![
+                Override { name: Some("dish".into()), cost: Some(9), ..entry("d0") },
+                Override { ignore: Some(true), ..entry("x*") },
+            ],
+            findings: [
+                (d0, finding("another", NetworkClass::Satellite)),
+                (d1, finding("d1", NetworkClass::Cellular)),
+            ]
+            .into(),
+            is_kept: true,
+        };
+        scout.learn(knowledge.clone());
+        until(&mut scout, "told", |networks| {
+            find(networks, "dish").is_some() && find(networks, "x0").is_none()
+        })
+        .await;
+        let check = |networks: &[Network], metered| {
+            let (dish, d1) = (find(networks, "dish").unwrap(), find(networks, "d1").unwrap());
+            // The number has gone to another interface: what was found out of the former says nothing.
+            assert_eq!((dish.class, dish.cost, dish.metered), (NetworkClass::Virtual, 1, false));
+            assert_eq!((d1.class, d1.cost, d1.metered), (NetworkClass::Cellular, 1, metered));
+            assert!(find(networks, "x0").is_none(), "{networks:?}");
+        };
+        check(&scout.networks(), true);
+        // Left alone it keeps all that, and asks the network manager itself.
+        scout.learn(Knowledge { is_kept: false, ..knowledge.clone() });
+        until(&mut scout, "asked", |networks| !find(networks, "d1").unwrap().metered).await;
+        check(&scout.networks(), false);
+        // One that begins with it asks nobody.
+        let scout = Scout::start_knowing(config, knowledge).await.unwrap();
+        check(&scout.networks(), true);
     });
 }
 

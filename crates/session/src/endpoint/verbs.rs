@@ -6,6 +6,7 @@ use crate::config::SessionConfig;
 use crate::context::Context;
 use crate::event::{Action, Forecast, Read, Recv, SendError, SessionError};
 use crate::journal::{Effect, Record};
+use crate::liveness::Judgement;
 use crate::options::SendOptions;
 use crate::session::Session;
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use steadfast_wire::frame::{EndReason, ShutKind};
-use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, Rule, SessionId};
+use steadfast_wire::{Fingerprint, Instant, Labels, MessageId, PathNumber, Rule, SessionId, Urgency};
 
 impl Endpoint {
     /// Opens a session with `peer`, who is at some of these addresses. It exists at once: messages wait for a path.
@@ -121,6 +122,18 @@ impl Endpoint {
             .get(&session)
             .and_then(|id| self.associations.get(id))
             .map(|association| association.peer)
+    }
+
+    /// Bytes of messages of a session that its peer's library has not acknowledged; `None` if the session has ended.
+    #[must_use]
+    pub fn backlog(&self, session: SessionId) -> Option<u64> {
+        let session = self.associations.get(self.sessions.get(&session)?)?.sessions.get(&session)?;
+        Some(Urgency::ALL.iter().map(|urgency| session.out.buffered(*urgency)).sum())
+    }
+
+    /// The processes with which something is going on, each with its key and what is known of it.
+    pub fn associates(&self) -> impl Iterator<Item = (AssociationId, Fingerprint, &Judgement)> {
+        self.associations.iter().map(|(id, home)| (*id, home.peer, home.liveness.judged()))
     }
 
     pub(super) fn on_session<R>(

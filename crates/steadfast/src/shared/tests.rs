@@ -14,7 +14,8 @@ async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
 
 fn local() -> crate::Builder {
     let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
-    Endpoint::builder().scout(scout).addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    // Only one may ask what it does.
+    Endpoint::builder().daemon(None).scout(scout).addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)])
 }
 
 /// Asks as a daemon would, until an answer is as expected.
