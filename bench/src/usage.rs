@@ -24,6 +24,17 @@ pub(crate) fn cpu_seconds() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
+/// The same of another process with all its threads (`stat`, proc(5)), to a hundredth of a second.
+pub(crate) fn cpu_seconds_of(process: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("a measured process is gone")?;
+    // Behind the name, which may have anything in it.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    let ticks: f64 = ticks.sum::<Result<f64, _>>().context("/proc/PID/stat is not as proc(5) says")?;
+    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(ticks / second as f64)
+}
+
 /// Seconds in which this process, of one thread, could have run and did not get a core (`schedstat`, its second number).
 pub(crate) fn waited_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/schedstat").context("cannot read /proc/self/schedstat")?;
