@@ -1,7 +1,7 @@
-//! Events: how long one and its answer are under way, and how many there can be, through the agent and through its peers.
+//! Events through the agent and through its peers: how long one and its answer are under way, and how many there can be.
 //!
-//! Publisher, subscriber and what is between them (`steadfast daemon`, `nats-server`) are processes of their own, fresh for
-//! each measurement, and run wherever the kernel puts them.
+//! Publisher, subscriber and what is between them (`steadfast daemon`, `nats-server`) are processes of their own, fresh
+//! for each measurement.
 //!
 //! | file | one idea |
 //! |---|---|
@@ -24,7 +24,7 @@ use crate::child::Child;
 use crate::only::Only;
 use crate::outcome::Outcome;
 use crate::spread::Spread;
-use crate::usage::{Nanos, cpu_seconds_of};
+use crate::usage::{Nanos, confine, cpu_seconds_of};
 use crate::{Effort, Part};
 use ground::Ground;
 
@@ -42,13 +42,17 @@ const BEHIND: Duration = Duration::from_millis(200);
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Load {
+    /// All on one core.
     RoundTrip,
+    /// Where the kernel puts them.
+    RoundTripSpread,
     Flood,
     FloodAcknowledged,
 }
 
-const SCENARIOS: [(&str, Load); 3] = [
+const SCENARIOS: [(&str, Load); 4] = [
     ("round_trip", Load::RoundTrip),
+    ("round_trip_spread", Load::RoundTripSpread),
     ("flood", Load::Flood),
     ("flood_acknowledged", Load::FloodAcknowledged),
 ];
@@ -66,15 +70,15 @@ pub(crate) enum Carrier {
     Jetstream,
 }
 
+impl Load {
+    const fn is_trip(self) -> bool {
+        matches!(self, Self::RoundTrip | Self::RoundTripSpread)
+    }
+}
+
 impl Carrier {
-    const ALL: [Self; 6] = [
-        Self::Steadfast,
-        Self::SteadfastAcknowledged,
-        Self::Libftb,
-        Self::Unix,
-        Self::Nats,
-        Self::Jetstream,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Steadfast, Self::SteadfastAcknowledged, Self::Libftb, Self::Unix, Self::Nats, Self::Jetstream];
 
     const fn name(self) -> &'static str {
         match self {
@@ -90,7 +94,7 @@ impl Carrier {
     /// Whether this load means something to it: FTB and JetStream acknowledge always, NATS without it never.
     const fn bears(self, load: Load) -> bool {
         match load {
-            Load::RoundTrip => true,
+            Load::RoundTrip | Load::RoundTripSpread => true,
             Load::Flood => matches!(self, Self::Steadfast | Self::Nats),
             Load::FloodAcknowledged => matches!(self, Self::Steadfast | Self::Libftb | Self::Jetstream),
         }
@@ -162,7 +166,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
             for carrier in &carriers {
                 let name = carrier.name();
                 let count = match (load, carrier) {
-                    (Load::RoundTrip, _) => trips,
+                    (load, _) if load.is_trip() => trips,
                     // One after the other, as FTB's calls are.
                     (_, Carrier::Libftb) => flood / 10,
                     _ => flood,
@@ -171,7 +175,7 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
                     Ok(took) => {
                         let Took { p50, rate, lost, .. } = took;
                         eprintln!(
-                            "round {round} of {rounds}: {scenario:18} {name:22} p50 {p50:6.1} us, {rate:7.0} events/s, \
+                            "round {round} of {rounds}: {scenario:19} {name:22} p50 {p50:6.1} us, {rate:7.0} events/s, \
                              {lost:.1} % lost"
                         );
                         found.push((*carrier, took));
@@ -188,7 +192,8 @@ pub(crate) fn run(effort: Effort, only: &Only) -> anyhow::Result<Outcome> {
             }
         }
         for carrier in carriers {
-            let took: Vec<Took> = found.iter().filter(|(of, _)| *of == carrier).map(|(_, took)| *took).collect();
+            let took: Vec<Took> =
+                found.iter().filter(|(of, _)| *of == carrier).map(|(_, took)| *took).collect();
             if !took.is_empty() {
                 report(&mut outcome, scenario, (*load, carrier), &took)?;
             }
@@ -202,13 +207,17 @@ fn conditions(outcome: &mut Outcome, rounds: u32, (trips, flood): (u32, u32)) {
     outcome.condition("rounds", rounds);
     outcome.condition(
         "events",
-        format!("round_trip: {trips}, flood: {flood} (libftb {}); a tenth more before them does not count", flood / 10),
+        format!(
+            "round_trip: {trips}, flood: {flood} (libftb {}); a tenth more before them does not count",
+            flood / 10
+        ),
     );
     outcome.condition("payload_bytes", PAYLOAD);
     outcome.condition(
         "round_trip",
-        "one event at a time: published, delivered, answered with another, delivered; steadfast and nats: published without \
-         acknowledgement; steadfast_acknowledged, libftb, jetstream: event and answer are acknowledged, and both sides wait for it",
+        "one event at a time: published, delivered, answered with another, delivered; steadfast and nats: published \
+         without acknowledgement; steadfast_acknowledged, libftb, jetstream: event and answer are acknowledged, and both sides \
+         wait for it",
     );
     outcome.condition(
         "flood",
@@ -218,18 +227,23 @@ fn conditions(outcome: &mut Outcome, rounds: u32, (trips, flood): (u32, u32)) {
     outcome.condition(
         "flood_acknowledged",
         format!(
-            "{OPEN} events wait for their acknowledgement, a task for each (libftb: 1, as FTB's calls are); events that were \
-             acknowledged; one subscriber of all of them"
+            "{OPEN} events wait for their acknowledgement, a task for each (libftb: 1, as FTB's calls are); events that \
+             were acknowledged; one subscriber of all of them"
         ),
     );
     outcome.condition(
         "processes",
-        "publisher, subscriber, and daemon or server; where the kernel puts them; fresh for each measurement",
+        "publisher, subscriber, and daemon or server, fresh for each measurement; round_trip: all on one core, which stays \
+         awake; otherwise where the kernel puts them",
     );
-    outcome.condition("runtime", "publisher and subscriber: tokio, current thread; unix: blocking; libftb: C, callbacks");
+    outcome.condition(
+        "runtime",
+        "publisher and subscriber: tokio, current thread; unix: blocking; libftb: C, callbacks",
+    );
     outcome.condition(
         "steadfast",
-        "`steadfast daemon`, release build, journal on, sync = \"second\"; rates of clients raised beyond what is measured",
+        "`steadfast daemon`, release build, journal on, sync = \"second\"; rates of clients raised beyond what \
+         is measured",
     );
     outcome.condition("unix", "blocking writes and reads of 64 bytes, two processes, one stream socket");
     outcome.condition(
@@ -238,8 +252,8 @@ fn conditions(outcome: &mut Outcome, rounds: u32, (trips, flood): (u32, u32)) {
     );
     outcome.condition(
         "jetstream",
-        "the same with one stream on the same disk, file storage, server's default sync (2 minutes); the subscriber is one of NATS \
-         without JetStream, which costs the server less",
+        "the same with one stream on the same disk, file storage, server's default sync (2 minutes); the \
+         subscriber is one of NATS without JetStream, which costs the server less",
     );
     outcome.condition("encryption", "none");
     outcome.condition("congestion_control", "nats, jetstream: the system's");
@@ -268,7 +282,7 @@ fn report(
 ) -> anyhow::Result<()> {
     let of = |figure: fn(&Took) -> f64| Spread::of(took.iter().map(figure)).context("no round");
     let name = carrier.name();
-    if load == Load::RoundTrip {
+    if load.is_trip() {
         let p50 = of(|took| took.p50)?;
         outcome.figure(scenario, name, "round_trip_p50_us", p50.median());
         outcome.figure(scenario, name, "round_trip_p50_us_min", p50.min());
@@ -286,20 +300,24 @@ fn report(
 }
 
 fn ratios(outcome: &mut Outcome) {
-    for (name, pair) in [
+    let pairs = [
         ("unix", ["steadfast", "unix"]),
         ("unix_acknowledged", ["steadfast_acknowledged", "unix"]),
         ("unix_libftb", ["libftb", "unix"]),
         ("nats", ["steadfast", "nats"]),
         ("jetstream", ["steadfast_acknowledged", "jetstream"]),
-    ] {
+    ];
+    for (name, pair) in pairs {
         outcome.ratio(name, "round_trip", "round_trip_p50_us", pair);
+        outcome.ratio(&format!("{name}_spread"), "round_trip_spread", "round_trip_p50_us", pair);
     }
     outcome.ratio("nats_flood", "flood", "events_per_second", ["steadfast", "nats"]);
     outcome.ratio("jetstream_flood", "flood_acknowledged", "events_per_second", ["steadfast", "jetstream"]);
 }
 
 fn measure(carrier: Carrier, load: Load, count: u32) -> anyhow::Result<Took> {
+    // What wakes a process on another core takes more time than all else, and differs from run to run.
+    let _confined = (load == Load::RoundTrip).then(confine).transpose()?;
     let ground = Ground::new(carrier)?;
     let side = Side { carrier, load };
     let mut answerer = ground.side("subscriber", Part::EventsAnswerer(side), side)?;
@@ -329,7 +347,7 @@ fn turn(
 ) -> anyhow::Result<(Asked, Option<Counted>)> {
     asker.order(&count)?;
     let asked: Asked = asker.expect("publishing", GUARD)?;
-    if load == Load::RoundTrip {
+    if load.is_trip() {
         return Ok((asked, None));
     }
     for _ in 0..GUARD.as_millis() / BEHIND.as_millis() {

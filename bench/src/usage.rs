@@ -63,6 +63,23 @@ pub(crate) fn stay_on(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on core {core}"))
 }
 
+/// Keeps this thread, and the processes that it starts, on the first core, until it is dropped.
+pub(crate) struct Confined(CpuSet);
+
+/// On which they are from now on.
+pub(crate) fn confine() -> anyhow::Result<Confined> {
+    let before = sched_getaffinity(Pid::from_raw(0))?;
+    stay_on(*cores().first().context("this process may use no core")?)?;
+    Ok(Confined(before))
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // It was allowed before.
+        let _restored = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
+}
+
 /// Puts this process, and those that it starts, before all others of the machine, so that those do not show in what is
 /// measured: whether it may.
 pub(crate) fn go_first() -> bool {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Carrier, Load, Side};
+use super::{Carrier, Side};
 use crate::Part;
 use crate::child::{Child, Place};
 
@@ -134,9 +134,9 @@ impl Ground {
 
     /// Starts one of the two, until it is ready.
     pub(super) fn side(&self, name: &str, part: Part, side: Side) -> anyhow::Result<Child> {
-        let mut child = if side.carrier == Carrier::Libftb {
+        let child = if side.carrier == Carrier::Libftb {
             let mut command = Command::new(self.compiled()?);
-            command.arg(name).arg(if side.load == Load::RoundTrip { "round_trip" } else { "flood" });
+            command.arg(name).arg(if side.load.is_trip() { "round_trip" } else { "flood" });
             command.env("LD_LIBRARY_PATH", &self.directory.0);
             if let Meeting::Socket(socket) = &self.meeting {
                 command.env("STEADFAST_AGENT", socket);
@@ -185,7 +185,12 @@ fn daemon(place: &Path, socket: &Path) -> anyhow::Result<Child> {
     );
     fs::write(&config, text).context("cannot write the daemon's configuration")?;
     let mut command = Command::new(programs()?.join("steadfast"));
-    command.args(["--json", "--config"]).arg(config).arg("--identity").arg(place.join("identity")).arg("daemon");
+    command
+        .args(["--json", "--config"])
+        .arg(config)
+        .arg("--identity")
+        .arg(place.join("identity"))
+        .arg("daemon");
     command.env("HOME", place).env_remove("XDG_CONFIG_HOME").env_remove("XDG_STATE_HOME");
     let daemon = Child::run("daemon", command)?;
     let ready: Value = daemon.expect("beginning", BEGIN)?;

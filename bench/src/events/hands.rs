@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use steadfast::Bytes;
-use steadfast::backplane::{Backplane, BackplaneError, Code, Declaration, Events, Notice, Publication, Subscribing};
+use steadfast::backplane::{
+    Backplane, BackplaneError, Code, Declaration, Events, Notice, Publication, Subscribing,
+};
 use tokio_stream::StreamExt;
 
 use super::PAYLOAD;
@@ -51,11 +53,7 @@ impl Names {
 }
 
 /// Connects to the agent or the server.
-pub(super) async fn connect(
-    meeting: &Meeting,
-    names: &Names,
-    stores: bool,
-) -> anyhow::Result<(Mouth, Ear)> {
+pub(super) async fn connect(meeting: &Meeting, names: &Names, stores: bool) -> anyhow::Result<(Mouth, Ear)> {
     match meeting {
         Meeting::Socket(socket) => {
             let builder = Backplane::builder(Some(names.own))?;
@@ -115,7 +113,8 @@ impl Mouth {
                 client.publish(format!("{to}.{name}"), Bytes::from_static(&[7; PAYLOAD])).await?;
             }
             Self::Jetstream { context, to } => {
-                let published = context.publish(format!("{to}.{name}"), Bytes::from_static(&[7; PAYLOAD])).await?;
+                let published =
+                    context.publish(format!("{to}.{name}"), Bytes::from_static(&[7; PAYLOAD])).await?;
                 if name == EVENT {
                     published.await?;
                 }

@@ -31,7 +31,17 @@ pub(crate) async fn asker(side: Side, console: &mut Console) -> anyhow::Result<(
     loop {
         let count: u32 = console.hear().await?;
         match side.load {
-            Load::RoundTrip => tell(&trips(&mouth, &mut ear, count, acknowledged).await?),
+            Load::RoundTrip | Load::RoundTripSpread => {
+                let own = mouth.clone();
+                // In a task, as in a program that does other things, too.
+                let trips = tokio::spawn(async move {
+                    let asked = trips(&own, &mut ear, count, acknowledged).await;
+                    (ear, asked)
+                });
+                let asked;
+                (ear, asked) = trips.await?;
+                tell(&asked?);
+            }
             Load::Flood | Load::FloodAcknowledged if count == 0 => mouth.mark().await?,
             Load::Flood => tell(&flood(&mouth, count).await?),
             Load::FloodAcknowledged => tell(&flood_acknowledged(&mouth, count).await?),
@@ -47,12 +57,16 @@ pub(crate) async fn answerer(side: Side, console: &mut Console) -> anyhow::Resul
     }
     let acknowledged = side.carrier.acknowledges(side.load);
     let stores = side.carrier == Carrier::Jetstream;
-    let (mouth, mut ear) = connect(&meeting, &Names::ANSWERER, stores).await?;
+    let (mouth, ear) = connect(&meeting, &Names::ANSWERER, stores).await?;
     tell(&READY);
+    tokio::spawn(answer(mouth, ear, side.load, acknowledged)).await?
+}
+
+async fn answer(mouth: Mouth, mut ear: Ear, load: Load, acknowledged: bool) -> anyhow::Result<()> {
     let (mut came, mut last) = (0, 0);
     loop {
-        match (ear.next().await?, side.load) {
-            (_, Load::RoundTrip) => mouth.event(acknowledged).await?,
+        match (ear.next().await?, load) {
+            (_, Load::RoundTrip | Load::RoundTripSpread) => mouth.event(acknowledged).await?,
             (Came::Event, _) => {
                 came += 1;
                 last = now();

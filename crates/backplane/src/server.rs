@@ -326,6 +326,12 @@ impl Server {
         self.connections.get(&id).is_none_or(|connection| connection.state == State::Ended)
     }
 
+    /// Whether the connection has an answer that waits until an event is stored.
+    #[must_use]
+    pub fn waits_for_storage(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| !connection.held.is_empty())
+    }
+
     /// Whether the connection has not been read from because it does not read; its answers are to be written first.
     #[must_use]
     pub fn is_held_up(&self, id: ConnectionId) -> bool {
