@@ -73,6 +73,15 @@ impl Child {
             Place::Core(core) => command.arg(core.to_string()).spawn(),
             Place::Host(host) => host.spawn(&mut command),
         };
+        Self::listen(name, process)
+    }
+
+    /// Starts another program, which speaks lines of JSON as parts do.
+    pub(crate) fn run(name: &str, mut command: Command) -> anyhow::Result<Self> {
+        Self::listen(name, command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn())
+    }
+
+    fn listen(name: &str, process: io::Result<Process>) -> anyhow::Result<Self> {
         let mut process = process.with_context(|| format!("cannot start the process of the {name}"))?;
         let orders = process.stdin.take().context("a process was started without its input")?;
         let output = process.stdout.take().context("a process was started without its output")?;
@@ -86,6 +95,11 @@ impl Child {
             }
         });
         Ok(Self { name: name.into(), process, orders, reports })
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Gives an order.

@@ -12,6 +12,7 @@
 //! | `throughput.rs`, `latency.rs` | one stream, and one message at a time, on the loopback |
 //! | `rpc.rs`, `rpc_stream.rs` | small calls, and what long ones carry, on the loopback |
 //! | `verdicts.rs` | how soon and how surely it is known why a peer does not answer |
+//! | `events.rs` and below | events through the agent, and through its peers |
 //! | `sessions.rs` | what idle conversations cost |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
@@ -27,6 +28,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
 
 mod child;
+mod events;
 mod failover;
 mod figure;
 mod foreground;
@@ -56,6 +58,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Console;
+use crate::events::Side;
 use crate::load::Setup;
 use crate::only::Only;
 use crate::outcome::Outcome;
@@ -96,6 +99,8 @@ pub(crate) enum Part {
     Hostile(RackHost),
     VerdictsWatcher,
     VerdictsPeer,
+    EventsAsker(Side),
+    EventsAnswerer(Side),
 }
 
 fn main() -> ExitCode {
@@ -150,6 +155,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "rpc" => rpc::run(effort, &only)?,
         "rpc-stream" => rpc_stream::run(effort, &only)?,
         "verdicts" => verdicts::run(effort, &only)?,
+        "events" => events::run(effort, &only)?,
         "sim-homa" => sim_homa::run(effort, &only)?,
         _ if !only.is_empty() => bail!("--only means nothing to this benchmark"),
         "throughput" => throughput::run(effort)?,
@@ -202,6 +208,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::RackHost(part) => rpc_load::host(part, console).await,
             Part::VerdictsWatcher => verdicts::watcher(console).await,
             Part::VerdictsPeer => verdicts::peer(console).await,
+            Part::EventsAsker(side) => events::asker(side, console).await,
+            Part::EventsAnswerer(side) => events::answerer(side, console).await,
             Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })

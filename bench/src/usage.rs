@@ -24,6 +24,17 @@ pub(crate) fn cpu_seconds() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
+/// The same of another process with all its threads (`stat`, proc(5)), to a hundredth of a second.
+pub(crate) fn cpu_seconds_of(process: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("a measured process is gone")?;
+    // Behind the name, which may have anything in it.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    let ticks: f64 = ticks.sum::<Result<f64, _>>().context("/proc/PID/stat is not as proc(5) says")?;
+    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(ticks / second as f64)
+}
+
 /// Seconds in which this process, of one thread, could have run and did not get a core (`schedstat`, its second number).
 pub(crate) fn waited_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/schedstat").context("cannot read /proc/self/schedstat")?;
@@ -50,6 +61,23 @@ pub(crate) fn stay_on(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on core {core}"))
+}
+
+/// Keeps this thread, and the processes that it starts, on the first core, until it is dropped.
+pub(crate) struct Confined(CpuSet);
+
+/// On which they are from now on.
+pub(crate) fn confine() -> anyhow::Result<Confined> {
+    let before = sched_getaffinity(Pid::from_raw(0))?;
+    stay_on(*cores().first().context("this process may use no core")?)?;
+    Ok(Confined(before))
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // It was allowed before.
+        let _restored = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
 }
 
 /// Puts this process, and those that it starts, before all others of the machine, so that those do not show in what is

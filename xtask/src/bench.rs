@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
-use crate::process;
+use crate::{install, process};
 
 /// The manifest of the benchmarks' workspace, from the root of the repository.
 pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
 
+/// The one that measures the program and the C library as a user has them, and where it looks for them.
+const PROGRAMS_FOR: &str = "events";
+const PROGRAMS: &str = "STEADFAST_BENCH_PROGRAMS";
+
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 13] = [
+const BENCHES: [(&str, &str); 14] = [
     ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
     ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
     ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),
@@ -23,6 +27,7 @@ const BENCHES: [(&str, &str); 13] = [
     ("rpc-stream", "what calls of 500 kB and 1 MB carry on the loopback: homa, TCP, quinn"),
     ("sim-homa", "slowdown and largest load in a simulated data centre: the Homa core, a plain queue"),
     ("verdicts", "how soon it is known that a peer was killed, stopped, cut off, restarted, or left"),
+    ("events", "an event and its answer, and floods: steadfast, libftb, a bare Unix socket, NATS, JetStream"),
     ("sessions", "memory and processor time of idle conversations"),
 ];
 
@@ -42,5 +47,13 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result<bool> {
     let mut command =
         process::cargo(&["run", "--quiet", "--locked", "--release", "--manifest-path", MANIFEST]);
     command.args(["--", name]).args(options);
+    if name == PROGRAMS_FOR {
+        let mut build = process::cargo(&["build", "--quiet", "--locked", "--release"]);
+        build.args(["--package", "steadfast-cli", "--package", "libftb"]);
+        if !process::succeeds(&mut build)? {
+            return Ok(false);
+        }
+        command.env(PROGRAMS, install::target()?.join("release"));
+    }
     process::succeeds(&mut command)
 }

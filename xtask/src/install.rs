@@ -68,7 +68,7 @@ fn plan(words: &[&str]) -> Result<Plan> {
 }
 
 /// Where cargo builds: this program stands there, in the directory of its profile.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find out where this program stands")?;
     let is_profile = |directory: &&Path| directory.ends_with("debug") || directory.ends_with("release");
     let profile = own.ancestors().find(is_profile).and_then(Path::parent);

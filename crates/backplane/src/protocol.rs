@@ -193,11 +193,23 @@ pub enum Frame {
 impl Frame {
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut body = Vec::new();
-        let kind = self.encode_body(&mut body);
+        let start = out.len();
+        // Nearly every body has a length of two bytes; where it has another, the body moves.
+        let (head, guess) = (start + 1, 2);
+        out.extend_from_slice(&[0; 3]);
+        let kind = self.encode_body(out);
+        let body = head + guess..out.len();
         debug_assert!(body.len() <= MAX_BODY);
-        out.put_u8(kind);
-        varint::put_bytes(out, &body);
+        let (length, size) = (body.len(), varint::size(body.len() as u64));
+        if size > guess {
+            out.resize(out.len() + size - guess, 0);
+        }
+        if size != guess {
+            out.copy_within(body, head + size);
+        }
+        out.truncate(head + size + length);
+        out[start] = kind;
+        varint::put(&mut &mut out[head..head + size], length as u64);
     }
 
     fn encode_body(&self, out: &mut Vec<u8>) -> u8 {

@@ -24,7 +24,7 @@ use crate::nats::{self, Bridge, NatsFileError};
 use crate::seal::Seal;
 use crate::settings::Settings;
 use crate::sinks::Sinks;
-use crate::socket::{self, Bound, SocketError};
+use crate::socket::{self, Bound, Serving, SocketError};
 use crate::store::{self, Word};
 use crate::ways::Way;
 use crate::{metrics, status};
@@ -106,6 +106,7 @@ pub struct Daemon {
     agent: Bound,
     status: Bound,
     tasks: JoinSet<()>,
+    serving: Serving,
     settings: Settings,
     store: Option<std::thread::JoinHandle<()>>,
 }
@@ -210,6 +211,7 @@ impl Daemon {
         let store = store::start(Arc::clone(&hub), journal, settings.sync, words)?;
         let faults = Faults::attach(&hub)
             .ok_or_else(|| io::Error::other("the agent does not let its own daemon in"))?;
+        let serving = Serving::start()?;
         let sinks = Sinks::new(Arc::clone(&hub));
         sinks.set(&settings.sinks);
         let started = Instant::now();
@@ -231,7 +233,7 @@ impl Daemon {
         if let Some(exchange) = &shared.exchange {
             tasks.spawn(Arc::clone(exchange).run());
         }
-        Ok(Self { shared, agent, status, tasks, settings: settings.clone(), store: Some(store) })
+        Ok(Self { shared, agent, status, tasks, serving, settings: settings.clone(), store: Some(store) })
     }
 
     /// Serves until `end` is done, and from then on only who is connected already. Can be called again.
@@ -239,7 +241,7 @@ impl Daemon {
         let hub = &self.shared.hub;
         tokio::select! {
             () = end => {}
-            () = socket::accept(hub, &self.agent.listener) => {}
+            () = socket::accept(hub, &self.agent.listener, &self.serving) => {}
             () = status::accept(&self.shared, &self.status.listener) => {}
         }
     }

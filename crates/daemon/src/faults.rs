@@ -114,7 +114,7 @@ impl Faults {
         let published =
             hub.with(|server, now| server.agent_mut().publish(now, self.client, publication, false));
         match published {
-            Ok(_) => hub.tell_published(),
+            Ok(_) => hub.tell_published(true),
             Err(error) => tracing::debug!(%error, event, "a fault is not published"),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant as Wall, SystemTime, UNIX_EPOCH};
 
 use steadfast_backplane::{Agent, ClientId, ConnectionId, Instant, Process, Server, Timestamp};
-use tokio::net::UnixStream;
+use steadfast_net::LocalStream;
 use tokio::sync::{Notify, watch};
 
 use crate::store::Word;
@@ -23,9 +23,10 @@ pub(crate) struct Hub {
     server: Mutex<Server>,
     started: Wall,
     connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
-    /// To the thread that stores events, and whether it is to look.
+    /// To the thread that stores events; whether it looks soon, and whether it was told to look at once.
     store: Sender<Word>,
     told: AtomicBool,
+    pressed: AtomicBool,
     /// Why the journal cannot be written.
     storage_fault: Mutex<Option<String>>,
     /// Connections end.
@@ -46,7 +47,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    pub(crate) stream: UnixStream,
+    pub(crate) stream: LocalStream,
     /// What was taken from the agent and is not written.
     out: Mutex<Out>,
     /// The task of the connection is to look again.
@@ -73,6 +74,7 @@ impl Hub {
             connections: Mutex::default(),
             store,
             told: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             storage_fault: Mutex::default(),
             stored: watch::Sender::new(0),
@@ -100,15 +102,16 @@ impl Hub {
         lock(&self.server).agent_mut().handle_wall_time(now, time);
     }
 
-    /// Tells whoever stores and sends events that there are some.
-    pub(crate) fn tell_published(&self) {
-        self.tell_arrived();
+    /// Tells whoever stores and sends events that there are some, and whether somebody waits until they are stored.
+    pub(crate) fn tell_published(&self, waits: bool) {
+        self.tell_arrived(waits);
         self.sinks.notify_waiters();
     }
 
-    /// Tells whoever stores events that there are some.
-    pub(crate) fn tell_arrived(&self) {
-        if !self.told.swap(true, Ordering::AcqRel) {
+    /// Tells whoever stores events that there are some. For those that nobody waits for it is not woken each time.
+    pub(crate) fn tell_arrived(&self, waits: bool) {
+        let flag = if waits { &self.pressed } else { &self.told };
+        if !flag.swap(true, Ordering::AcqRel) {
             self.tell_store(Word::Look);
         }
     }
@@ -141,8 +144,14 @@ impl Hub {
         lock(&self.feeds).remove(&client);
     }
 
-    /// Whoever stores events looks now.
+    /// Whoever stores events looks now, and again soon.
     pub(crate) fn looks(&self) {
+        self.told.store(true, Ordering::Release);
+        self.pressed.store(false, Ordering::Release);
+    }
+
+    /// Whoever stores events looks once more, and then not before it is told.
+    pub(crate) fn rests(&self) {
         self.told.store(false, Ordering::Release);
     }
 
@@ -227,7 +236,7 @@ impl Hub {
     }
 
     /// A socket was accepted.
-    pub(crate) fn connect(&self, stream: UnixStream, process: Process) -> Arc<Connection> {
+    pub(crate) fn connect(&self, stream: LocalStream, process: Process) -> Arc<Connection> {
         let id = self.with(|server, now| server.handle_connected(now, process));
         let connection = Connection {
             id,
@@ -259,5 +268,41 @@ impl Hub {
     pub(crate) fn disconnect(&self, connection: &Connection) {
         lock(&self.connections).remove(&connection.id);
         self.with(|server, _| server.handle_closed(connection.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use steadfast_backplane::{Config, Fingerprint, Host, Incarnation, Rules};
+
+    #[test]
+    fn the_journal_is_woken_seldom_and_at_once_for_who_waits() {
+        let host = Host {
+            origin: Fingerprint([7; 32]),
+            incarnation: Incarnation(9),
+            name: "node7".parse().unwrap(),
+            address: None,
+        };
+        let (sender, words) = mpsc::channel();
+        let hub = Hub::new(Agent::new(Config::default(), Rules::default(), host), sender);
+        let woken = |expected: usize, when: &str| assert_eq!(words.try_iter().count(), expected, "{when}");
+        hub.tell_arrived(false);
+        hub.tell_arrived(false);
+        woken(1, "the first that nobody waits for");
+        hub.looks();
+        hub.tell_arrived(false);
+        woken(0, "it looks again soon by itself");
+        hub.tell_arrived(true);
+        hub.tell_arrived(true);
+        woken(1, "somebody waits");
+        hub.looks();
+        hub.tell_arrived(true);
+        woken(1, "somebody waits again");
+        hub.looks();
+        hub.rests();
+        hub.tell_arrived(false);
+        woken(1, "it sleeps");
     }
 }

@@ -6,18 +6,22 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use steadfast_backplane::{Flow, Process};
+use steadfast_net::LocalStream;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::{Connection, Hub};
 use crate::process::start_of;
 
 /// How much is read at a time.
-const READ: usize = 64 * 1024;
+const READ: usize = 32 * 1024;
 /// How long a client has for its last answers, and the disk for what they wait for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const OWED: Duration = Duration::from_secs(30);
@@ -106,15 +110,49 @@ pub(crate) fn process_of(stream: &UnixStream) -> io::Result<Process> {
     Ok(Process { user: who.uid(), pid, start: start_of(pid), own: false })
 }
 
+/// The thread that serves all clients. It is one, so that nobody else has to be woken to bring an event from one socket
+/// to the next. It ends with this.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    runtime: Handle,
+    /// Dropped to end it.
+    goes_on: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Serving {
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (goes_on, ended) = oneshot::channel();
+        let serve = move || {
+            let _ended = runtime.block_on(ended);
+        };
+        let thread = thread::Builder::new().name("agent".into()).spawn(serve)?;
+        Ok(Self { runtime: handle, goes_on: Some(goes_on), thread: Some(thread) })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.goes_on = None;
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
 /// Accepts for as long as the daemon runs.
-pub(crate) async fn accept(hub: &Arc<Hub>, listener: &UnixListener) {
+pub(crate) async fn accept(hub: &Arc<Hub>, listener: &UnixListener, serving: &Serving) {
     loop {
         let accepted = listener.accept().await;
-        match accepted.and_then(|(stream, _)| Ok((process_of(&stream)?, stream))) {
+        match accepted.and_then(|(stream, _)| Ok((process_of(&stream)?, stream.into_std()?))) {
             Ok((process, stream)) => {
                 let hub = Arc::clone(hub);
-                let connection = hub.connect(stream, process);
-                tokio::spawn(async move {
+                serving.runtime.spawn(async move {
+                    // From now on that thread waits for it.
+                    let Ok(stream) = LocalStream::new(stream) else { return };
+                    let connection = hub.connect(stream, process);
                     serve(&hub, &connection).await;
                     hub.disconnect(&connection);
                 });
@@ -129,7 +167,7 @@ pub(crate) async fn accept(hub: &Arc<Hub>, listener: &UnixListener) {
 
 /// Serves one client until its end.
 async fn serve(hub: &Hub, connection: &Connection) {
-    let mut input = BytesMut::new();
+    let mut input = Input { bytes: BytesMut::new(), chunk: vec![0; READ].into() };
     let mut silent = false;
     // Whether its last answers wait for the disk, and until when it has time.
     let mut until: Option<(bool, Instant)> = None;
@@ -172,7 +210,7 @@ async fn serve(hub: &Hub, connection: &Connection) {
         let went_on = tokio::select! {
             () = connection.wake.notified() => Ok(0),
             ready = connection.stream.writable(), if !all => ready.map(|()| 0),
-            read = read(&connection.stream, &mut input), if !held_up && !silent => read,
+            read = input.read(&connection.stream), if !held_up && !silent => read,
             () = sleep_until(close_at), if last => return,
         };
         match went_on {
@@ -184,13 +222,13 @@ async fn serve(hub: &Hub, connection: &Connection) {
 }
 
 /// The client is gone, or hears nothing any more: what it said before counts.
-async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut BytesMut) {
+async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut Input) {
     loop {
         match take_in(hub, connection, input) {
             Flow::Again => tokio::task::yield_now().await,
             Flow::More => {
                 // It may still be there, and silent.
-                let more = tokio::time::timeout(LAST_WORDS, read(&connection.stream, input)).await;
+                let more = tokio::time::timeout(LAST_WORDS, input.read(&connection.stream)).await;
                 if !matches!(more, Ok(Ok(_))) {
                     return;
                 }
@@ -200,28 +238,37 @@ async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut BytesMut) 
     }
 }
 
-fn take_in(hub: &Hub, connection: &Connection, input: &mut BytesMut) -> Flow {
+fn take_in(hub: &Hub, connection: &Connection, input: &mut Input) -> Flow {
+    let input = &mut input.bytes;
     if input.is_empty() && hub.peek(|server| !server.has_ended(connection.id)) {
         return Flow::More;
     }
-    let before = hub.peek(|server| server.agent().journal_place());
-    let flow = hub.with(|server, now| server.handle_data(now, connection.id, input));
-    if hub.peek(|server| server.agent().journal_place()) != before {
-        hub.tell_published();
+    let (flow, published, waits) = hub.with(|server, now| {
+        let before = server.agent().journal_place();
+        let flow = server.handle_data(now, connection.id, input);
+        (flow, server.agent().journal_place() != before, server.is_owed(connection.id))
+    });
+    if published {
+        hub.tell_published(waits);
     }
     flow
 }
 
-/// Reads what there is. Cancel safe. An end of the stream is an error.
-async fn read(stream: &UnixStream, input: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        input.reserve(READ);
-        match stream.try_read_buf(input) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => return Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+/// What was read, and room to read into.
+struct Input {
+    bytes: BytesMut,
+    chunk: Box<[u8]>,
+}
+
+impl Input {
+    /// Reads what there is. Cancel safe. An end of the stream is an error.
+    async fn read(&mut self, stream: &LocalStream) -> io::Result<usize> {
+        match stream.read(&mut self.chunk).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.bytes.extend_from_slice(&self.chunk[..count]);
+                Ok(count)
+            }
         }
     }
 }

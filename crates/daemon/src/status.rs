@@ -344,7 +344,7 @@ async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &A
                 drop(place);
                 let read = lines.buffer().to_vec();
                 let stream = lines.into_inner().reunite(write).map_err(io::Error::other)?;
-                return attached::serve(shared, stream, &read, process, attach).await;
+                return attached::serve(shared, stream, &read, *process, attach).await;
             }
             Ok(Question { ask: None, .. }) => {
                 let error =

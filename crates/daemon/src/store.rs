@@ -15,6 +15,9 @@ use crate::journal::{self, Journal, Sync};
 
 /// How long it is until a disk that refused is tried again, and how often what was written is forced to it.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long events that nobody waits for gather while they go on coming. So one alone is written at once, and many do not
+/// wake the thread each.
+const GATHER: Duration = Duration::from_millis(2);
 /// How much is written at a time.
 const BATCH: usize = 1 << 20;
 
@@ -69,9 +72,8 @@ struct Store {
 
 impl Store {
     fn run(mut self, words: &Receiver<Word>) {
-        let mut more = false;
+        let mut pause = PAUSE;
         loop {
-            let pause = if more { Duration::ZERO } else { PAUSE };
             let word = match words.recv_timeout(pause) {
                 Ok(word) => word,
                 Err(RecvTimeoutError::Timeout) => Word::Look,
@@ -84,16 +86,20 @@ impl Store {
             }
             // Those who go on publishing do not keep the end away.
             let last = end.then(|| self.hub.peek(|server| server.agent().journal_place()));
-            more = loop {
+            pause = loop {
                 if !self.take() {
-                    break false;
+                    self.hub.rests();
+                    // What came in between said nothing.
+                    if !self.take() {
+                        break PAUSE;
+                    }
                 }
-                let place = self.place;
+                let (place, full) = (self.place, self.batch.len() >= BATCH);
                 if !self.write() {
-                    break false;
+                    break PAUSE;
                 }
                 if last.is_none_or(|last| place >= Some(last)) {
-                    break true;
+                    break if full { Duration::ZERO } else { GATHER };
                 }
             };
             self.force();

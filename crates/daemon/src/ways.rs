@@ -201,7 +201,7 @@ impl Way {
             let arrived = server.agent_mut().handle_remote(now, event, arrival);
             (arrived, server.agent().journal_place())
         });
-        self.hub.tell_arrived();
+        self.hub.tell_arrived(true);
         handed
     }
 }

@@ -14,12 +14,12 @@ use steadfast_backplane::{
     Client, Code, EventHandle, EventSpace, Heard, Inbox, Place, Receive, Replayed, Session, SessionError,
     Style, Subscription, SubscriptionId,
 };
-use tokio::net::UnixStream;
+use steadfast_net::LocalStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 /// How much is read at a time.
-const READ: usize = 64 * 1024;
+const READ: usize = 32 * 1024;
 /// How long it is until an agent that is gone is sought again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ struct State {
     inbox: Inbox,
     waiting: BTreeMap<SubscriptionId, Waiting>,
     answers: HashMap<Request, Waiter>,
-    stream: Option<Arc<UnixStream>>,
+    stream: Option<Arc<LocalStream>>,
     out: Vec<u8>,
     written: usize,
     lost: Option<(u64, Code)>,
@@ -100,7 +100,7 @@ impl Link {
         path: PathBuf,
         limit: Duration,
     ) -> Result<Arc<Self>, BackplaneError> {
-        let stream = UnixStream::connect(&path).await;
+        let stream = LocalStream::connect(&path).await;
         let stream = stream.map_err(|error| BackplaneError::NoAgent { path: path.clone(), error })?;
         let state = State {
             session: Session::new(space, client),
@@ -421,11 +421,12 @@ impl Inner {
         !state.session.is_closed()
     }
 
-    async fn serve(&self, stream: &Arc<UnixStream>) {
-        let mut input = BytesMut::new();
+    async fn serve(&self, stream: LocalStream) {
+        let stream = Arc::new(stream);
+        let (mut input, mut chunk) = (BytesMut::new(), vec![0; READ].into_boxed_slice());
         {
             let mut state = lock(&self.state);
-            state.stream = Some(Arc::clone(stream));
+            state.stream = Some(Arc::clone(&stream));
             state.written = 0;
             state.out.clear();
             state.session.handle_connected();
@@ -434,17 +435,11 @@ impl Inner {
         let mut all = false;
         loop {
             tokio::select! {
-                ready = stream.readable() => {
-                    if ready.is_err() {
+                read = stream.read(&mut chunk) => {
+                    let Ok(count @ 1..) = read else { return };
+                    input.extend_from_slice(&chunk[..count]);
+                    if !self.take_in(&mut input) {
                         return;
-                    }
-                    input.reserve(READ);
-                    match stream.try_read_buf(&mut input) {
-                        Ok(0) => return,
-                        Ok(_) if self.take_in(&mut input) => {}
-                        Ok(_) => return,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => return,
                     }
                 }
                 () = self.unsent.notified(), if all => all = false,
@@ -460,10 +455,10 @@ impl Inner {
 }
 
 /// Serves one connection after the other, until the agent wants no more of the client or the client left.
-async fn run(inner: Arc<Inner>, first: UnixStream, path: PathBuf) {
-    let mut stream = Arc::new(first);
+async fn run(inner: Arc<Inner>, first: LocalStream, path: PathBuf) {
+    let mut stream = first;
     loop {
-        inner.serve(&stream).await;
+        inner.serve(stream).await;
         {
             let mut state = lock(&inner.state);
             state.stream = None;
@@ -478,8 +473,8 @@ async fn run(inner: Arc<Inner>, first: UnixStream, path: PathBuf) {
         }
         let mut pause = FIRST_PAUSE;
         stream = loop {
-            match tokio::time::timeout(LIMIT, UnixStream::connect(&path)).await {
-                Ok(Ok(stream)) => break Arc::new(stream),
+            match tokio::time::timeout(LIMIT, LocalStream::connect(&path)).await {
+                Ok(Ok(stream)) => break stream,
                 _ => tokio::time::sleep(pause).await,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
