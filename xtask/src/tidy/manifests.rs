@@ -99,7 +99,7 @@ const FLOORS: [Floor; 16] = [
             "steadfast-session",
             "steadfast-net",
         ],
-        may_test_with: &[],
+        may_test_with: &["libftb"],
         attributes: &[],
     },
     Floor { package: "xtask", may_use: &[], may_test_with: &[], attributes: &[] },

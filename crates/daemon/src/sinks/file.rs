@@ -99,10 +99,16 @@ impl Writer {
         if let Err(error) = open.file.write_all(&text) {
             // There was room for some of them. What stands there of the next is no line.
             let written = open.file.metadata().map_or(0, |now| now.len().saturating_sub(open.length));
-            let written = &text[..text.len().min(written as usize)];
-            let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            open.file.set_len(open.length + whole as u64)?;
-            lines.drain(..written.iter().filter(|byte| **byte == b'\n').count());
+            let (mut whole, mut done) = (0, 0);
+            for line in lines.iter().take(count) {
+                if whole + line.len() as u64 > written {
+                    break;
+                }
+                whole += line.len() as u64;
+                done += 1;
+            }
+            open.file.set_len(open.length + whole)?;
+            lines.drain(..done);
             return Err(error);
         }
         open.length += text.len() as u64;
