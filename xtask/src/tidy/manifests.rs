@@ -82,8 +82,14 @@ const FLOORS: [Floor; 16] = [
     Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-daemon",
-        may_use: &["steadfast-wire", "steadfast-backplane", "steadfast-net", "steadfast"],
-        may_test_with: &["steadfast-session"],
+        may_use: &[
+            "steadfast-wire",
+            "steadfast-session",
+            "steadfast-backplane",
+            "steadfast-net",
+            "steadfast",
+        ],
+        may_test_with: &["steadfast-testbed"],
         attributes: &["#![forbid(unsafe_code)]"],
     },
     Floor {
