@@ -13,6 +13,6 @@ mod outside;
 mod place;
 mod rude;
 mod server;
-mod sinks;
 mod shares;
+mod sinks;
 mod tls;
