@@ -32,6 +32,7 @@
 //! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
+//! | keep conversations over a kill, a reboot or a power cut | [`Builder::store`], [`Receipt::stored`], [`Delivery`] |
 //! | publish faults and hear of them | [`backplane`] |
 //! | the same in microseconds, over one network | [`homa`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
@@ -42,7 +43,8 @@
 //! Invariants: whoever calls drives, so that a send reaches the socket from the caller's own task; the core's lock is
 //! short, never held across an await nor during a system call; work per turn is bounded; dropping a handle or a future
 //! never loses an acknowledged message; when the last handle is gone so are all tasks and sockets.
-//! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own, `unsafe`.
+//! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own but the
+//! one that writes a store, `unsafe`.
 //!
 //! | file | one idea |
 //! |---|---|
@@ -51,6 +53,7 @@
 //! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
 //! | `backplane.rs`, `backplane/` | events, through the agent of this host |
 //! | `homa.rs`, `homa/` | requests and responses over UDP, and as IP protocol 146 |
+//! | `durable.rs`, `store.rs` | conversations that are kept on a disk; the thread that writes them there |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -65,6 +68,7 @@ mod clock;
 mod deferred;
 mod dial;
 mod driver;
+mod durable;
 mod endpoint;
 mod error;
 mod events;
@@ -78,6 +82,7 @@ pub mod rpc;
 mod shared;
 mod socket;
 mod state;
+mod store;
 mod strangers;
 mod stream;
 mod trusted;
@@ -87,6 +92,7 @@ mod writer;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
+pub use durable::{Acknowledgement, Delivery};
 pub use deferred::{Deferred, DeferredError, Submission};
 pub use endpoint::{Destination, Endpoint};
 pub use error::{BindError, CloseError, ConnectError, ReadError, SessionError};
@@ -107,6 +113,8 @@ pub use steadfast_wire::{
     SessionId, SizeClass, Urgency,
 };
 pub use strangers::Stranger;
+pub use steadfast_store::StoreError;
+pub use store::{StoredError, Sync};
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use verdict::{Standing, Verdicts};
 pub use writer::MessageWriter;
@@ -115,6 +123,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[doc = include_str!("../../../docs/labels.md")]
 pub mod labels {}
+
+#[doc = include_str!("../../../docs/store.md")]
+pub mod durability {}
 
 /// The README's first program has to compile and run.
 #[cfg(doctest)]

@@ -171,6 +171,11 @@ impl MultiSocket {
             let id = inner.core.send(now, session, labels, options, payload)?;
             Ok(self.state().sent(id))
         })
+        .map(|receipt| self.kept(receipt))
+    }
+
+    fn kept(&self, receipt: Receipt) -> Receipt {
+        receipt.kept(self.shared().journal.as_ref())
     }
 
     /// Sends if a network that is up may carry the message; otherwise nothing is sent, and the [`Deferred`] tells when one
@@ -217,7 +222,7 @@ impl MultiSocket {
             })
         };
         Ok(match self.when_there_is_room(attempt).await? {
-            Ok(receipt) => Submission::Sent(receipt),
+            Ok(receipt) => Submission::Sent(self.kept(receipt)),
             Err(id) => Submission::Deferred(Deferred::new(self, id, labels.clone(), payload.clone())),
         })
     }
@@ -384,17 +389,23 @@ impl MultiSocket {
     ///
     /// Cancel safe: a future that is dropped before it returned has taken nothing.
     pub async fn recv(&self) -> Result<Option<Message>, SessionError> {
+        self.next_message(false).await
+    }
+
+    /// Waits for the next message, which is `held` until it is acknowledged, if it is whole.
+    pub(crate) async fn next_message(&self, held: bool) -> Result<Option<Message>, SessionError> {
         let (shared, state) = (self.shared(), self.state());
         loop {
             let arrived = {
                 let mut readable = pin!(state.readable.notified());
                 // Enlisted before looking: a message between the two is not missed.
                 readable.as_mut().enable();
-                match self.look()? {
+                match self.look_with(held)? {
                     Look::Message(message) => return Ok(Some(message)),
                     Look::Finished => return Ok(None),
                     Look::Nothing => {}
                 }
+                shared.relief().await;
                 if let Some(guest) = Shared::visit(state) {
                     tokio::select! {
                         biased;
@@ -428,7 +439,15 @@ impl MultiSocket {
     }
 
     pub(crate) fn look(&self) -> Result<Look, SessionError> {
-        match self.take(|inner, now, session| inner.core.recv(now, session)) {
+        self.look_with(false)
+    }
+
+    fn look_with(&self, held: bool) -> Result<Look, SessionError> {
+        let taken = self.take(|inner, now, session| match held {
+            true => inner.core.recv_held(now, session),
+            false => inner.core.recv(now, session),
+        });
+        match taken {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
             Ok(Recv::Pending) => Ok(Look::Nothing),
             Ok(Recv::Finished) => Ok(Look::Finished),
