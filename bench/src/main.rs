@@ -13,6 +13,7 @@
 //! | `rpc.rs`, `rpc_stream.rs` | small calls, and what long ones carry, on the loopback |
 //! | `verdicts.rs` | how soon and how surely it is known why a peer does not answer |
 //! | `sessions.rs` | what idle conversations cost |
+//! | `durable.rs` | what it costs to keep messages on a disk |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
 //! | `systems.rs` and below | the systems, and how client and server of each find together |
@@ -27,6 +28,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
 
 mod child;
+mod durable;
 mod failover;
 mod figure;
 mod foreground;
@@ -96,6 +98,8 @@ pub(crate) enum Part {
     Hostile(RackHost),
     VerdictsWatcher,
     VerdictsPeer,
+    DurableClient,
+    DurableServer,
 }
 
 fn main() -> ExitCode {
@@ -155,6 +159,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "throughput" => throughput::run(effort)?,
         "latency" => latency::run(effort)?,
         "sessions" => sessions::run(effort)?,
+        "durable" => durable::run(effort)?,
         _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
     };
     outcome.condition(
@@ -202,6 +207,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::RackHost(part) => rpc_load::host(part, console).await,
             Part::VerdictsWatcher => verdicts::watcher(console).await,
             Part::VerdictsPeer => verdicts::peer(console).await,
+            Part::DurableClient => durable::client(console).await,
+            Part::DurableServer => durable::server(console).await,
             Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })

@@ -10,7 +10,7 @@ use crate::process;
 pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
 
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 13] = [
+const BENCHES: [(&str, &str); 14] = [
     ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
     ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
     ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),
@@ -24,6 +24,7 @@ const BENCHES: [(&str, &str); 13] = [
     ("sim-homa", "slowdown and largest load in a simulated data centre: the Homa core, a plain queue"),
     ("verdicts", "how soon it is known that a peer was killed, stopped, cut off, restarted, or left"),
     ("sessions", "memory and processor time of idle conversations"),
+    ("durable", "messages that are kept on a disk: steadfast with a store, without, a bare file"),
 ];
 
 /// One line for each benchmark.

@@ -7,7 +7,7 @@ use crate::lock;
 use crate::message::Message;
 use crate::receipt::Receipt;
 use crate::socket::MultiSocket;
-use crate::store::{Journal, StoredError};
+use crate::store::{Journal, StoreWritten, StoredError};
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,6 +32,11 @@ impl Endpoint {
     /// and the endpoint has stopped. Meanwhile nothing is sent or acknowledged that a restart would have to know of.
     pub fn store_fault(&self) -> Option<String> {
         self.shared().journal.as_ref().and_then(|journal| journal.fault())
+    }
+
+    /// What was written to the store by this endpoint; `None` without one.
+    pub fn store_written(&self) -> Option<StoreWritten> {
+        self.shared().journal.as_ref().map(|journal| journal.written())
     }
 
     /// Stops, and ends no conversation: peers are told of a silence of `limit` at most, the store has all that was sent and

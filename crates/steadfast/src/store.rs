@@ -49,6 +49,16 @@ pub enum StoredError {
     Stopped(String),
 }
 
+/// What was written to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StoreWritten {
+    /// How often something was appended and forced to the disk.
+    pub batches: u64,
+    /// Bytes of that. What is written anew to make room is not counted.
+    pub bytes: u64,
+}
+
 /// How far the journal is.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -68,6 +78,7 @@ struct State {
     /// The last record that is on the disk, or was in the queue.
     stored: u64,
     queued: u64,
+    written: StoreWritten,
     /// Nothing more comes.
     closing: bool,
     /// The thread is gone, and with it the store.
@@ -181,9 +192,13 @@ impl Journal {
         true
     }
 
-    fn note(&self, number: u64) {
+    pub(crate) fn written(&self) -> StoreWritten {
+        lock(&self.state).written
+    }
+
+    fn note(&self, number: u64, written: StoreWritten) {
         let mut state = lock(&self.state);
-        state.stored = number;
+        (state.stored, state.written) = (number, written);
         if state.full.take().is_some() {
             tracing::info!("the store can be written again");
         }
@@ -262,7 +277,8 @@ fn write(shared: &Weak<Shared>, journal: &Journal, opened: Opened) {
         }
         let last = batch.last().map_or(0, |entry| entry.number);
         batch.clear();
-        journal.note(last);
+        let (batches, bytes) = store.appended();
+        journal.note(last, StoreWritten { batches, bytes });
         if let Some(shared) = shared.upgrade() {
             let _runtime = shared.enter();
             shared.call(|inner, now| inner.core.handle_confirmed(now, last));

@@ -267,6 +267,9 @@ impl Files for Disk {
         }
         state.pending.clear();
         state.forced_names = state.names.clone();
+        let state = &mut *state;
+        let named: Vec<u64> = state.names.values().copied().collect();
+        state.files.retain(|file, _| named.contains(file));
         Ok(())
     }
 

@@ -30,6 +30,8 @@ pub struct Store<F: Files = Directory> {
     look_at: u64,
     /// Nobody knows what is on the disk.
     failed: bool,
+    /// How many batches of how many bytes were appended.
+    appended: (u64, u64),
 }
 
 impl Store {
@@ -65,7 +67,7 @@ impl<F: Files> Store<F> {
         header.generation += 1;
         let batch = Batch::default();
         let mut store =
-            Self { files, digest, header, batch, next: 0, length: 0, look_at: 0, failed: false };
+            Self { files, digest, header, batch, next: 0, length: 0, look_at: 0, failed: false, appended: (0, 0) };
         store.write_segment().and_then(|()| store.name_segment()).map_err(|error| store.explain("write", error))?;
         // What a crash left beside the last one.
         for old in segments.iter().rev().skip(1) {
@@ -90,6 +92,12 @@ impl<F: Files> Store<F> {
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.length
+    }
+
+    /// How many batches were appended since it was opened, and their bytes.
+    #[must_use]
+    pub const fn appended(&self) -> (u64, u64) {
+        self.appended
     }
 
     /// Which disk it is on.
@@ -140,6 +148,8 @@ impl<F: Files> Store<F> {
         }
         self.length += self.batch.len() as u64;
         self.next += 1;
+        self.appended.0 += 1;
+        self.appended.1 += self.batch.len() as u64;
         Ok(())
     }
 

@@ -163,10 +163,11 @@ fn without_room_for_a_new_segment_the_old_one_serves_on() {
     let mut store = open(&disk).unwrap();
     store.append(refs(&[opened(1), sent(1, 1, 3 << 20)])).unwrap();
     // Room for the old one, and not for another beside it.
-    disk.set_room(Some(SLACK as usize + (8 << 20)));
+    disk.set_room(Some(SLACK as usize + (9 << 19)));
     let mut id = 1;
-    while disk.length() < SLACK as usize + (7 << 20) {
+    while disk.length() < SLACK as usize + (13 << 19) {
         id += 1;
+        assert!(id < 40, "it was begun anew without the room for it");
         store.append(refs(&[sent(1, id, 1 << 20), settled(1, id)])).unwrap();
     }
     disk.set_room(None);
