@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use steadfast::{Bytes, Identity, Labels, Sync};
+use steadfast::{Bytes, Identity, Labels, StoreSync};
 
 use crate::child::{Child, Console, Place, tell};
 use crate::outcome::Outcome;
@@ -20,7 +20,7 @@ const MESSAGE: usize = 1024;
 /// Messages without an outcome.
 const OPEN: usize = 256;
 const GUARD: Duration = Duration::from_secs(300);
-const SCENARIOS: [(&str, Sync); 2] = [("each", Sync::Each), ("grouped", Sync::Grouped)];
+const SCENARIOS: [(&str, StoreSync); 2] = [("each", StoreSync::Each), ("grouped", StoreSync::Grouped)];
 const SYSTEMS: [&str; 3] = ["steadfast", "memory", "append"];
 
 /// To the client: so many messages, with a store in this directory.
@@ -61,7 +61,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
     let mut found: Vec<(&str, &str, f64)> = Vec::new();
     for round in 1..=rounds {
         for (scenario, sync) in SCENARIOS {
-            let each_alone = sync == Sync::Each;
+            let each_alone = sync == StoreSync::Each;
             let count = if each_alone { each } else { grouped };
             let store = directory.join(format!("{scenario}-{round}"));
             let kept = measure(Setup { count, each: each_alone, store: Some(store.clone()) })?;
@@ -141,7 +141,7 @@ pub(crate) async fn client(console: &mut Console) -> anyhow::Result<()> {
     let Connect { contact, .. } = console.hear().await?;
     let mut builder = endpoint::builder(identity, true);
     if let Some(store) = store {
-        builder = builder.store(store).store_sync(if each { Sync::Each } else { Sync::Grouped });
+        builder = builder.store(store).store_sync(if each { StoreSync::Each } else { StoreSync::Grouped });
     }
     let endpoint = builder.bind().await?;
     let socket = endpoint.connect(contact).await?;

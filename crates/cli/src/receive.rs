@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         }
         // There the sender looks for it.
         let port = arguments.port.is_none().then(|| [String::from("--port"), endpoint.port().to_string()]);
-        let typed = Typed::now(port.as_ref().map_or(&[], |words| &words[..]))?;
+        let typed = Typed::now(port.as_ref().map_or(&[][..], |words| &words[..]))?;
         let job = Jobs::new(arguments.store.as_deref(), context).begin(&typed, output)?;
         announce(&endpoint, store.path(), output)?;
         let (sender, finished) = mpsc::unbounded_channel();

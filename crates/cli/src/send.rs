@@ -88,8 +88,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let config = context.config()?;
         let target = context.target(&config, &arguments.host)?;
         let reach = arguments.wait.unwrap_or(REACH);
-        let job = Jobs::new(arguments.store.as_deref(), context).begin(&Typed::now(&[])?, output)?;
         let endpoint = context.builder(&config).connect_limit(reach).bind().await?;
+        let job = Jobs::new(arguments.store.as_deref(), context).begin(&Typed::now(&[])?, output)?;
         let at_terminal = std::io::stdout().is_terminal() && !output.is_json();
         let accept = arguments.wait.unwrap_or(if at_terminal { ACCEPT } else { Duration::ZERO });
         let sender =

@@ -8,7 +8,7 @@ use crate::kernel::{Kernel, Plan};
 use crate::process::this_process;
 use crate::report::{place, report};
 use crate::shared::Shared;
-use crate::store::{self, Journal, Opened, Place, Sync};
+use crate::store::{self, Journal, Opened, Place, StoreSync};
 use crate::trusted::Trusted;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashSet;
@@ -162,8 +162,8 @@ impl Builder {
         self
     }
 
-    /// When the [`store`](Self::store), which is named before, is forced to the disk: [`Sync::Grouped`] unless said otherwise.
-    pub fn store_sync(mut self, sync: Sync) -> Self {
+    /// When the [`store`](Self::store), which is named before, is forced to the disk: [`StoreSync::Grouped`] unless said otherwise.
+    pub fn store_sync(mut self, sync: StoreSync) -> Self {
         if let Some(place) = &mut self.store {
             place.sync = sync;
         }
@@ -197,13 +197,18 @@ impl Builder {
         let journal = opened.is_some().then(Arc::<Journal>::default);
         let shared = Shared::new(core, fingerprint, tls, trusted, builder.session_config, journal.clone());
         let shared = Arc::new(shared);
+        let mut keep = None;
         if let (Some(journal), Some(opened)) = (journal, opened) {
             shared.restore(opened.store.digest());
-            store::start(&shared, journal, opened).map_err(BindError::Thread)?;
+            keep = Some((journal, opened));
         }
         let mut plan = Plan { port: builder.port, addresses: builder.addresses, scout: builder.scout };
         let kernel = Kernel::open(&shared, &mut plan).await?;
         let addresses = Arc::new(Mutex::new(kernel.local_addresses()));
+        // Not before the rest is there: a store is free at once when this fails.
+        if let Some((journal, opened)) = keep {
+            store::start(&shared, journal, opened).map_err(BindError::Thread)?;
+        }
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver = Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver);
         tokio::spawn(driver.run());

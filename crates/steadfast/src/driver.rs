@@ -86,16 +86,15 @@ impl Driver {
             if self.shared.is_stopped() {
                 return Box::pin(self.end()).await;
             }
+            let deserted = |shared: &Shared| shared.peek(|inner, _| inner.sessions.is_empty());
+            if self.abandoned && self.shared.journal.is_some() && !deserted(&self.shared) {
+                // They are there for whoever opens the store next.
+                return Box::pin(self.detach(LAST_WORD)).await;
+            }
             if self.abandoned {
                 self.refuse_incoming();
             }
-            let left = self.shared.peek(|inner, _| inner.sessions.len());
-            let restored = lock(&self.shared.restored).len();
-            if self.abandoned && left > 0 && left == restored {
-                // What a store brought back and nobody took is there for the next one.
-                return Box::pin(self.detach(LAST_WORD)).await;
-            }
-            if self.abandoned && left == 0 {
+            if self.abandoned && deserted(&self.shared) {
                 return Box::pin(self.close("the program has no further use for this endpoint")).await;
             }
             let input = self.wait().await;

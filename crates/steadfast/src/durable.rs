@@ -17,7 +17,8 @@ use steadfast_wire::{Labels, MessageId};
 use tokio::sync::oneshot;
 
 impl Endpoint {
-    /// The conversations that the [store](crate::Builder::store) brought back, in no order; each is given once. They go on as
+    /// The conversations that the [store](crate::Builder::store) brought back, in no order, those among them that a peer opened
+    /// and nobody accepted; each is given once, and again when all its handles were dropped. They go on as
     /// soon as either side reaches the other, whether or not they were taken here; whom to trust the builder has to be told
     /// again, unless it is in a trust file.
     ///

@@ -114,7 +114,7 @@ pub use steadfast_wire::{
 };
 pub use strangers::Stranger;
 pub use steadfast_store::StoreError;
-pub use store::{StoreWritten, StoredError, Sync};
+pub use store::{StoreWritten, StoredError, StoreSync};
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use verdict::{Standing, Verdicts};
 pub use writer::MessageWriter;

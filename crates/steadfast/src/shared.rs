@@ -414,6 +414,13 @@ impl Shared {
         self.collect(inner, &mut effects);
     }
 
+    /// The application let go of a conversation that is to last: it may take it again.
+    pub(crate) fn put_back(&self, state: &Arc<SessionState>) {
+        if state.ended().is_none() && !self.is_stopped() {
+            lock(&self.restored).push(Arc::clone(state));
+        }
+    }
+
     /// Lets go of all conversations without ending any: what the store has of them goes on when it is opened again. Peers
     /// are told nothing more.
     pub(crate) fn stop(&self, why: &str) {
@@ -426,6 +433,7 @@ impl Shared {
             inner.core = Core::new(Config::default(), self.identity, [0; 32]);
             std::mem::take(&mut inner.sessions)
         };
+        lock(&self.restored).clear();
         for state in states.values() {
             state.stop(why, &mut receipts);
             Wake::All(Arc::clone(state)).wake();
@@ -451,6 +459,15 @@ impl Shared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The thread that writes waits for more, and has the store.
+        if let Some(journal) = &self.journal {
+            journal.end();
+        }
     }
 }
 

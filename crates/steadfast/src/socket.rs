@@ -28,7 +28,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// It outlives every network: while none works it is parked, and what is sent waits. A cheap handle: clones mean the
 /// same conversation. Dropping the last one (unread [`Message`]s and unfinished [`MessageWriter`]s count) closes it in the
-/// background as [`close`](Self::close) does.
+/// background as [`close`](Self::close) does; in an endpoint with a [store](crate::Builder::store) it ends nothing, and
+/// [`Endpoint::restored`](crate::Endpoint::restored) has the conversation again.
 #[derive(Clone)]
 pub struct MultiSocket {
     conversation: Arc<Conversation>,
@@ -44,6 +45,12 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         let id = self.state.id;
         let opened = self.state.is_opened();
+        let shared = &self.handle.shared;
+        if opened && shared.journal.is_some() {
+            // A program that ends, or panics, drops its handles, and its conversations are to outlive it.
+            shared.put_back(&self.state);
+            return;
+        }
         // An error means that it has ended already.
         let _over = self.handle.shared.call(|inner, now| {
             if opened { inner.core.close(now, id, CLOSE_LIMIT) } else { inner.core.abort(now, id) }
@@ -443,9 +450,8 @@ impl MultiSocket {
     }
 
     fn look_with(&self, held: bool) -> Result<Look, SessionError> {
-        let taken = self.take(|inner, now, session| match held {
-            true => inner.core.recv_held(now, session),
-            false => inner.core.recv(now, session),
+        let taken = self.take(|inner, now, session| {
+            if held { inner.core.recv_held(now, session) } else { inner.core.recv(now, session) }
         });
         match taken {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 use steadfast_session::{JournalEntry, Record};
-use steadfast_store::Store;
+use steadfast_store::{Directory, Files, Store};
 use tokio::sync::Notify;
 
 /// How much is written at a time, in bytes of payloads, and one message more.
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// When what was written is forced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Sync {
+pub enum StoreSync {
     /// Once for everything that waits by then: several messages share the price, and one that comes alone waits for nobody.
     #[default]
     Grouped,
@@ -146,13 +146,18 @@ impl Journal {
 
     /// Writes what is there and nothing more; waits until the store is closed.
     pub(crate) async fn close(&self) {
-        lock(&self.state).closing = true;
-        self.work.notify_one();
+        self.end();
         wait_until(&self.progress, || lock(&self.state).gone.then_some(())).await;
     }
 
+    /// Writes what is there and nothing more, and closes the store.
+    pub(crate) fn end(&self) {
+        lock(&self.state).closing = true;
+        self.work.notify_one();
+    }
+
     /// Takes what is to be written next: at most so many bytes, or one message. `None` at the end.
-    fn next(&self, sync: Sync, batch: &mut Vec<JournalEntry>) -> Option<()> {
+    fn next(&self, sync: StoreSync, batch: &mut Vec<JournalEntry>) -> Option<()> {
         let mut state = lock(&self.state);
         while state.queue.is_empty() {
             if state.closing {
@@ -166,7 +171,7 @@ impl Journal {
             bytes += payload(entry);
             count += 1;
             let single = matches!(entry.record, Record::Sent { .. } | Record::Resolved { .. });
-            if bytes >= BATCH || count >= RECORDS || (sync == Sync::Each && single) {
+            if bytes >= BATCH || count >= RECORDS || (sync == StoreSync::Each && single) {
                 break;
             }
         }
@@ -184,6 +189,7 @@ impl Journal {
             tracing::warn!(
                 "the store's disk is full: nothing is sent or acknowledged until there is room; see `Endpoint::store_fault`"
             );
+            self.progress.notify_waiters();
         }
         if state.closing {
             return false;
@@ -220,16 +226,16 @@ impl Journal {
 
 /// Where an endpoint keeps its conversations, and what it opened there.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) store: Store,
-    pub(crate) sync: Sync,
+pub(crate) struct Opened<F: Files = Directory> {
+    pub(crate) store: Store<F>,
+    pub(crate) sync: StoreSync,
 }
 
 /// What the builder was told.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
-    pub(crate) sync: Sync,
+    pub(crate) sync: StoreSync,
 }
 
 /// Begins to write. The thread ends with [`Journal::close`], or when nobody is left who could call it.
@@ -252,7 +258,7 @@ impl Drop for End<'_> {
     }
 }
 
-fn write(shared: &Weak<Shared>, journal: &Journal, opened: Opened) {
+fn write<F: Files>(shared: &Weak<Shared>, journal: &Journal, opened: Opened<F>) {
     let Opened { mut store, sync } = opened;
     let mut batch = Vec::new();
     while journal.next(sync, &mut batch).is_some() {
@@ -269,6 +275,7 @@ fn write(shared: &Weak<Shared>, journal: &Journal, opened: Opened) {
                     tracing::error!(error = %why, "the endpoint stops: what it promises could not be kept");
                     journal.fail(why.clone());
                     if let Some(shared) = shared.upgrade() {
+                        let _runtime = shared.enter();
                         shared.stop(&why);
                     }
                     return;
@@ -293,7 +300,8 @@ mod tests {
     use bytes::Bytes;
     use steadfast_session::DropReason;
     use steadfast_wire::frame::Head;
-    use steadfast_wire::{Labels, MessageId, Order, SessionId};
+    use steadfast_store::crash::Disk;
+    use steadfast_wire::{Fingerprint, Labels, MessageId, Order, SessionId};
 
     fn sent(number: u64, bytes: usize) -> JournalEntry {
         let (labels, length) = (Labels::foreground(), Some(bytes as u64));
@@ -309,7 +317,7 @@ mod tests {
     }
 
     /// The numbers of each batch.
-    fn batches(sync: Sync, entries: Vec<JournalEntry>) -> Vec<Vec<u64>> {
+    fn batches(sync: StoreSync, entries: Vec<JournalEntry>) -> Vec<Vec<u64>> {
         let journal = Journal::default();
         journal.push(entries.into_iter());
         lock(&journal.state).closing = true;
@@ -325,10 +333,53 @@ mod tests {
     #[test]
     fn all_that_waits_is_written_at_once_or_message_by_message() {
         let entries = || vec![other(1), sent(2, 10), sent(3, 10), other(4)];
-        assert_eq!(batches(Sync::Grouped, entries()), [vec![1, 2, 3, 4]]);
-        assert_eq!(batches(Sync::Each, entries()), [vec![1, 2], vec![3], vec![4]]);
+        assert_eq!(batches(StoreSync::Grouped, entries()), [vec![1, 2, 3, 4]]);
+        assert_eq!(batches(StoreSync::Each, entries()), [vec![1, 2], vec![3], vec![4]]);
         let large = vec![sent(1, BATCH - 1), sent(2, 1), sent(3, BATCH), other(4)];
-        assert_eq!(batches(Sync::Grouped, large), [vec![1, 2], vec![3], vec![4]]);
+        assert_eq!(batches(StoreSync::Grouped, large), [vec![1, 2], vec![3], vec![4]]);
+    }
+
+    /// A thread that writes to a disk in memory.
+    fn writing(disk: &Disk) -> Arc<Journal> {
+        let store = Store::open_on(disk.clone(), Fingerprint([1; 32])).unwrap();
+        let journal = Arc::<Journal>::default();
+        let writes = Arc::clone(&journal);
+        thread::spawn(move || {
+            let _end = End(&writes);
+            write(&Weak::new(), &writes, Opened { store, sync: StoreSync::Grouped });
+        });
+        journal
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_what_waits_goes_on_when_there_is_room() {
+        let disk = Disk::default();
+        let journal = writing(&disk);
+        disk.set_room(Some(10));
+        journal.push([sent(1, 1000)].into_iter());
+        let fault = wait_until(&journal.progress, || journal.fault()).await;
+        assert!(fault.contains("make room"), "{fault}");
+        journal.push([sent(2, 1000)].into_iter());
+        disk.set_room(None);
+        assert_eq!(journal.stored(2).await, Ok(()));
+        assert_eq!(journal.fault(), None);
+        // A disk that is full at the end does not keep the end away.
+        disk.set_room(Some(10));
+        journal.push([sent(3, 1000)].into_iter());
+        wait_until(&journal.progress, || journal.fault()).await;
+        journal.close().await;
+        assert!(matches!(journal.stored(3).await, Err(StoredError::Stopped(_))));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_ends_it() {
+        let disk = Disk::default();
+        let journal = writing(&disk);
+        disk.refuse_force(true);
+        journal.push([sent(1, 1000)].into_iter());
+        let error = journal.stored(1).await.unwrap_err().to_string();
+        assert!(error.contains("force to the disk"), "{error}");
+        journal.close().await;
     }
 
     #[test]

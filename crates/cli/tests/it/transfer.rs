@@ -216,9 +216,9 @@ fn after_a_reboot_both_sides_go_on_without_being_told_what() {
     let file = two.put("large", LARGE);
     let (receiver, contact) = two.receive(&[]);
     let sender = start(&two.a, &["send", "--json", &file, &contact]);
+    two.await_partial();
     let running = two.a.run(&["resume", "--list", "--json"]).ended(0);
     assert!(running.objects().is_empty(), "it runs");
-    two.await_partial();
     drop((sender, receiver));
     let waiting = two.a.run(&["resume", "--list", "--json"]).ended(0).objects();
     let words = waiting[0]["command"].as_str().unwrap();

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use steadfast::{
-    DropReason, EndReason, Endpoint, Identity, Labels, MultiSocket, Outcome, SessionError, StoredError, Sync,
+    DropReason, EndReason, Endpoint, Identity, Labels, MultiSocket, Outcome, SessionError, StoredError, StoreSync,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -216,11 +216,11 @@ struct Host {
     identity: Identity,
     trusts: Vec<steadfast::Fingerprint>,
     port: u16,
-    sync: Sync,
+    sync: StoreSync,
 }
 
 impl Host {
-    fn pair(place: &Directory, sync: Sync) -> [Self; 2] {
+    fn pair(place: &Directory, sync: StoreSync) -> [Self; 2] {
         let mut hosts = ["a", "b"].map(|name| Self {
             directory: place.0.join(name),
             identity: Identity::generate().unwrap(),
@@ -254,7 +254,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_detached_endpoint_goes_on_when_its_store_is_opened_again() {
-    for sync in [Sync::Grouped, Sync::Each] {
+    for sync in [StoreSync::Grouped, StoreSync::Each] {
         let place = Directory::new();
         let mut hosts = Host::pair(&place, sync);
         let (a, b) = (hosts[0].start().await, hosts[1].start().await);
@@ -307,9 +307,38 @@ async fn a_detached_endpoint_goes_on_when_its_store_is_opened_again() {
 }
 
 #[tokio::test]
+async fn a_program_that_drops_everything_has_it_again() {
+    let place = Directory::new();
+    let mut hosts = Host::pair(&place, StoreSync::Grouped);
+    let (a, b) = (hosts[0].start().await, hosts[1].start().await);
+    let (at_a, at_b) = converse(&a, &b).await;
+    let receipt = at_a.send("kept", Labels::foreground()).await.unwrap();
+    soon("acked", receipt.acked()).await.unwrap();
+    drop(at_b);
+    let at_b = b.restored().pop().unwrap();
+    drop((at_b, b));
+    // It gives the store back by itself.
+    let b = soon("the store is free", async {
+        loop {
+            let mut builder = local().identity(hosts[1].identity.clone()).port(hosts[1].port);
+            builder = builder.trust(hosts[0].identity.fingerprint());
+            match builder.store(&hosts[1].directory).bind().await {
+                Ok(endpoint) => return endpoint,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    let at_b = b.restored().pop().unwrap();
+    let message = soon("recv", at_b.recv()).await.unwrap().unwrap();
+    assert_eq!(message.payload().unwrap(), "kept");
+    assert_eq!(soon("the outcome", receipt.outcome()).await, Outcome::Delivered);
+}
+
+#[tokio::test]
 async fn a_delivery_is_given_again_if_it_is_dropped_and_may_be_refused() {
     let place = Directory::new();
-    let mut hosts = Host::pair(&place, Sync::Grouped);
+    let mut hosts = Host::pair(&place, StoreSync::Grouped);
     let (a, b) = (hosts[0].start().await, hosts[1].start().await);
     let (at_a, at_b) = converse(&a, &b).await;
     let receipt = at_a.send("again", Labels::foreground()).await.unwrap();
@@ -337,7 +366,7 @@ async fn without_a_store_nothing_is_said_to_be_stored() {
 #[tokio::test]
 async fn a_peer_that_lost_its_store_ends_the_conversation() {
     let place = Directory::new();
-    let mut hosts = Host::pair(&place, Sync::Grouped);
+    let mut hosts = Host::pair(&place, StoreSync::Grouped);
     let (a, b) = (hosts[0].start().await, hosts[1].start().await);
     let (at_a, at_b) = converse(&a, &b).await;
     let receipt = at_a.send("known", Labels::foreground()).await.unwrap();
@@ -354,7 +383,7 @@ async fn a_peer_that_lost_its_store_ends_the_conversation() {
 #[tokio::test]
 async fn a_store_in_use_is_said_to_be_that() {
     let place = Directory::new();
-    let [mut host, _] = Host::pair(&place, Sync::Grouped);
+    let [mut host, _] = Host::pair(&place, StoreSync::Grouped);
     let first = host.start().await;
     let builder = local().identity(host.identity.clone()).store(&host.directory);
     let error = builder.bind().await.unwrap_err().to_string();
