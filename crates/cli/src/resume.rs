@@ -61,9 +61,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
             command.args(&typed.words).current_dir(&typed.directory).envs(typed.variables);
             // Nobody is there who could be asked.
             command.stdin(Stdio::null());
-            let child = command
-                .spawn()
-                .with_context(|| format!("cannot run `steadfast {words}` in {directory}"));
+            let child =
+                command.spawn().with_context(|| format!("cannot run `steadfast {words}` in {directory}"));
             running.push((words, child));
         }
     }

@@ -541,7 +541,9 @@ impl Inbound {
 
     /// The application gives a message back: it is there to be taken again. Whether it held it.
     pub(crate) fn give_back(&mut self, cx: &mut Context, id: MessageId) -> bool {
-        let Some(message) = self.messages.get_mut(&id.0).filter(|message| message.given) else { return false };
+        let Some(message) = self.messages.get_mut(&id.0).filter(|message| message.given) else {
+            return false;
+        };
         message.given = false;
         let urgency = message.labels().urgency;
         self.given.remove(id.0..id.0 + 1);

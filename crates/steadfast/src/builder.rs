@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Tls, TrustFile};
-use steadfast_store::Store;
 use steadfast_session::{Config, Endpoint as Core, SessionConfig};
+use steadfast_store::Store;
 use steadfast_wire::{Fingerprint, Selector};
 use tokio::sync::mpsc;
 

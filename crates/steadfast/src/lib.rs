@@ -92,8 +92,8 @@ mod writer;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
-pub use durable::{Acknowledgement, Delivery};
 pub use deferred::{Deferred, DeferredError, Submission};
+pub use durable::{Acknowledgement, Delivery};
 pub use endpoint::{Destination, Endpoint};
 pub use error::{BindError, CloseError, ConnectError, ReadError, SessionError};
 pub use events::Events;
@@ -107,14 +107,14 @@ pub use steadfast_session::{
     AssociationId, Config, DownReason, DropReason, Event, Evidence, Exit, Forecast, Judgement, OrderRequest,
     Ordering, Outcome, PathInfo, Patience, Redundancy, SendError, SendOptions, SessionConfig, Stats, Verdict,
 };
+pub use steadfast_store::StoreError;
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
     Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, Selectors,
     SessionId, SizeClass, Urgency,
 };
+pub use store::{StoreSync, StoreWritten, StoredError};
 pub use strangers::Stranger;
-pub use steadfast_store::StoreError;
-pub use store::{StoreWritten, StoredError, StoreSync};
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use verdict::{Standing, Verdicts};
 pub use writer::MessageWriter;

@@ -450,9 +450,12 @@ impl MultiSocket {
     }
 
     fn look_with(&self, held: bool) -> Result<Look, SessionError> {
-        let taken = self.take(|inner, now, session| {
-            if held { inner.core.recv_held(now, session) } else { inner.core.recv(now, session) }
-        });
+        let taken =
+            self.take(
+                |inner, now, session| {
+                    if held { inner.core.recv_held(now, session) } else { inner.core.recv(now, session) }
+                },
+            );
         match taken {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
             Ok(Recv::Pending) => Ok(Look::Nothing),

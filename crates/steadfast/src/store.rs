@@ -299,15 +299,14 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use steadfast_session::DropReason;
-    use steadfast_wire::frame::Head;
     use steadfast_store::crash::Disk;
+    use steadfast_wire::frame::Head;
     use steadfast_wire::{Fingerprint, Labels, MessageId, Order, SessionId};
 
     fn sent(number: u64, bytes: usize) -> JournalEntry {
         let (labels, length) = (Labels::foreground(), Some(bytes as u64));
         let head = Head { labels, order: Order::Total, streamed: false, length, expires_in: None };
-        let record =
-            Record::Sent { id: MessageId(number), head, payload: Some(Bytes::from(vec![0; bytes])) };
+        let record = Record::Sent { id: MessageId(number), head, payload: Some(Bytes::from(vec![0; bytes])) };
         JournalEntry { number, session: SessionId(1), record }
     }
 

@@ -78,7 +78,9 @@ pub enum StoreError {
         why: &'static str,
     },
     /// An earlier write failed in a way that leaves unknown what is on the disk.
-    #[error("the store {place} failed before and takes nothing more: start the program again once the disk is well")]
+    #[error(
+        "the store {place} failed before and takes nothing more: start the program again once the disk is well"
+    )]
     Failed {
         /// Which store.
         place: String,

@@ -50,7 +50,8 @@ impl<F: Files> Store<F> {
         let failed = |error| StoreError::io("read", &place, error);
         let mut segments = files.list().map_err(failed)?;
         segments.sort_unstable();
-        let (mut header, mut digest) = (Header { number: 0, generation: 0, identity, salt: 0 }, Digest::default());
+        let (mut header, mut digest) =
+            (Header { number: 0, generation: 0, identity, salt: 0 }, Digest::default());
         if let Some(last) = segments.last().copied() {
             let bytes = files.read(last).map_err(failed)?;
             let explain = |fault: segment::Fault| fault.explain(place.clone(), last);
@@ -66,9 +67,21 @@ impl<F: Files> Store<F> {
         }
         header.generation += 1;
         let batch = Batch::default();
-        let mut store =
-            Self { files, digest, header, batch, next: 0, length: 0, look_at: 0, failed: false, appended: (0, 0) };
-        store.write_segment().and_then(|()| store.name_segment()).map_err(|error| store.explain("write", error))?;
+        let mut store = Self {
+            files,
+            digest,
+            header,
+            batch,
+            next: 0,
+            length: 0,
+            look_at: 0,
+            failed: false,
+            appended: (0, 0),
+        };
+        store
+            .write_segment()
+            .and_then(|()| store.name_segment())
+            .map_err(|error| store.explain("write", error))?;
         // What a crash left beside the last one.
         for old in segments.iter().rev().skip(1) {
             store.files.remove(*old).map_err(|error| store.explain("clean up", error))?;

@@ -70,7 +70,8 @@ const FLOORS: [Floor; 17] = [
         package: "steadfast",
         may_use: &[
             "steadfast-wire",
-            "steadfast-session", "steadfast-store",
+            "steadfast-session",
+            "steadfast-store",
             "steadfast-homa",
             "steadfast-backplane",
             "steadfast-net",

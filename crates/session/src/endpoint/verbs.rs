@@ -267,12 +267,7 @@ impl Endpoint {
     }
 
     /// A message that was [held](Self::recv_held) is the next to be taken again, of its urgency.
-    pub fn give_back(
-        &mut self,
-        now: Instant,
-        session: SessionId,
-        id: MessageId,
-    ) -> Result<(), SessionError> {
+    pub fn give_back(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SessionError> {
         let held = self.on_session(now, session, |s, cx| s.inb.give_back(cx, id))?;
         if held { Ok(()) } else { Err(SessionError::NoMessage(id)) }
     }

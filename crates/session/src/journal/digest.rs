@@ -92,10 +92,7 @@ impl Digest {
     #[must_use]
     pub fn size(&self) -> u64 {
         let ranges: usize = self.sessions.values().map(|known| known.summary.ranges()).sum();
-        self.payloads
-            + self.messages * MESSAGE
-            + self.sessions.len() as u64 * SESSION
-            + ranges as u64 * RANGE
+        self.payloads + self.messages * MESSAGE + self.sessions.len() as u64 * SESSION + ranges as u64 * RANGE
     }
 
     /// The sessions that have not ended.
@@ -212,7 +209,12 @@ impl Known {
         let shut = self.shut.map(|(last, kind)| Record::Shut(last, kind));
         // After the messages, which count themselves.
         let last = [Record::Summary(self.summary.clone())].into_iter().chain(shut);
-        core::iter::once(self.opened.clone()).chain(confirmed).chain(offered).chain(held).chain(open).chain(last)
+        core::iter::once(self.opened.clone())
+            .chain(confirmed)
+            .chain(offered)
+            .chain(held)
+            .chain(open)
+            .chain(last)
     }
 }
 

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use steadfast::{
-    DropReason, EndReason, Endpoint, Identity, Labels, MultiSocket, Outcome, SessionError, StoredError, StoreSync,
+    DropReason, EndReason, Endpoint, Identity, Labels, MultiSocket, Outcome, SessionError, StoreSync,
+    StoredError,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -291,7 +292,10 @@ async fn a_detached_endpoint_goes_on_when_its_store_is_opened_again() {
         soon("at once", open[0].stored()).await.unwrap();
         for number in [3, 5, 6, 7, 8, 9, 10] {
             let delivery = soon("recv", at_b.recv_held()).await.unwrap().unwrap();
-            assert_eq!((delivery.id().0, delivery.payload().unwrap().len()), (number, number.to_string().len()));
+            assert_eq!(
+                (delivery.id().0, delivery.payload().unwrap().len()),
+                (number, number.to_string().len())
+            );
             let _stored = delivery.acknowledge();
         }
         for receipt in open {

@@ -1,6 +1,6 @@
 //! Power cuts: whatever was confirmed is there, and nothing out of order.
 
-use crate::records::{ME, Entry, digest, ended, opened, refs, sent, settled};
+use crate::records::{Entry, ME, digest, ended, opened, refs, sent, settled};
 use proptest::prelude::*;
 use steadfast_store::crash::Disk;
 use steadfast_store::{SLACK, Store, StoreError};

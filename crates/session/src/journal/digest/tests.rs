@@ -81,7 +81,11 @@ fn a_digest_of_a_digest_is_the_same() {
     else {
         panic!("no summary");
     };
-    assert_eq!(summary.dropped, RangeSet::from_iter([3..5]), "what is forgotten still makes dependents undeliverable");
+    assert_eq!(
+        summary.dropped,
+        RangeSet::from_iter([3..5]),
+        "what is forgotten still makes dependents undeliverable"
+    );
     assert_eq!(summary.refused, RangeSet::from_iter([2..3]));
 }
 
