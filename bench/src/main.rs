@@ -14,6 +14,7 @@
 //! | `verdicts.rs` | how soon and how surely it is known why a peer does not answer |
 //! | `events.rs` and below | events through the agent, and through its peers |
 //! | `sessions.rs` | what idle conversations cost |
+//! | `durable.rs` | what it costs to keep messages on a disk |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
 //! | `systems.rs` and below | the systems, and how client and server of each find together |
@@ -28,7 +29,11 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
 
 mod child;
+<<<<<<< HEAD
 mod events;
+=======
+mod durable;
+>>>>>>> store
 mod failover;
 mod figure;
 mod foreground;
@@ -99,8 +104,13 @@ pub(crate) enum Part {
     Hostile(RackHost),
     VerdictsWatcher,
     VerdictsPeer,
+<<<<<<< HEAD
     EventsAsker(Side),
     EventsAnswerer(Side),
+=======
+    DurableClient,
+    DurableServer,
+>>>>>>> store
 }
 
 fn main() -> ExitCode {
@@ -161,6 +171,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "throughput" => throughput::run(effort)?,
         "latency" => latency::run(effort)?,
         "sessions" => sessions::run(effort)?,
+        "durable" => durable::run(effort)?,
         _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
     };
     outcome.condition(
@@ -208,8 +219,13 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::RackHost(part) => rpc_load::host(part, console).await,
             Part::VerdictsWatcher => verdicts::watcher(console).await,
             Part::VerdictsPeer => verdicts::peer(console).await,
+<<<<<<< HEAD
             Part::EventsAsker(side) => events::asker(side, console).await,
             Part::EventsAnswerer(side) => events::answerer(side, console).await,
+=======
+            Part::DurableClient => durable::client(console).await,
+            Part::DurableServer => durable::server(console).await,
+>>>>>>> store
             Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })

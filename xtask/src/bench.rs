@@ -29,6 +29,7 @@ const BENCHES: [(&str, &str); 14] = [
     ("verdicts", "how soon it is known that a peer was killed, stopped, cut off, restarted, or left"),
     ("events", "an event and its answer, and floods: steadfast, libftb, a bare Unix socket, NATS, JetStream"),
     ("sessions", "memory and processor time of idle conversations"),
+    ("durable", "messages that are kept on a disk: steadfast with a store, without, a bare file"),
 ];
 
 /// One line for each benchmark.

@@ -21,7 +21,7 @@ struct Soak {
     counts: &'static [(&'static str, &'static str)],
 }
 
-const SOAKS: [Soak; 7] = [
+const SOAKS: [Soak; 8] = [
     Soak {
         name: "swarm",
         what: "10,000 seeds of faults in the simulator against the reference model",
@@ -61,6 +61,14 @@ const SOAKS: [Soak; 7] = [
         filter: "faults",
         profile: "dev",
         counts: &[("STEADFAST_ROUNDS", "20")],
+    },
+    Soak {
+        name: "durable",
+        what: "500 kills of real processes with a store, at random points: nothing lost, doubled or out of order",
+        package: "steadfast",
+        filter: "whoever_is_killed",
+        profile: "dev",
+        counts: &[("STEADFAST_ROUNDS", "500")],
     },
     Soak {
         name: "verdicts",

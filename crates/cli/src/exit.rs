@@ -61,6 +61,12 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Exit {
+    /// What another process of this program ended with.
+    pub(crate) fn of_code(code: Option<i32>) -> Self {
+        let all = [Self::Done, Self::Usage, Self::Refused, Self::Unreachable, Self::Interrupted];
+        all.into_iter().find(|exit| Some(i32::from(*exit as u8)) == code).unwrap_or(Self::Failed)
+    }
+
     /// The code of an error: of its first cause that has one.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         error.chain().find_map(Self::of_cause).unwrap_or(Self::Failed)

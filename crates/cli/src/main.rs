@@ -26,6 +26,7 @@ mod networks;
 mod output;
 mod ping;
 mod receive;
+mod resume;
 mod rpc;
 mod rule;
 mod screen;
@@ -88,6 +89,8 @@ enum Command {
     Send(send::Arguments),
     /// Receive files and directories, and print the line with which the other side sends them.
     Receive(receive::Arguments),
+    /// Go on with what was being sent and received when this machine, or the program, went down.
+    Resume(resume::Arguments),
     /// Carry TCP connections of programs such as ssh and curl to a machine where `steadfast tunnel --serve` runs.
     Tunnel(tunnel::Arguments),
     /// Make calls over Homa, answer them, and measure them.
@@ -149,6 +152,7 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Ping(arguments) => ping::run(&arguments, &context()?, output),
         Command::Watch(arguments) => watch::run(&arguments, &context()?, output),
         Command::Send(arguments) => send::run(&arguments, &context()?, output),
+        Command::Resume(arguments) => resume::run(&arguments, &context()?, output),
         Command::Receive(arguments) => receive::run(&arguments, &context()?, output),
         Command::Tunnel(arguments) => tunnel::run(&arguments, &context()?, output),
         Command::Rpc(command) => rpc::run(&command, &context()?, output),

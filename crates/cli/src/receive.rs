@@ -19,7 +19,9 @@ use crate::exit::{self, Exit, Failure};
 use crate::output::Output;
 use crate::screen::Style;
 use crate::stranger::{Strangers, Wish};
-use crate::transfer::{Direction, Meter, Report, Stop, Told, quoted, same_command, watched};
+use crate::transfer::{
+    Direction, Job, Jobs, Meter, Report, Stop, Told, Typed, quoted, same_command, watched,
+};
 
 /// How often the screen changes.
 const LOOK: Duration = Duration::from_millis(250);
@@ -66,6 +68,9 @@ pub(crate) struct Arguments {
     /// Print nothing but the line for the other side and what failed.
     #[arg(short, long)]
     quiet: bool,
+    /// Where to remember this until it is done, for `steadfast resume` [default: transfers, in ~/.local/state/steadfast].
+    #[arg(long, value_name = "DIR", conflicts_with = "discard_partial")]
+    store: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
@@ -82,6 +87,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         for key in &arguments.trust {
             endpoint.trust(*key);
         }
+        // There the sender looks for it.
+        let port = arguments.port.is_none().then(|| [String::from("--port"), endpoint.port().to_string()]);
+        let typed = Typed::now(port.as_ref().map_or(&[][..], |words| &words[..]))?;
+        let job = Jobs::new(arguments.store.as_deref(), context).begin(&typed, output)?;
         announce(&endpoint, store.path(), output)?;
         let (sender, finished) = mpsc::unbounded_channel();
         let receiving = Receiving {
@@ -97,7 +106,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
             cut_off: BTreeSet::new(),
             output,
         };
-        receiving.run(stop, finished).await
+        let exit = receiving.run(stop, finished).await?;
+        if exit != Exit::Interrupted {
+            job.into_iter().for_each(Job::is_over);
+        }
+        Ok(exit)
     })
 }
 

@@ -18,7 +18,7 @@ use crate::exit::{self, Exit, Failure};
 use crate::output::{Output, clean};
 use crate::rule;
 use crate::screen::Style;
-use crate::transfer::{Direction, Meter, Report, Stop, Told, same_command, watched};
+use crate::transfer::{Direction, Job, Jobs, Meter, Report, Stop, Told, Typed, same_command, watched};
 
 /// How long the receiver may take to answer.
 const REACH: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(250);
 #[command(after_help = "\
 Directories are sent with all that is in them; symbolic links in them, devices and the like are passed over. What \
 is there with the same content is not sent again, and what was cut off goes on: run the same command again after \
-whatever happened.
+whatever happened, or `steadfast resume`, which does that for all of them.
 
 HOST is the line that `steadfast receive` prints there, HOST[:PORT] of a peer whose key is trusted under that name, \
 or a name from the configuration. NETWORK is a class (ethernet, wifi, cellular, satellite, loopback, virtual, other), \
@@ -74,6 +74,10 @@ pub(crate) struct Arguments {
     /// Print nothing but what failed.
     #[arg(short, long)]
     quiet: bool,
+    /// Where to remember this transfer until it is done, for `steadfast resume` [default: transfers, in
+    /// ~/.local/state/steadfast].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<Exit> {
@@ -85,6 +89,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let target = context.target(&config, &arguments.host)?;
         let reach = arguments.wait.unwrap_or(REACH);
         let endpoint = context.builder(&config).connect_limit(reach).bind().await?;
+        let job = Jobs::new(arguments.store.as_deref(), context).begin(&Typed::now(&[])?, output)?;
         let at_terminal = std::io::stdout().is_terminal() && !output.is_json();
         let accept = arguments.wait.unwrap_or(if at_terminal { ACCEPT } else { Duration::ZERO });
         let sender =
@@ -96,7 +101,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let peer = target.fingerprint.map_or_else(|| clean(&arguments.host), |key| key.to_string());
         let report = Report::new(Told::Sending, peer, arguments.quiet);
         let mut sending = Sending { arguments, endpoint, monitor, meter, report, output };
-        sending.run(&sender, &target, &mut stop, events).await
+        let exit = sending.run(&sender, &target, &mut stop, events).await?;
+        // What was never there needs nobody to go on with it.
+        let begun = sending.monitor.progress().done > 0 || job.as_ref().is_some_and(Job::goes_on);
+        match (exit, job) {
+            (Exit::Unreachable, Some(job)) if !begun => job.is_over(),
+            (Exit::Unreachable | Exit::Interrupted, _) => {}
+            (_, job) => job.into_iter().for_each(Job::is_over),
+        }
+        Ok(exit)
     })
 }
 

@@ -1,11 +1,13 @@
 //! What `send` and `receive` have in common.
 
 mod amount;
+mod jobs;
 mod meter;
 mod report;
 mod stop;
 
 pub(crate) use amount::bytes;
+pub(crate) use jobs::{Job, Jobs, Typed};
 pub(crate) use meter::{Direction, Meter};
 pub(crate) use report::{Report, Told};
 pub(crate) use stop::{Stop, quoted, same_command};

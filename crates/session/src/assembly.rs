@@ -104,6 +104,16 @@ impl Assembly {
         Some(bytes)
     }
 
+    /// Everything, in one piece, which stays here.
+    pub(crate) fn share(&mut self) -> Bytes {
+        let all = self.take();
+        self.read = 0;
+        if !all.is_empty() {
+            self.pieces.insert(0, Piece::Shared(all.clone()));
+        }
+        all
+    }
+
     /// Everything, in one piece; copies only if it is held in several.
     pub(crate) fn take(&mut self) -> Bytes {
         if self.pieces.len() <= 1 {

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::cost::{MAX_AWAITED, MESSAGE_COST, cost};
 use crate::event::{Event, Read, Received, Recv, Violation};
-use crate::journal::{Effect, Record};
+use crate::journal::{Effect, Record, Summary};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -31,6 +31,8 @@ struct Message {
     paid: [u64; 2],
     /// The application reads it.
     taken: bool,
+    /// The application has all of it, and will say what became of it.
+    given: bool,
     /// It is to be dropped then, unless the application has taken it.
     expires: Option<Instant>,
     /// It is resolved; only its accounting is left until the sender says what it will ever cost.
@@ -74,6 +76,8 @@ pub(crate) struct Inbound {
     /// Complete and not resolved.
     received: RangeSet,
     resolved: RangeSet,
+    /// With the application, which has not acknowledged them.
+    given: RangeSet,
     /// Resolved, not delivered, and the sender may not know yet.
     dropped: RangeSet,
     /// Places of resolved messages, by urgency.
@@ -122,6 +126,7 @@ impl Inbound {
             messages: BTreeMap::new(),
             received: RangeSet::new(),
             resolved: RangeSet::new(),
+            given: RangeSet::new(),
             dropped: RangeSet::new(),
             places: Default::default(),
             by_place: Default::default(),
@@ -152,6 +157,7 @@ impl Inbound {
         if self.messages.is_empty() && core::mem::take(&mut self.roomy) {
             self.messages = BTreeMap::new();
             self.received = RangeSet::new();
+            self.given = RangeSet::new();
             self.by_place = Default::default();
             self.awaited = BTreeSet::new();
             self.freed = Vec::new();
@@ -425,7 +431,9 @@ impl Inbound {
 
     /// Puts a message that can be taken in line, if nothing it waits for is open.
     fn try_ready(&mut self, cx: &mut Context, id: u64) {
-        let Some(message) = self.messages.get(&id).filter(|m| !m.taken && !m.ghost) else { return };
+        let Some(message) = self.messages.get(&id).filter(|m| !m.taken && !m.given && !m.ghost) else {
+            return;
+        };
         let Some(head) = &message.head else { return };
         if !(head.streamed || message.complete()) {
             return;
@@ -433,7 +441,7 @@ impl Inbound {
         let urgency = message.labels().urgency;
         let class = head.labels.urgency.index();
         let free = match &head.order {
-            Order::Total => self.resolved.first_missing(1) >= id,
+            Order::Total => self.first_open() >= id,
             Order::PerUrgency { sequence } => {
                 let sequence = *sequence;
                 let free = self.places[class].first_missing(0) >= sequence;
@@ -466,8 +474,18 @@ impl Inbound {
         self.ready.is_empty() && !self.is_finished()
     }
 
-    /// Takes the next message.
-    pub(crate) fn recv(&mut self, cx: &mut Context) -> Recv {
+    /// The first message that the application does not have, nor ever will.
+    fn first_open(&self) -> u64 {
+        let mut first = self.resolved.first_missing(1);
+        while self.given.contains(first) {
+            first = self.resolved.first_missing(self.given.first_missing(first));
+        }
+        first
+    }
+
+    /// Takes the next message. A whole one that is `held` keeps its place in the windows, and is delivered only when the
+    /// application acknowledges it.
+    pub(crate) fn recv(&mut self, cx: &mut Context, held: bool) -> Recv {
         let Some((_, id)) = self.ready.pop_first() else {
             return if self.is_finished() { Recv::Finished } else { Recv::Pending };
         };
@@ -483,6 +501,11 @@ impl Inbound {
             message.taken = true;
             self.stop_clock(id);
             None
+        } else if held {
+            // Its bytes stay, for it may be given back.
+            let whole = message.bytes.share();
+            self.give(cx, id);
+            Some(whole)
         } else {
             let whole = message.bytes.take();
             self.refund(id);
@@ -490,6 +513,43 @@ impl Inbound {
             Some(whole)
         };
         Recv::Message(Received { id: MessageId(id), labels, payload, length })
+    }
+
+    /// The application has a message, and has not said what became of it. The order goes on; who declared to wait waits.
+    fn give(&mut self, cx: &mut Context, id: u64) {
+        self.stop_clock(id);
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        message.given = true;
+        let place = message.head.as_ref().map(|head| (head.labels.urgency.index(), head.order.sequence()));
+        self.reweigh(id);
+        self.given.insert_one(id);
+        if let Some((class, place)) = place {
+            self.places[class].insert_one(place);
+            self.release_order(cx, class);
+        }
+    }
+
+    /// The application has done with a message that it held. Whether it did hold it.
+    pub(crate) fn acknowledge_held(&mut self, cx: &mut Context, id: MessageId) -> bool {
+        let held = self.messages.get(&id.0).is_some_and(|message| message.given);
+        if held {
+            self.refund(id.0);
+            self.resolve(cx, id.0, true);
+        }
+        held
+    }
+
+    /// The application gives a message back: it is there to be taken again. Whether it held it.
+    pub(crate) fn give_back(&mut self, cx: &mut Context, id: MessageId) -> bool {
+        let Some(message) = self.messages.get_mut(&id.0).filter(|message| message.given) else {
+            return false;
+        };
+        message.given = false;
+        let urgency = message.labels().urgency;
+        self.given.remove(id.0..id.0 + 1);
+        self.ready.insert((urgency, id.0));
+        cx.event(Event::Readable { session: self.session });
+        true
     }
 
     /// Reads on in a streamed message that was taken.
@@ -576,6 +636,7 @@ impl Inbound {
             return;
         }
         self.received.remove(id..id + 1);
+        self.given.remove(id..id + 1);
         for urgency in Urgency::ALL {
             self.ready.remove(&(urgency, id));
         }
@@ -591,18 +652,34 @@ impl Inbound {
         self.release(cx, id, place.0);
     }
 
-    /// Lets go what waited for a resolved message. A chain of dependents is worked off here, not on the stack.
-    fn release(&mut self, cx: &mut Context, id: u64, class: usize) {
+    /// Lets go what waited for the place of a message.
+    fn release_order(&mut self, cx: &mut Context, class: usize) {
+        let outermost = self.free_next(class);
+        self.work_off(cx, outermost);
+    }
+
+    /// Adds what is next in order to what is to be looked at. Whether nobody works that off already.
+    fn free_next(&mut self, class: usize) -> bool {
         let outermost = self.freed.is_empty();
         // Marks that someone works the list off.
-        self.freed.push(self.resolved.first_missing(1));
+        self.freed.push(self.first_open());
         let next_place = self.places[class].first_missing(0);
         self.freed.extend(self.by_place[class].remove(&next_place));
+        outermost
+    }
+
+    /// Lets go what waited for a resolved message. A chain of dependents is worked off here, not on the stack.
+    fn release(&mut self, cx: &mut Context, id: u64, class: usize) {
+        let outermost = self.free_next(class);
         let freed: Vec<(u64, u64)> = self.awaited.range((id, 0)..=(id, u64::MAX)).copied().collect();
         for pair in freed {
             self.awaited.remove(&pair);
             self.freed.push(pair.1);
         }
+        self.work_off(cx, outermost);
+    }
+
+    fn work_off(&mut self, cx: &mut Context, outermost: bool) {
         if !outermost {
             return;
         }
@@ -639,6 +716,10 @@ impl Inbound {
         known: bool,
     ) -> Result<(), Violation> {
         let id = id.0;
+        if self.given.contains(id) {
+            // The application has it: what that says of it is the answer.
+            return Ok(());
+        }
         self.make_room(id)?;
         let has = self.messages.get(&id).map(|m| cost(&m.units, m.length));
         if has.is_some() || !self.resolved.contains(id) {
@@ -662,6 +743,9 @@ impl Inbound {
             self.acknowledge(MessageId(id), !self.dropped.contains(id));
         }
         if known {
+            if self.dropped.contains(id) {
+                cx.remember(self.session, Record::Excused(MessageId(id)));
+            }
             self.dropped.remove(id..id + 1);
             self.ack.dropped.remove(id..id + 1);
         }
@@ -771,6 +855,17 @@ impl Inbound {
         }
     }
 
+    pub(crate) fn restore_summary(&mut self, summary: &Summary) {
+        self.highest = summary.resolved.max().unwrap_or(0);
+        self.resolved = summary.resolved.clone();
+        self.dropped = summary.refused.clone();
+        self.places = summary.places.clone();
+    }
+
+    pub(crate) fn restore_excused(&mut self, id: MessageId) {
+        self.dropped.remove(id.0..id.0 + 1);
+    }
+
     pub(crate) fn check_invariants(&self, config_max: u64) {
         let mut paid = [0; 2];
         for (id, message) in &self.messages {
@@ -790,6 +885,10 @@ impl Inbound {
         }
         for (_, id) in &self.ready {
             assert!(self.messages.contains_key(id), "{id} is ready and gone");
+            assert!(!self.given.contains(*id), "{id} is ready and given");
+        }
+        for id in self.given.iter().flatten() {
+            assert!(self.messages.get(&id).is_some_and(|message| message.given), "{id} is given and gone");
         }
         assert!(self.resolved.ranges() <= MAX_ID_RANGES, "too many holes");
     }

@@ -3,13 +3,21 @@
 //! The core emits records in order; the store confirms them in order. What a record promises to the peer (an ACK, a
 //! token, the first byte of a message) waits for the confirmation. Without a store every record counts as confirmed
 //! at once and none is made. After a restart any confirmed prefix restores the sessions.
+//!
+//! `digest.rs` says the same in fewer records, `codec.rs` in bytes.
 
 use crate::event::DropReason;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use steadfast_wire::frame::{Head, ShutKind};
-use steadfast_wire::{Fingerprint, Incarnation, Labels, MessageId, SessionId, Token};
+use steadfast_wire::{Fingerprint, Incarnation, Labels, MessageId, RangeSet, SessionId, Token};
+
+mod codec;
+mod digest;
+
+pub use codec::MAX_RECORD;
+pub use digest::Digest;
 
 /// One fact about a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +76,35 @@ pub enum Record {
         /// The urgency (0 or 1) whose order it is counted in, and its place there.
         place: (usize, u64),
     },
+    /// The receiver may forget that this message of ours was dropped, and so may we.
+    Forgotten(MessageId),
+    /// The sender knows that this message of its own was dropped: it is not said again.
+    Excused(MessageId),
     /// We shut our direction.
     Shut(MessageId, ShutKind),
+    /// What records before said of messages that have their outcome. Only a [`Digest`] makes it.
+    Summary(Summary),
     /// The session is over and can be forgotten.
     Ended,
+}
+
+/// What is remembered of messages after their outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many messages we sent.
+    pub sent: u64,
+    /// Of these, by urgency.
+    pub sequences: [u64; 2],
+    /// Which of ours were dropped, as far as that is remembered: from `floor` on.
+    pub dropped: RangeSet,
+    /// Nothing is known of what was dropped below this id.
+    pub floor: u64,
+    /// Messages of the peer that have their outcome.
+    pub resolved: RangeSet,
+    /// Which of these were dropped, and the sender may not know it.
+    pub refused: RangeSet,
+    /// The places of these in their order, by urgency.
+    pub places: [RangeSet; 2],
 }
 
 /// A record with its session and its number; numbers count up by one.

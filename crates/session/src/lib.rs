@@ -17,7 +17,7 @@
 //! | `outbound.rs`, `inbound.rs` | messages until their outcome; assembly, order, delivery, credit |
 //! | `ledger.rs`, `endpoint/bounds.rs` | what each peer takes of this side, and how much it may |
 //! | `liveness.rs` | the verdict on a peer's process, and its evidence; `association/verdict.rs` has the rules |
-//! | `journal.rs` | what a durable endpoint has to remember |
+//! | `journal.rs`, `journal/` | what a durable endpoint has to remember; the same in fewer records, and in bytes |
 //!
 //! Invariants: no clock, no sockets, no threads (`no_std`); time is an argument, randomness a seed; nothing a peer
 //! says can panic or take unbounded memory; every message has exactly one outcome; with a reading application and a
@@ -67,7 +67,7 @@ pub use event::{
     Action, DownReason, DropReason, Event, Forecast, Outcome, PathInfo, ReachId, Read, Received, Recv, Route,
     SendError, SessionError,
 };
-pub use journal::{JournalEntry, Record};
+pub use journal::{Digest, JournalEntry, MAX_RECORD, Record, Summary};
 pub use liveness::{Evidence, Examination, Exit, Judgement, Loss, Verdict};
 pub use options::{OrderRequest, Patience, SendOptions};
 pub use policy::Redundancy;

@@ -37,6 +37,16 @@ const SMALL: u64 = 16 * 1024;
 /// Ranges of past dropped ids that are remembered to refuse messages that wait for them.
 const MAX_DROPPED_RANGES: usize = 4096;
 
+/// Notes that a message was dropped; the oldest are forgotten, and nothing below `floor` is known.
+pub(crate) fn remember_dropped(dropped: &mut RangeSet, floor: &mut u64, id: u64) {
+    dropped.insert_one(id);
+    let oldest = dropped.iter().next();
+    if let Some(oldest) = oldest.filter(|_| dropped.ranges() > MAX_DROPPED_RANGES) {
+        *floor = oldest.end;
+        dropped.remove(oldest);
+    }
+}
+
 /// Whether a message of so many bytes counts as small.
 pub(crate) fn is_small(labels: &Labels, bytes: u64) -> bool {
     match labels.size {
@@ -836,12 +846,7 @@ impl Outbound {
             special.relabels.remove(&id);
         }
         self.report(cx, id, Outcome::Dropped(reason));
-        self.dropped.insert_one(id);
-        let oldest = self.dropped.iter().next();
-        if let Some(oldest) = oldest.filter(|_| self.dropped.ranges() > MAX_DROPPED_RANGES) {
-            self.memory_floor = oldest.end;
-            self.dropped.remove(oldest);
-        }
+        remember_dropped(&mut self.dropped, &mut self.memory_floor, id);
         self.drop_dependents(cx, id);
         let known = Record::Settled { id: MessageId(id), delivered: false };
         if cx.record(self.session, known, Effect::Known(MessageId(id))).is_some() {
@@ -890,6 +895,7 @@ impl Outbound {
     pub(crate) fn reset_arrived(&mut self, cx: &mut Context, id: MessageId, known: bool) {
         if known && self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
             let gone = self.forget(id.0);
+            cx.remember(self.session, Record::Forgotten(id));
             self.release_dependencies(gone.as_deref());
             self.give_room(cx, 0, 0);
         }

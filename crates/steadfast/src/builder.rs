@@ -9,6 +9,7 @@ use crate::kernel::{Kernel, Plan};
 use crate::process::this_process;
 use crate::report::{place, report};
 use crate::shared::Shared;
+use crate::store::{self, Journal, Opened, StoreSync};
 use crate::trusted::Trusted;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use steadfast_net::{DEFAULT_PORT, Identity, Places, ScoutConfig, Tls, TrustFile};
 use steadfast_session::{Config, Endpoint as Core, SessionConfig};
+use steadfast_store::Store;
 use steadfast_wire::{Fingerprint, Selector};
 use tokio::sync::mpsc;
 
@@ -40,6 +42,7 @@ pub struct Builder {
     connect_limit: Duration,
     daemon: Option<PathBuf>,
     network_source: NetworkSource,
+    store: Option<store::Place>,
 }
 
 /// Where an endpoint has from what it knows of its host's networks.
@@ -80,6 +83,7 @@ impl Builder {
             connect_limit: CONNECT_LIMIT,
             daemon: Some(place()),
             network_source: NetworkSource::default(),
+            store: None,
         }
     }
 
@@ -175,6 +179,24 @@ impl Builder {
         self
     }
 
+    /// Keeps conversations in this directory, which is made if it is missing, so that they survive the process: what
+    /// [`Receipt::stored`](crate::Receipt::stored) said of a message holds after a kill and after a power cut, and
+    /// [`Endpoint::restored`] has the conversations when the store is opened again. It belongs to the identity, and one endpoint
+    /// at a time may have it open. See [`durability`](crate::durability).
+    pub fn store(mut self, directory: impl AsRef<Path>) -> Self {
+        let sync = self.store.map(|place| place.sync).unwrap_or_default();
+        self.store = Some(store::Place { path: directory.as_ref().into(), sync });
+        self
+    }
+
+    /// When the [`store`](Self::store), which is named before, is forced to the disk: [`StoreSync::Grouped`] unless said otherwise.
+    pub fn store_sync(mut self, sync: StoreSync) -> Self {
+        if let Some(place) = &mut self.store {
+            place.sync = sync;
+        }
+        self
+    }
+
     /// Makes the endpoint: reads identity and trust, listens, and watches the networks.
     ///
     /// Waits for files, half a second for the daemon and a second for the network manager at most. Works on current-thread and multi-thread runtimes,
@@ -183,7 +205,7 @@ impl Builder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
-        let (identity, trusted, builder) = tokio::task::spawn_blocking(move || self.read_files())
+        let (identity, trusted, opened, builder) = tokio::task::spawn_blocking(move || self.read_files())
             .await
             .map_err(|_| BindError::NoRuntime)??;
         let fingerprint = identity.fingerprint();
@@ -192,20 +214,31 @@ impl Builder {
         let mut config = builder.config;
         config.process = this_process();
         // Without a store nothing would ever be confirmed.
-        config.durable = false;
+        config.durable = opened.is_some();
         config.never_connect.extend(builder.never_connect);
         let core = Core::new(config, fingerprint, seed);
 
         let trusted = Arc::new(trusted);
         let decides = Arc::clone(&trusted);
         let tls = Tls::new(&identity, Arc::new(move |key| decides.contains(key)));
-        let shared = Arc::new(Shared::new(core, fingerprint, tls, trusted, builder.session_config));
+        let journal = opened.is_some().then(Arc::<Journal>::default);
+        let shared = Shared::new(core, fingerprint, tls, trusted, builder.session_config, journal.clone());
+        let shared = Arc::new(shared);
+        let mut keep = None;
+        if let (Some(journal), Some(opened)) = (journal, opened) {
+            shared.restore(opened.store.digest());
+            keep = Some((journal, opened));
+        }
         let networks = builder.network_source == NetworkSource::Auto;
         let daemon = builder.daemon.clone().map(|socket| Place { socket, networks });
         let Self { port, addresses, scout, .. } = builder;
         let mut plan = Plan { port, addresses, scout, daemon };
         let kernel = Kernel::open(&shared, &mut plan).await?;
         let addresses = Arc::new(Mutex::new(kernel.local_addresses()));
+        // Not before the rest is there: a store is free at once when this fails.
+        if let Some((journal, opened)) = keep {
+            store::start(&shared, journal, opened).map_err(BindError::Thread)?;
+        }
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver = Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver);
         tokio::spawn(driver.run());
@@ -215,7 +248,7 @@ impl Builder {
         Ok(Endpoint::new(shared, addresses, commands, builder.connect_limit))
     }
 
-    fn read_files(mut self) -> Result<(Identity, Trusted, Self), BindError> {
+    fn read_files(mut self) -> Result<(Identity, Trusted, Option<Opened>, Self), BindError> {
         let identity = match std::mem::replace(&mut self.identity, Source::Default) {
             Source::Given(identity) => identity,
             Source::File(path) => Identity::load_or_create(&path)?,
@@ -228,6 +261,12 @@ impl Builder {
         };
         let file = path.map(|path| TrustFile::open(&path)).transpose()?;
         let trusted = Trusted::new(std::mem::take(&mut self.trust), file);
-        Ok((identity, trusted, self))
+        let opened = match self.store.take() {
+            Some(Place { path, sync }) => {
+                Some(Opened { store: Store::open(&path, identity.fingerprint())?, sync })
+            }
+            None => None,
+        };
+        Ok((identity, trusted, opened, self))
     }
 }

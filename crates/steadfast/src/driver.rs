@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Quiesce(Duration, oneshot::Sender<()>),
     Revive(oneshot::Sender<Result<(), BindError>>),
     Close(String, oneshot::Sender<()>),
+    /// Falls silent without ending anything, for how long at most, as far as the application knows.
+    Detach(Duration, oneshot::Sender<()>),
 }
 
 pub(crate) struct Driver {
@@ -81,10 +83,18 @@ impl Driver {
     /// Runs until the endpoint is closed, or all handles are gone and all conversations over.
     pub(crate) async fn run(mut self) {
         loop {
+            if self.shared.is_stopped() {
+                return Box::pin(self.end()).await;
+            }
+            let deserted = |shared: &Shared| shared.peek(|inner, _| inner.sessions.is_empty());
+            if self.abandoned && self.shared.journal.is_some() && !deserted(&self.shared) {
+                // They are there for whoever opens the store next.
+                return Box::pin(self.detach(LAST_WORD)).await;
+            }
             if self.abandoned {
                 self.refuse_incoming();
             }
-            if self.abandoned && self.shared.peek(|inner, _| inner.sessions.is_empty()) {
+            if self.abandoned && deserted(&self.shared) {
                 return Box::pin(self.close("the program has no further use for this endpoint")).await;
             }
             let input = self.wait().await;
@@ -92,6 +102,11 @@ impl Driver {
                 Input::Command(None) => self.abandoned = true,
                 Input::Command(Some(Command::Close(reason, done))) => {
                     Box::pin(self.close(&reason)).await;
+                    let _nobody_waits = done.send(());
+                    return;
+                }
+                Input::Command(Some(Command::Detach(limit, done))) => {
+                    Box::pin(self.detach(limit)).await;
                     let _nobody_waits = done.send(());
                     return;
                 }
@@ -274,7 +289,7 @@ impl Driver {
     }
 
     /// Tells every peer, and closes everything within a limit.
-    async fn close(mut self, reason: &str) {
+    async fn close(self, reason: &str) {
         self.shared.closed.store(true, Ordering::Release);
         if let Some(homa) = self.shared.homa() {
             homa.engine.close();
@@ -282,6 +297,27 @@ impl Driver {
         self.shared.abort_connecting();
         self.shared.call(|inner, now| inner.core.leave(now, reason));
         let _late = tokio::time::timeout(FAREWELL, self.shared.carriers.gone()).await;
+        // What was said is written down: ended conversations are not to come back.
+        if let Some(journal) = &self.shared.journal {
+            journal.close().await;
+        }
+        self.end().await;
+    }
+
+    /// Peers are told of a silence; what is to be remembered is stored, and nothing ends.
+    async fn detach(mut self, limit: Duration) {
+        self.quiesce(limit).await;
+        let journal = self.shared.journal.clone();
+        // What the application still does counts until here.
+        self.shared.stop("it was detached, and its conversations go on when the store is opened again");
+        if let Some(journal) = journal {
+            journal.close().await;
+        }
+        self.end().await;
+    }
+
+    /// Closes all that the system has of it.
+    async fn end(mut self) {
         self.shared.reset_all();
         self.stranded.clear();
         if let Some(kernel) = self.kernel.take() {

@@ -91,6 +91,15 @@ impl Endpoint {
         Self { handle: Arc::new(Handle { shared, addresses, commands, connect_limit }) }
     }
 
+    pub(crate) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.handle)
+    }
+
+    /// Whether the driver takes it.
+    pub(crate) fn command(&self, command: Command) -> bool {
+        self.handle.commands.send(command).is_ok()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }

@@ -8,6 +8,7 @@ use steadfast_net::identity::IdentityError;
 use steadfast_net::places::PlacesError;
 use steadfast_net::scout::ScoutError;
 use steadfast_net::trust::TrustError;
+use steadfast_store::StoreError;
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Fingerprint, MessageId};
 
@@ -33,6 +34,12 @@ pub enum BindError {
     /// The system has no random numbers.
     #[error("cannot make an endpoint: the system's random number generator failed")]
     Random,
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No thread can be had to write the store.
+    #[error("cannot start the thread that writes the store: {0}; let this user have more threads")]
+    Thread(std::io::Error),
     /// It was called outside of a tokio runtime.
     #[error(
         "cannot make an endpoint here: `bind` must be awaited within a tokio runtime with its I/O and time drivers"
@@ -115,6 +122,9 @@ pub enum SessionError {
         /// The last of our messages that the peer surely has with all before it, where the reason is a rollback.
         common: Option<MessageId>,
     },
+    /// This endpoint has stopped, and the conversation goes on when its store is opened again.
+    #[error("this endpoint has stopped: {0}")]
+    Stopped(String),
     /// No message of this id is open.
     #[error("message {0} is not open: it has its outcome already, or was never sent")]
     NoMessage(MessageId),
@@ -157,6 +167,9 @@ pub enum CloseError {
 
 impl From<Ended> for SessionError {
     fn from(ended: Ended) -> Self {
+        if let Some(why) = ended.stopped {
+            return Self::Stopped(why);
+        }
         Self::Ended { reason: ended.reason, words: ended.words, common: ended.common }
     }
 }

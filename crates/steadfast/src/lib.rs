@@ -32,6 +32,7 @@
 //! | do something about it when no network fits | [`MultiSocket::set_failure_timeout`], [`MultiSocket::send_or_defer`] |
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
+//! | keep conversations over a kill, a reboot or a power cut | [`Builder::store`], [`Receipt::stored`], [`Delivery`] |
 //! | publish faults and hear of them | [`backplane`] |
 //! | the same in microseconds, over one network | [`homa`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
@@ -42,7 +43,8 @@
 //! Invariants: whoever calls drives, so that a send reaches the socket from the caller's own task; the core's lock is
 //! short, never held across an await nor during a system call; work per turn is bounded; dropping a handle or a future
 //! never loses an acknowledged message; when the last handle is gone so are all tasks and sockets.
-//! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own, `unsafe`.
+//! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own but the
+//! one that writes a store, `unsafe`.
 //!
 //! | file | one idea |
 //! |---|---|
@@ -51,6 +53,7 @@
 //! | `rpc.rs`, `rpc/` | requests and responses over a conversation |
 //! | `backplane.rs`, `backplane/` | events, through the agent of this host |
 //! | `homa.rs`, `homa/` | requests and responses over UDP, and as IP protocol 146 |
+//! | `durable.rs`, `store.rs` | conversations that are kept on a disk; the thread that writes them there |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -65,6 +68,7 @@ mod clock;
 mod deferred;
 mod dial;
 mod driver;
+mod durable;
 mod endpoint;
 mod error;
 mod events;
@@ -79,6 +83,7 @@ pub mod rpc;
 mod shared;
 mod socket;
 mod state;
+mod store;
 mod strangers;
 mod stream;
 mod trusted;
@@ -89,6 +94,7 @@ mod writer;
 pub use builder::{Builder, NetworkSource};
 pub use bytes::Bytes;
 pub use deferred::{Deferred, DeferredError, Submission};
+pub use durable::{Acknowledgement, Delivery};
 pub use endpoint::{Destination, Endpoint};
 pub use error::{BindError, CloseError, ConnectError, ReadError, SessionError};
 pub use events::Events;
@@ -102,11 +108,13 @@ pub use steadfast_session::{
     AssociationId, Config, DownReason, DropReason, Event, Evidence, Exit, Forecast, Judgement, OrderRequest,
     Ordering, Outcome, PathInfo, Patience, Redundancy, SendError, SendOptions, SessionConfig, Stats, Verdict,
 };
+pub use steadfast_store::StoreError;
 pub use steadfast_wire::frame::EndReason;
 pub use steadfast_wire::{
     Fingerprint, Labels, MessageId, Network, NetworkClass, NetworkId, PathNumber, Rule, Selector, Selectors,
     SessionId, SizeClass, Urgency,
 };
+pub use store::{StoreSync, StoreWritten, StoredError};
 pub use strangers::Stranger;
 pub use stream::{Stream, StreamError, StreamReader, StreamWriter, Streams};
 pub use verdict::{Standing, Verdicts};
@@ -116,6 +124,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[doc = include_str!("../../../docs/labels.md")]
 pub mod labels {}
+
+#[doc = include_str!("../../../docs/store.md")]
+pub mod durability {}
 
 /// The README's first program has to compile and run.
 #[cfg(doctest)]

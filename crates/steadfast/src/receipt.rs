@@ -1,6 +1,7 @@
 //! What became of a message that was sent.
 
 use crate::lock;
+use crate::store::{Journal, StoredError};
 use std::fmt;
 use std::future::Future;
 use std::future::poll_fn;
@@ -17,6 +18,8 @@ use tokio::sync::Notify;
 pub struct Receipt {
     id: MessageId,
     cell: Arc<Cell>,
+    /// The store, and the record that the message has there, or a later one.
+    journal: Option<(Arc<Journal>, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +81,23 @@ pub(crate) async fn wait_until<R>(changed: &Notify, mut look: impl FnMut() -> Op
 
 impl Receipt {
     pub(crate) fn new(id: MessageId, cell: Arc<Cell>) -> Self {
-        Self { id, cell }
+        Self { id, cell, journal: None }
+    }
+
+    /// Says where the message is stored, once its record is in the queue.
+    #[must_use]
+    pub(crate) fn kept(mut self, journal: Option<&Arc<Journal>>) -> Self {
+        self.journal = journal.map(|journal| (Arc::clone(journal), journal.queued()));
+        self
+    }
+
+    /// Waits until this side's [store](crate::Builder::store) has the message on its disk. From then on it arrives, once, even if this
+    /// process is killed or the power goes, and nobody sends it again: the endpoint that opens the store next does.
+    ///
+    /// Fails with [`StoredError::NoStore`] where there is none. Cancel safe.
+    pub async fn stored(&self) -> Result<(), StoredError> {
+        let (journal, number) = self.journal.as_ref().ok_or(StoredError::NoStore)?;
+        journal.stored(*number).await
     }
 
     /// The message's id in this direction of its conversation: for [`cancel`](crate::MultiSocket::cancel),

@@ -8,8 +8,9 @@ use crate::clock::Clock;
 use crate::events::{Hub, Wanted};
 use crate::homa::{Engine, Handle as HomaHandle};
 use crate::lock;
-use crate::receipt::Cell;
+use crate::receipt::{Cell, wait_until};
 use crate::state::{SessionState, Wake};
+use crate::store::Journal;
 use crate::strangers::Strangers;
 use crate::trusted::Trusted;
 use crate::watch::Watches;
@@ -23,7 +24,9 @@ use std::time::Duration;
 use steadfast_net::carrier::AcceptorGauge;
 use steadfast_net::scout::Knowledge;
 use steadfast_net::{Scout, Tls};
-use steadfast_session::{Action, AssociationId, Endpoint as Core, Event, Report, SessionConfig, Share};
+use steadfast_session::{
+    Action, AssociationId, Config, Digest, Endpoint as Core, Event, Report, SessionConfig, Share,
+};
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -54,6 +57,12 @@ pub(crate) struct Shared {
     pub(crate) incoming: Notify,
     pub(crate) session_config: SessionConfig,
     pub(crate) closed: AtomicBool,
+    /// What a durable endpoint has to remember.
+    pub(crate) journal: Option<Arc<Journal>>,
+    /// Conversations that the store brought back, until the application takes them.
+    pub(crate) restored: Mutex<Vec<Arc<SessionState>>>,
+    /// It stopped: conversations do not end here, and go on from the store.
+    pub(crate) stopped: AtomicBool,
     /// The Homa transport of this endpoint, if there is one.
     pub(crate) homa: Mutex<Weak<HomaHandle>>,
     /// Who tells other transports what concerns them: one at a time, so that they hear it in order.
@@ -129,6 +138,7 @@ impl Shared {
         tls: Tls,
         trusted: Arc<Trusted>,
         session_config: SessionConfig,
+        journal: Option<Arc<Journal>>,
     ) -> Self {
         Self {
             inner: Mutex::new(Inner {
@@ -155,6 +165,9 @@ impl Shared {
             incoming: Notify::new(),
             session_config,
             closed: AtomicBool::new(false),
+            journal,
+            restored: Mutex::default(),
+            stopped: AtomicBool::new(false),
             homa: Mutex::default(),
             telling: Mutex::default(),
             runtime: Handle::current(),
@@ -273,7 +286,9 @@ impl Shared {
         while let Some(path) = inner.core.poll_ready() {
             effects.ready.push(path);
         }
-        while inner.core.poll_journal().is_some() {}
+        if let Some(journal) = &self.journal {
+            journal.push(std::iter::from_fn(|| inner.core.poll_journal()));
+        }
         while let Some(event) = inner.core.poll_event() {
             note(inner, &event, effects);
             if is_beside(&event) {
@@ -406,8 +421,81 @@ impl Shared {
         tasks.shutdown().await;
     }
 
+    /// What this thread does may use the runtime.
+    pub(crate) fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
+    /// Puts the conversations of a store back. No call before has told the core of any network.
+    pub(crate) fn restore(&self, digest: &Digest) {
+        let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
+        inner.core.restore(self.clock.now(), digest.entries());
+        for session in inner.core.sessions().collect::<Vec<_>>() {
+            let Some(peer) = inner.core.peer(session) else { continue };
+            let state = Arc::new(SessionState::restored(session, peer));
+            inner.core.unsettled(session).into_iter().for_each(|id| drop(state.sent(id)));
+            lock(&self.restored).push(Arc::clone(&state));
+            inner.sessions.insert(session, state);
+        }
+        let mut effects = Effects::spare();
+        self.collect(inner, &mut effects);
+    }
+
+    /// The application let go of a conversation that is to last: it may take it again.
+    pub(crate) fn put_back(&self, state: &Arc<SessionState>) {
+        if state.ended().is_none() && !self.is_stopped() {
+            lock(&self.restored).push(Arc::clone(state));
+        }
+    }
+
+    /// Lets go of all conversations without ending any: what the store has of them goes on when it is opened again. Peers
+    /// are told nothing more.
+    pub(crate) fn stop(&self, why: &str) {
+        self.stopped.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
+        let mut receipts = Vec::new();
+        let states = {
+            let mut inner = lock(&self.inner);
+            // One that knows nobody: whatever is asked of it has ended.
+            inner.core = Core::new(Config::default(), self.identity, [0; 32]);
+            std::mem::take(&mut inner.sessions)
+        };
+        lock(&self.restored).clear();
+        for state in states.values() {
+            state.stop(why, &mut receipts);
+            Wake::All(Arc::clone(state)).wake();
+        }
+        receipts.iter().for_each(|cell| cell.wake());
+        self.abort_connecting();
+        self.reset_all();
+        self.incoming.notify_waiters();
+        self.strangers.changed.notify_waiters();
+        self.timers.notify_one();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Waits while so much is to be stored that peers have to wait.
+    pub(crate) async fn relief(&self) {
+        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_behind()) {
+            wait_until(&journal.relief, || (!journal.is_behind()).then_some(())).await;
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The thread that writes waits for more, and has the store.
+        if let Some(journal) = &self.journal {
+            journal.end();
+        }
     }
 }
 

@@ -28,7 +28,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// It outlives every network: while none works it is parked, and what is sent waits. A cheap handle: clones mean the
 /// same conversation. Dropping the last one (unread [`Message`]s and unfinished [`MessageWriter`]s count) closes it in the
-/// background as [`close`](Self::close) does.
+/// background as [`close`](Self::close) does; in an endpoint with a [store](crate::Builder::store) it ends nothing, and
+/// [`Endpoint::restored`](crate::Endpoint::restored) has the conversation again.
 #[derive(Clone)]
 pub struct MultiSocket {
     conversation: Arc<Conversation>,
@@ -44,6 +45,12 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         let id = self.state.id;
         let opened = self.state.is_opened();
+        let shared = &self.handle.shared;
+        if opened && shared.journal.is_some() {
+            // A program that ends, or panics, drops its handles, and its conversations are to outlive it.
+            shared.put_back(&self.state);
+            return;
+        }
         // An error means that it has ended already.
         let _over = self.handle.shared.call(|inner, now| {
             if opened { inner.core.close(now, id, CLOSE_LIMIT) } else { inner.core.abort(now, id) }
@@ -171,6 +178,11 @@ impl MultiSocket {
             let id = inner.core.send(now, session, labels, options, payload)?;
             Ok(self.state().sent(id))
         })
+        .map(|receipt| self.kept(receipt))
+    }
+
+    fn kept(&self, receipt: Receipt) -> Receipt {
+        receipt.kept(self.shared().journal.as_ref())
     }
 
     /// Sends if a network that is up may carry the message; otherwise nothing is sent, and the [`Deferred`] tells when one
@@ -217,7 +229,7 @@ impl MultiSocket {
             })
         };
         Ok(match self.when_there_is_room(attempt).await? {
-            Ok(receipt) => Submission::Sent(receipt),
+            Ok(receipt) => Submission::Sent(self.kept(receipt)),
             Err(id) => Submission::Deferred(Deferred::new(self, id, labels.clone(), payload.clone())),
         })
     }
@@ -384,17 +396,23 @@ impl MultiSocket {
     ///
     /// Cancel safe: a future that is dropped before it returned has taken nothing.
     pub async fn recv(&self) -> Result<Option<Message>, SessionError> {
+        self.next_message(false).await
+    }
+
+    /// Waits for the next message, which is `held` until it is acknowledged, if it is whole.
+    pub(crate) async fn next_message(&self, held: bool) -> Result<Option<Message>, SessionError> {
         let (shared, state) = (self.shared(), self.state());
         loop {
             let arrived = {
                 let mut readable = pin!(state.readable.notified());
                 // Enlisted before looking: a message between the two is not missed.
                 readable.as_mut().enable();
-                match self.look()? {
+                match self.look_with(held)? {
                     Look::Message(message) => return Ok(Some(message)),
                     Look::Finished => return Ok(None),
                     Look::Nothing => {}
                 }
+                shared.relief().await;
                 if let Some(guest) = Shared::visit(state) {
                     tokio::select! {
                         biased;
@@ -428,7 +446,17 @@ impl MultiSocket {
     }
 
     pub(crate) fn look(&self) -> Result<Look, SessionError> {
-        match self.take(|inner, now, session| inner.core.recv(now, session)) {
+        self.look_with(false)
+    }
+
+    fn look_with(&self, held: bool) -> Result<Look, SessionError> {
+        let taken =
+            self.take(
+                |inner, now, session| {
+                    if held { inner.core.recv_held(now, session) } else { inner.core.recv(now, session) }
+                },
+            );
+        match taken {
             Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
             Ok(Recv::Pending) => Ok(Look::Nothing),
             Ok(Recv::Finished) => Ok(Look::Finished),

@@ -38,6 +38,16 @@ struct Status {
     receipts: BTreeMap<MessageId, Arc<Cell>>,
 }
 
+impl Status {
+    fn end(&mut self, ended: Ended, changed: &mut Vec<Arc<Cell>>) {
+        self.ended.get_or_insert_with(|| Box::new(ended));
+        for cell in std::mem::take(&mut self.receipts).into_values() {
+            cell.set_outcome(Outcome::Unknown);
+            changed.push(cell);
+        }
+    }
+}
+
 /// How a conversation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -45,6 +55,8 @@ pub(crate) struct Ended {
     pub(crate) common: Option<MessageId>,
     /// The peer's words, where it left.
     pub(crate) words: Option<String>,
+    /// It did not end: this endpoint stopped, for this reason.
+    pub(crate) stopped: Option<String>,
 }
 
 /// Whom to wake once the core's lock is free.
@@ -105,11 +117,31 @@ impl SessionState {
         }
     }
 
+    /// A conversation that a store brought back.
+    pub(crate) fn restored(id: SessionId, peer: Fingerprint) -> Self {
+        let state = Self::new(id, peer, true);
+        lock(&state.status).parked = true;
+        state
+    }
+
     /// A message was given to the core (whose lock is held, so that no event of it comes before).
     pub(crate) fn sent(&self, id: MessageId) -> Receipt {
         let cell = Arc::new(Cell::default());
         lock(&self.status).receipts.insert(id, Arc::clone(&cell));
         Receipt::new(id, cell)
+    }
+
+    /// The receipts of all messages without an outcome.
+    pub(crate) fn open_receipts(&self) -> Vec<Receipt> {
+        let status = lock(&self.status);
+        status.receipts.iter().map(|(id, cell)| Receipt::new(*id, Arc::clone(cell))).collect()
+    }
+
+    /// This endpoint stops, and the conversation with it, but it does not end.
+    pub(crate) fn stop(&self, why: &str, changed: &mut Vec<Arc<Cell>>) {
+        let stopped = Some(why.into());
+        let ended = Ended { reason: EndReason::Unknown, common: None, words: None, stopped };
+        lock(&self.status).end(ended, changed);
     }
 
     /// Takes in an event of this conversation; adds the receipts to wake to `changed`.
@@ -147,12 +179,8 @@ impl SessionState {
             }
             Event::Ended { reason, common, .. } => {
                 let words = status.left.take().map(String::from);
-                let ended = Ended { reason: *reason, common: *common, words };
-                status.ended.get_or_insert_with(|| Box::new(ended));
-                for cell in std::mem::take(&mut status.receipts).into_values() {
-                    cell.set_outcome(Outcome::Unknown);
-                    changed.push(cell);
-                }
+                let ended = Ended { reason: *reason, common: *common, words, stopped: None };
+                status.end(ended, changed);
             }
             _ => {}
         }

@@ -328,7 +328,8 @@ impl Labels {
         self
     }
 
-    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+    /// Appends the labels.
+    pub fn encode(&self, out: &mut impl BufMut) {
         let size = match self.size {
             SizeClass::Auto => 0,
             SizeClass::Small => 1,
@@ -340,7 +341,8 @@ impl Labels {
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads labels.
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let byte = reader.byte()?;
         let size = match byte >> 1 & 3 {
             0 => SizeClass::Auto,
@@ -405,7 +407,8 @@ impl Order {
         }
     }
 
-    pub(crate) fn encode(&self, out: &mut impl BufMut, id: MessageId) {
+    /// Appends the order of message `id`.
+    pub fn encode(&self, out: &mut impl BufMut, id: MessageId) {
         match self {
             Self::Total => out.put_u8(0),
             Self::PerUrgency { sequence } => {
@@ -427,7 +430,8 @@ impl Order {
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader, id: MessageId) -> Result<Self, DecodeError> {
+    /// Reads the order of message `id`.
+    pub fn decode(reader: &mut Reader, id: MessageId) -> Result<Self, DecodeError> {
         Ok(match reader.byte()? {
             0 => Self::Total,
             1 => Self::PerUrgency { sequence: reader.varint()? },

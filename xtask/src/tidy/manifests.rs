@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 16] = [
+const FLOORS: [Floor; 17] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -52,6 +52,12 @@ const FLOORS: [Floor; 16] = [
         may_test_with: &[],
         attributes: &[],
     },
+    Floor {
+        package: "steadfast-store",
+        may_use: &["steadfast-wire", "steadfast-session"],
+        may_test_with: &[],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-net",
@@ -65,6 +71,7 @@ const FLOORS: [Floor; 16] = [
         may_use: &[
             "steadfast-wire",
             "steadfast-session",
+            "steadfast-store",
             "steadfast-homa",
             "steadfast-backplane",
             "steadfast-net",

@@ -211,6 +211,57 @@ fn a_killed_receiver_is_found_again() {
 }
 
 #[test]
+fn after_a_reboot_both_sides_go_on_without_being_told_what() {
+    let two = Two::new();
+    let file = two.put("large", LARGE);
+    let (receiver, contact) = two.receive(&[]);
+    let sender = start(&two.a, &["send", "--json", &file, &contact]);
+    two.await_partial();
+    let running = two.a.run(&["resume", "--list", "--json"]).ended(0);
+    assert!(running.objects().is_empty(), "it runs");
+    drop((sender, receiver));
+    let waiting = two.a.run(&["resume", "--list", "--json"]).ended(0).objects();
+    let words = waiting[0]["command"].as_str().unwrap();
+    assert!(waiting.len() == 1 && words.contains("send --json"), "{waiting:?}");
+    // In whatever order they come up.
+    let sender = start(&two.a, &["resume", "--json"]);
+    let receiver = start(&two.b, &["resume", "--json"]);
+    for side in [sender.end(), receiver.end()] {
+        let (objects, code) = side;
+        assert_eq!(code, Some(0), "{objects:?}");
+        let found = objects.iter().find(|object| object["event"] == "result").unwrap();
+        assert!(found["resumed_bytes"].as_u64().unwrap() >= 5_000_000, "{found}");
+        assert_eq!(objects.last().unwrap()["event"], "ended", "{objects:?}");
+    }
+    assert!(same(&two.from("large"), &two.to("large")));
+    for home in [&two.a, &two.b] {
+        assert!(home.run(&["resume", "--json"]).ended(0).objects().is_empty(), "nothing is left to do");
+    }
+}
+
+#[test]
+fn what_was_never_begun_is_not_remembered_and_what_is_forgotten_neither() {
+    let two = Two::new();
+    let file = two.put("small", 10);
+    let nobody = format!("{}@127.0.0.1:9", two.b.key());
+    let store = two.from("jobs");
+    let store = store.to_str().unwrap();
+    let sent = two.a.run(&["send", "--json", "--wait", "1s", "--store", store, &file, &nobody]);
+    sent.ended(4);
+    assert_eq!(fs::read_dir(store).unwrap().count(), 0);
+    let (receiver, contact) = two.receive(&[]);
+    let large = two.put("large", LARGE);
+    let sender = start(&two.a, &["send", "--json", "--store", store, &large, &contact]);
+    two.await_partial();
+    drop((sender, receiver));
+    two.a.run(&["resume", "--store", store, "--forget"]).ended(0);
+    assert_eq!(fs::read_dir(store).unwrap().count(), 0);
+    // Where it cannot be remembered, as it was asked to be, nothing is sent.
+    let run = two.a.run(&["send", "--store", &file, &file, &contact]);
+    run.failed(1, &["cannot remember this transfer", "name another directory"]);
+}
+
+#[test]
 fn whoever_is_stopped_says_how_to_go_on() {
     let two = Two::new();
     let file = two.put("large", LARGE);

@@ -6,7 +6,8 @@ use crate::config::{Ordering, SessionConfig};
 use crate::journal::{JournalEntry, Record};
 use crate::session::{Join, Session};
 use alloc::collections::BTreeMap;
-use steadfast_wire::{Instant, SessionId};
+use alloc::vec::Vec;
+use steadfast_wire::{Instant, MessageId, SessionId};
 
 impl Endpoint {
     /// Puts back the sessions of a journal's confirmed prefix, in order. They are parked until a path to their peer
@@ -67,6 +68,20 @@ impl Endpoint {
         self.sessions.keys().copied()
     }
 
+    /// The messages of a session that have no outcome, oldest first: after [`restore`](Self::restore), what is still to come.
+    #[must_use]
+    pub fn unsettled(&self, session: SessionId) -> Vec<MessageId> {
+        let home = self.sessions.get(&session).and_then(|home| self.associations.get(home));
+        home.and_then(|home| home.sessions.get(&session)).map(|s| s.out.unsettled()).unwrap_or_default()
+    }
+
+    /// The last message that was sent in a session; the first is 1.
+    #[must_use]
+    pub fn last_sent(&self, session: SessionId) -> Option<MessageId> {
+        let home = self.sessions.get(&session).and_then(|home| self.associations.get(home));
+        home.and_then(|home| home.sessions.get(&session)).map(|s| s.out.last()).filter(|last| last.0 > 0)
+    }
+
     /// New randomness, after the process image was copied: two copies must not draw the same tokens.
     pub fn reseed(&mut self, seed: [u8; 32]) {
         self.cx.rng = steadfast_wire::rng::Rng::new(seed);
@@ -88,7 +103,13 @@ fn replay(now: Instant, session: &mut Session, record: Record) {
         Record::Cancelled(id, reason) => session.out.restore_cancelled(id, reason),
         Record::Settled { id, delivered } => session.out.restore_settled(id, delivered),
         Record::Resolved { id, delivered, place } => session.inb.restore_resolved(id, delivered, place),
+        Record::Forgotten(id) => session.out.restore_forgotten(id),
+        Record::Excused(id) => session.inb.restore_excused(id),
         Record::Shut(_, kind) => session.out.shut = Some(kind),
+        Record::Summary(summary) => {
+            session.out.restore_summary(&summary);
+            session.inb.restore_summary(&summary);
+        }
         Record::Opened { .. } | Record::Ended => {}
     }
 }

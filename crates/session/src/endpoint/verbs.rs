@@ -255,6 +255,37 @@ impl Endpoint {
 
     /// Takes the next message, foreground first.
     pub fn recv(&mut self, now: Instant, session: SessionId) -> Result<Recv, SessionError> {
+        self.recv_with(now, session, false)
+    }
+
+    /// Takes the next message, foreground first, and holds it: a whole one is delivered when the application
+    /// [acknowledges](Self::acknowledge) it, and after a restart from a journal it is there again unless it did. Its bytes
+    /// stay in the window until then. What comes next in the implied order may be taken at once; what was declared to wait
+    /// for it waits for the acknowledgement.
+    ///
+    /// To do without it, [`refuse`](Self::refuse) it; to have it given again, [`give_back`](Self::give_back).
+    pub fn recv_held(&mut self, now: Instant, session: SessionId) -> Result<Recv, SessionError> {
+        self.recv_with(now, session, true)
+    }
+
+    /// The application has done with a message that it [held](Self::recv_held).
+    pub fn acknowledge(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        id: MessageId,
+    ) -> Result<(), SessionError> {
+        let held = self.on_session(now, session, |s, cx| s.inb.acknowledge_held(cx, id))?;
+        if held { Ok(()) } else { Err(SessionError::NoMessage(id)) }
+    }
+
+    /// A message that was [held](Self::recv_held) is the next to be taken again, of its urgency.
+    pub fn give_back(&mut self, now: Instant, session: SessionId, id: MessageId) -> Result<(), SessionError> {
+        let held = self.on_session(now, session, |s, cx| s.inb.give_back(cx, id))?;
+        if held { Ok(()) } else { Err(SessionError::NoMessage(id)) }
+    }
+
+    fn recv_with(&mut self, now: Instant, session: SessionId, held: bool) -> Result<Recv, SessionError> {
         // Whoever waits asks in vain as often as not.
         let home = self.sessions.get(&session).and_then(|home| self.associations.get(home));
         if home.and_then(|home| home.sessions.get(&session)).is_some_and(|found| found.inb.has_nothing()) {
@@ -262,7 +293,7 @@ impl Endpoint {
         }
         self.on_session(now, session, |s, cx| {
             s.inb.handle_timeout(cx, now);
-            s.inb.recv(cx)
+            s.inb.recv(cx, held)
         })
     }
 

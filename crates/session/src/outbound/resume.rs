@@ -1,9 +1,9 @@
 //! What was sent before: messages from a journal, and the peer's view of ours when a conversation goes on.
 
-use super::{Limits, Outbound, Phase};
+use super::{Limits, Outbound, Phase, remember_dropped};
 use crate::context::Context;
 use crate::event::DropReason;
-use crate::journal::Record;
+use crate::journal::{Record, Summary};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -26,6 +26,10 @@ impl Outbound {
         if let Some(message) = self.messages.get_mut(&id.0) {
             message.class = Some(head.labels.urgency);
             message.exposed = true;
+            if !head.streamed {
+                // Of one that is to be dropped a store keeps no payload.
+                message.length = head.length;
+            }
         }
     }
 
@@ -53,9 +57,30 @@ impl Outbound {
             message.phase = Phase::Known;
             message.pending.clear();
             message.reported = true;
-            self.dropped.insert_one(id.0);
+            remember_dropped(&mut self.dropped, &mut self.memory_floor, id.0);
             self.special.make().resets.insert(id.0);
         }
+    }
+
+    pub(crate) fn restore_forgotten(&mut self, id: MessageId) {
+        if self.messages.get(&id.0).is_some_and(|m| m.phase == Phase::Known) {
+            if let Some(special) = self.special.existing() {
+                special.told(id.0);
+            }
+            self.forget(id.0);
+        }
+    }
+
+    pub(crate) fn restore_summary(&mut self, summary: &Summary) {
+        self.next = summary.sent + 1;
+        self.sequences = summary.sequences;
+        self.dropped = summary.dropped.clone();
+        self.memory_floor = summary.floor;
+    }
+
+    /// Messages of which the application was not told what became of them, in this process.
+    pub(crate) fn unsettled(&self) -> Vec<MessageId> {
+        self.messages.iter().filter(|(_, m)| !m.reported).map(|(id, _)| MessageId(*id)).collect()
     }
 
     /// After a restart nobody can go on writing what was being streamed.

@@ -3,7 +3,9 @@
 use crate::pair::{A, B, Pair, net, ordered, pattern};
 use bytes::Bytes;
 use core::time::Duration;
-use steadfast_session::{Config, DropReason, Event, OrderRequest, Ordering, Outcome, Record, SessionConfig};
+use steadfast_session::{
+    Config, DropReason, Event, OrderRequest, Ordering, Outcome, Record, Recv, SessionConfig,
+};
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Labels, MessageId, Rule, Selector};
 
@@ -445,4 +447,128 @@ fn a_new_urgency_does_not_wait_for_the_store_but_the_peer_does() {
     pair.until("it is there", |pair| pair.ids(B).contains(&id.0));
     assert_eq!(pair.ids(B), [id.0], "it overtook what was before it");
     assert_eq!(pair.taken[B][0].labels, Labels::background(), "a restart might take it back");
+}
+
+// ----- messages that the application acknowledges --------------------------------------------------------------------
+
+/// What the application of B is given, and holds.
+fn given(pair: &mut Pair) -> Vec<u64> {
+    let mut ids = Vec::new();
+    loop {
+        match pair.on(B, |core, now, session| core.recv_held(now, session)) {
+            Ok(Recv::Message(message)) => {
+                assert_eq!(message.payload, Some(pattern(message.id.0, 2000)));
+                ids.push(message.id.0);
+            }
+            Ok(_) => return ids,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A durable conversation in which B takes nothing by itself, and what A sent in it.
+fn holding(seed: u64, count: u64) -> (Pair, Vec<MessageId>) {
+    let mut pair = open(seed, &durable());
+    pair.reads[B] = false;
+    let send = |id| pair.send(A, Labels::foreground(), OrderRequest::Default, pattern(id, 2000));
+    let ids: Vec<_> = (1..=count).map(send).collect();
+    let last = ids[ids.len() - 1];
+    pair.until("all have arrived", |pair| {
+        pair.saw(A, |event| matches!(event, Event::Acked { id, .. } if *id == last))
+    });
+    (pair, ids)
+}
+
+fn acknowledge(pair: &mut Pair, id: u64) {
+    pair.on(B, |core, now, session| core.acknowledge(now, session, MessageId(id))).unwrap();
+}
+
+#[test]
+fn what_was_not_acknowledged_is_given_again_after_a_restart_and_in_order() {
+    let (mut pair, ids) = holding(70, 6);
+    assert_eq!(given(&mut pair), [1, 2, 3, 4, 5, 6], "the order goes on before anything is acknowledged");
+    for id in [1, 2, 5] {
+        acknowledge(&mut pair, id);
+    }
+    pair.until("the store has it", |pair| {
+        has_record(pair, B, |record| matches!(record, Record::Resolved { id: MessageId(5), .. }))
+    });
+    assert_eq!(pair.outcome(A, ids[2]), None, "nobody said what became of it");
+    for _ in 0..2 {
+        restart_confirmed(&mut pair, B);
+        pair.until("it has come again", |pair| pair.resumed(A) > 0);
+        pair.events[A].clear();
+        pair.run(Duration::from_secs(10));
+        assert_eq!(given(&mut pair), [3, 4, 6]);
+    }
+    for id in [3, 4, 6] {
+        acknowledge(&mut pair, id);
+    }
+    pair.until_delivered(A, &[ids[2], ids[3], ids[5]]);
+    assert!(given(&mut pair).is_empty());
+    assert_eq!((pair.ended(A), pair.ended(B)), (None, None));
+}
+
+#[test]
+fn a_message_that_is_held_can_be_given_back_or_refused_and_not_be_reset() {
+    let (mut pair, ids) = holding(71, 3);
+    assert_eq!(given(&mut pair), [1, 2, 3]);
+    // The sender would rather not have sent it: what has the last word is the application.
+    pair.on(A, |core, now, session| core.cancel(now, session, ids[0])).unwrap();
+    pair.run(Duration::from_secs(2));
+    assert_eq!(pair.outcome(A, ids[0]), None);
+    acknowledge(&mut pair, 1);
+    pair.on(B, |core, now, session| core.refuse(now, session, ids[1])).unwrap();
+    pair.on(B, |core, now, session| core.give_back(now, session, ids[2])).unwrap();
+    let again = pair.on(B, |core, now, session| core.acknowledge(now, session, ids[2]));
+    assert!(again.is_err(), "it is not held any more");
+    assert_eq!(given(&mut pair), [3]);
+    acknowledge(&mut pair, 3);
+    pair.until_delivered(A, &[ids[0], ids[2]]);
+    pair.until("it was refused", |pair| pair.outcome(A, ids[1]).is_some());
+    assert_eq!(pair.outcome(A, ids[1]), Some(Outcome::Dropped(DropReason::Refused)));
+}
+
+#[test]
+fn what_was_declared_to_wait_waits_for_the_acknowledgement() {
+    let (mut pair, ids) = holding(72, 1);
+    let after = OrderRequest::After(vec![ids[0]]);
+    let second = pair.send(A, Labels::foreground(), after, pattern(2, 2000));
+    pair.until("it has arrived", |pair| {
+        pair.saw(A, |event| matches!(event, Event::Acked { id, .. } if *id == second))
+    });
+    assert_eq!(given(&mut pair), [1]);
+    assert!(given(&mut pair).is_empty());
+    acknowledge(&mut pair, 1);
+    assert_eq!(given(&mut pair), [2]);
+}
+
+#[test]
+fn messages_that_are_held_fill_the_window_until_they_are_acknowledged() {
+    let mut pair = open(73, &durable());
+    pair.reads[B] = false;
+    // Four times the window.
+    for id in 1..=80 {
+        let sent = pair.on(A, |core, now, session| {
+            core.send(now, session, Labels::foreground(), OrderRequest::Default, pattern(id, 100_000))
+        });
+        if sent.is_err() {
+            break;
+        }
+    }
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        pair.run(Duration::from_secs(1));
+        while let Ok(Recv::Message(message)) = pair.on(B, |core, now, session| core.recv_held(now, session)) {
+            held.push(message.id);
+        }
+    }
+    let stuck = held.len();
+    assert!((10..40).contains(&stuck), "{stuck} are held");
+    for id in held {
+        acknowledge(&mut pair, id.0);
+    }
+    pair.run(Duration::from_secs(10));
+    let more = pair.on(B, |core, now, session| core.recv_held(now, session));
+    assert!(matches!(more, Ok(Recv::Message(_))), "{more:?}");
 }

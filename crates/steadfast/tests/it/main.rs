@@ -8,6 +8,7 @@ mod calls;
 mod common;
 mod conversation;
 mod deferred;
+mod durable;
 mod ending;
 mod endpoint;
 mod faults;
