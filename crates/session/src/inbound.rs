@@ -859,7 +859,7 @@ impl Inbound {
         self.highest = summary.resolved.max().unwrap_or(0);
         self.resolved = summary.resolved.clone();
         self.dropped = summary.refused.clone();
-        self.places = summary.places.clone();
+        self.places.clone_from(&summary.places);
     }
 
     pub(crate) fn restore_excused(&mut self, id: MessageId) {

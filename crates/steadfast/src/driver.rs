@@ -301,7 +301,7 @@ impl Driver {
         if let Some(journal) = &self.shared.journal {
             journal.close().await;
         }
-        self.end().await;
+        Box::pin(self.end()).await;
     }
 
     /// Peers are told of a silence; what is to be remembered is stored, and nothing ends.
@@ -313,7 +313,7 @@ impl Driver {
         if let Some(journal) = journal {
             journal.close().await;
         }
-        self.end().await;
+        Box::pin(self.end()).await;
     }
 
     /// Closes all that the system has of it.

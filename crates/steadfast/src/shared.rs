@@ -466,7 +466,9 @@ impl Shared {
             state.stop(why, &mut receipts);
             Wake::All(Arc::clone(state)).wake();
         }
-        receipts.iter().for_each(|cell| cell.wake());
+        for cell in receipts {
+            cell.wake();
+        }
         self.abort_connecting();
         self.reset_all();
         self.incoming.notify_waiters();

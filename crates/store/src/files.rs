@@ -36,7 +36,7 @@ pub trait Files: Debug {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    directory: File,
+    names: File,
     /// Holds the lock.
     _lock: File,
     named: Option<File>,
@@ -49,10 +49,10 @@ impl Directory {
     /// Opens or makes a directory, with mode 0700, and its parents. [`io::ErrorKind::WouldBlock`] if another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let directory = File::open(path)?;
+        let names = File::open(path)?;
         let lock = private().write(true).create(true).truncate(false).open(path.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { path: path.into(), directory, _lock: lock, named: None, begun: None })
+        Ok(Self { path: path.into(), names, _lock: lock, named: None, begun: None })
     }
 
     fn segment(&self, segment: u64) -> PathBuf {
@@ -113,7 +113,7 @@ impl Files for Directory {
     fn name(&mut self, segment: u64) -> io::Result<()> {
         fs::rename(self.path.join(BEGUN), self.segment(segment))?;
         self.named = self.begun.take();
-        self.directory.sync_all()
+        self.names.sync_all()
     }
 
     fn abandon(&mut self) -> io::Result<()> {
