@@ -262,7 +262,7 @@ impl Builder {
         let file = path.map(|path| TrustFile::open(&path)).transpose()?;
         let trusted = Trusted::new(std::mem::take(&mut self.trust), file);
         let opened = match self.store.take() {
-            Some(Place { path, sync }) => {
+            Some(store::Place { path, sync }) => {
                 Some(Opened { store: Store::open(&path, identity.fingerprint())?, sync })
             }
             None => None,
