@@ -165,7 +165,9 @@ pub struct Said {
 fn compacted(journal: &[JournalEntry]) -> Vec<JournalEntry> {
     let (before, after) = journal.split_at(journal.len() / 2);
     let mut digest = Digest::default();
-    before.iter().for_each(|entry| digest.take(entry.session, &entry.record));
+    for entry in before {
+        digest.take(entry.session, &entry.record);
+    }
     let mut stored = Digest::default();
     let after = after.iter().map(|entry| (entry.session, entry.record.clone()));
     for (session, record) in digest.records().chain(after) {

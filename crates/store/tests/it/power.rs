@@ -87,10 +87,10 @@ proptest! {
                 for session in 0..3 {
                     let mine = |entry: &&Entry| entry.0.0 == session as u64 + 1;
                     open_sessions[session] = found.iter().any(|entry| mine(&entry));
-                    next[session] = found.iter().filter(mine).filter_map(|(_, record)| match record {
+                    next[session] = found.iter().filter(mine).find_map(|(_, record)| match record {
                         steadfast_session::Record::Summary(summary) => Some(summary.sent + 1),
                         _ => None,
-                    }).next().unwrap_or(1);
+                    }).unwrap_or(1);
                 }
             }
         }

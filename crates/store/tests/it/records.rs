@@ -35,7 +35,9 @@ pub(crate) fn ended(session: u64) -> Entry {
 /// What records come to.
 pub(crate) fn digest(entries: &[Entry]) -> Vec<Entry> {
     let mut digest = Digest::default();
-    entries.iter().for_each(|(session, record)| digest.take(*session, record));
+    for (session, record) in entries {
+        digest.take(*session, record);
+    }
     digest.records().collect()
 }
 

@@ -6,7 +6,7 @@ fn every_kind() -> Vec<Record> {
     let order = Order::After { sequence: 7, dependencies: alloc::vec![MessageId(2), MessageId(5)] };
     let head = Head { labels: labels.clone(), order, streamed: false, length: Some(5), expires_in: Some(9) };
     let stream = Head { streamed: true, length: None, expires_in: None, order: Order::Total, ..head.clone() };
-    let set = |ranges: &[core::ops::Range<u64>]| ranges.iter().cloned().collect::<RangeSet>();
+    let set = |ranges: &[(u64, u64)]| ranges.iter().map(|(from, to)| *from..*to).collect::<RangeSet>();
     let mut all = alloc::vec![
         Record::Opened {
             peer: Fingerprint([3; 32]),
@@ -40,11 +40,11 @@ fn every_kind() -> Vec<Record> {
         Record::Summary(Summary {
             sent: 900,
             sequences: [400, 500],
-            dropped: set(&[3..4, 9..12]),
+            dropped: set(&[(3, 4), (9, 12)]),
             floor: 2,
-            resolved: set(&[1..800]),
-            refused: set(&[5..6]),
-            places: [set(&[0..300]), set(&[0..10, 11..499])],
+            resolved: set(&[(1, 800)]),
+            refused: set(&[(5, 6)]),
+            places: [set(&[(0, 300)]), set(&[(0, 10), (11, 499)])],
         }),
         Record::Ended,
     ];
