@@ -41,7 +41,8 @@ struct Done {
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
     let (rounds, [each, grouped]) = effort.of((3, [300, 5_000]), (7, [2_000, 50_000]));
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/durable-{}", std::process::id()));
+    let directory =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/durable-{}", std::process::id()));
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let _place = Gone(&directory);
     let mut outcome = Outcome::new("durable");
@@ -49,7 +50,10 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
     outcome.condition("messages", format!("{each} (each), {grouped} (grouped)"));
     outcome.condition("message_bytes", MESSAGE);
     outcome.condition("outstanding", OPEN);
-    outcome.condition("runtime", "tokio, current thread; sender and receiver are a process each, on the loopback");
+    outcome.condition(
+        "runtime",
+        "tokio, current thread; sender and receiver are a process each, on the loopback",
+    );
     outcome.condition("encryption", "TLS 1.3");
     outcome.condition("receiver", "without a store, so that one process alone uses the disk");
     outcome.condition(
@@ -94,7 +98,8 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
         }
         outcome.figure(scenario, "steadfast", "messages_a_part", of("messages_a_part")?.median());
         // Of pairs that follow each other: a disk has its moods.
-        let pairs = |system: &str| found.iter().filter(move |(place, of, _)| *place == scenario && *of == system);
+        let pairs =
+            |system: &str| found.iter().filter(move |(place, of, _)| *place == scenario && *of == system);
         let ratios = pairs("steadfast").zip(pairs("append")).map(|(kept, bare)| kept.2 / bare.2);
         let ratio = Spread::of(ratios).context("no round")?.median();
         outcome.add_ratio(if scenario == "each" { "append_each" } else { "append" }, ratio);

@@ -29,11 +29,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
 
 mod child;
-<<<<<<< HEAD
-mod events;
-=======
 mod durable;
->>>>>>> store
+mod events;
 mod failover;
 mod figure;
 mod foreground;
@@ -104,13 +101,10 @@ pub(crate) enum Part {
     Hostile(RackHost),
     VerdictsWatcher,
     VerdictsPeer,
-<<<<<<< HEAD
-    EventsAsker(Side),
-    EventsAnswerer(Side),
-=======
     DurableClient,
     DurableServer,
->>>>>>> store
+    EventsAsker(Side),
+    EventsAnswerer(Side),
 }
 
 fn main() -> ExitCode {
@@ -219,13 +213,10 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::RackHost(part) => rpc_load::host(part, console).await,
             Part::VerdictsWatcher => verdicts::watcher(console).await,
             Part::VerdictsPeer => verdicts::peer(console).await,
-<<<<<<< HEAD
-            Part::EventsAsker(side) => events::asker(side, console).await,
-            Part::EventsAnswerer(side) => events::answerer(side, console).await,
-=======
             Part::DurableClient => durable::client(console).await,
             Part::DurableServer => durable::server(console).await,
->>>>>>> store
+            Part::EventsAsker(side) => events::asker(side, console).await,
+            Part::EventsAnswerer(side) => events::answerer(side, console).await,
             Part::Hostile(part) => rpc_load::hostile(part, console).await,
         }
     })

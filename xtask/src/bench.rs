@@ -14,7 +14,7 @@ const PROGRAMS_FOR: &str = "events";
 const PROGRAMS: &str = "STEADFAST_BENCH_PROGRAMS";
 
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 14] = [
+const BENCHES: [(&str, &str); 15] = [
     ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
     ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
     ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),

@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         };
         let exit = receiving.run(stop, finished).await?;
         if exit != Exit::Interrupted {
-            job.into_iter().for_each(Job::is_over);
+            job.into_iter().for_each(Job::done);
         }
         Ok(exit)
     })

@@ -105,9 +105,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         // What was never there needs nobody to go on with it.
         let begun = sending.monitor.progress().done > 0 || job.as_ref().is_some_and(Job::goes_on);
         match (exit, job) {
-            (Exit::Unreachable, Some(job)) if !begun => job.is_over(),
+            (Exit::Unreachable, Some(job)) if !begun => job.done(),
             (Exit::Unreachable | Exit::Interrupted, _) => {}
-            (_, job) => job.into_iter().for_each(Job::is_over),
+            (_, job) => job.into_iter().for_each(Job::done),
         }
         Ok(exit)
     })

@@ -196,7 +196,9 @@ impl Drop for Guard {
 impl Guard {
     /// What it does on its networks.
     fn report(&self, mut usage: Vec<Usage>) {
+        // What is left out takes no memory either.
         usage.truncate(MAX_NETWORKS);
+        usage.shrink_to_fit();
         for network in &mut usage {
             network.name = shorten(std::mem::take(&mut network.name));
         }
@@ -216,7 +218,9 @@ impl Guard {
 
     fn account(&self, mut state: State) {
         state.sessions.truncate(MAX_LISTED);
+        state.sessions.shrink_to_fit();
         state.peers.truncate(MAX_LISTED);
+        state.peers.shrink_to_fit();
         for session in &mut state.sessions {
             for text in [&mut session.session, &mut session.peer, &mut session.state, &mut session.verdict] {
                 *text = shorten(std::mem::take(text));
@@ -224,6 +228,7 @@ impl Guard {
         }
         for peer in &mut state.peers {
             peer.networks.truncate(MAX_PEER_NETWORKS);
+            peer.networks.shrink_to_fit();
             let texts = [&mut peer.peer, &mut peer.verdict, &mut peer.evidence];
             for text in texts.into_iter().chain(&mut peer.networks) {
                 *text = shorten(std::mem::take(text));

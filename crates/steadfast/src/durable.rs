@@ -26,7 +26,8 @@ impl Endpoint {
     /// receipts; streamed ones do not survive their sender. Limits, failure timeouts and the like are to be set again.
     pub fn restored(&self) -> Vec<MultiSocket> {
         let states = std::mem::take(&mut *lock(&self.shared().restored));
-        states.into_iter().map(|state| MultiSocket::new(self.handle(), state)).collect()
+        let go_on = states.into_iter().filter(|state| state.ended().is_none());
+        go_on.map(|state| MultiSocket::new(self.handle(), state)).collect()
     }
 
     /// Why the store takes nothing at the moment: its disk is full, and is tried again four times a second, or it failed,
@@ -132,12 +133,15 @@ impl Delivery {
     pub fn acknowledge(mut self) -> Acknowledgement {
         let (id, streamed) = (self.message.id, self.settled);
         self.settled = true;
-        if !streamed {
-            // An error means that the conversation has ended, or stopped: the journal knows.
-            let _over = self.socket.take(|inner, now, session| inner.core.acknowledge(now, session, id));
-        }
+        let taken = streamed
+            || self.socket.take(|inner, now, session| inner.core.acknowledge(now, session, id)).is_ok();
         let journal = self.socket.shared().journal.clone();
-        let number = journal.as_ref().map_or(0, |journal| journal.queued());
+        let number = match &journal {
+            // The endpoint stopped before: this is never stored. A conversation that has ended needs nothing stored.
+            Some(_) if !taken && self.socket.shared().is_stopped() => u64::MAX,
+            Some(journal) => journal.queued(),
+            None => 0,
+        };
         Acknowledgement { journal, number }
     }
 

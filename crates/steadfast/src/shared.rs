@@ -444,8 +444,11 @@ impl Shared {
 
     /// The application let go of a conversation that is to last: it may take it again.
     pub(crate) fn put_back(&self, state: &Arc<SessionState>) {
+        let mut all = lock(&self.restored);
+        // A peer may have ended others since.
+        all.retain(|one| one.ended().is_none());
         if state.ended().is_none() && !self.is_stopped() {
-            lock(&self.restored).push(Arc::clone(state));
+            all.push(Arc::clone(state));
         }
     }
 

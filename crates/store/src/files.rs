@@ -48,7 +48,15 @@ const BEGUN: &str = "begun";
 impl Directory {
     /// Opens or makes a directory, with mode 0700, and its parents. [`io::ErrorKind::WouldBlock`] if another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let missing =
+            path.ancestors().filter(|one| !one.as_os_str().is_empty()).take_while(|one| !one.exists());
+        let missing: Vec<&Path> = missing.collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // That the directory is there is to outlast a power cut, too.
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
         let names = File::open(path)?;
         let lock = private().write(true).create(true).truncate(false).open(path.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;

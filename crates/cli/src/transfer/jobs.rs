@@ -51,6 +51,9 @@ impl Typed {
     }
 }
 
+/// Commands with their files, and the files that make no sense.
+pub(crate) type Waiting = (Vec<(PathBuf, Typed)>, Vec<PathBuf>);
+
 /// The directory of jobs.
 #[derive(Debug)]
 pub(crate) struct Jobs {
@@ -119,7 +122,7 @@ impl Jobs {
     }
 
     /// The commands that were cut off and that nobody runs now, and the files that make no sense.
-    pub(crate) fn waiting(&self) -> io::Result<(Vec<(PathBuf, Typed)>, Vec<PathBuf>)> {
+    pub(crate) fn waiting(&self) -> io::Result<Waiting> {
         let (mut found, mut strange) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((found, strange)),
@@ -161,7 +164,7 @@ impl Job {
     }
 
     /// There is nothing to go on with.
-    pub(crate) fn is_over(self) {
+    pub(crate) fn done(self) {
         // If it stays, the next run of it finds everything done.
         let _stays = fs::remove_file(&self.path);
     }
@@ -194,8 +197,8 @@ mod tests {
         assert_eq!(waiting, [typed("one")]);
         let job = jobs.remember(&typed("one")).unwrap().unwrap();
         assert!(job.goes_on());
-        jobs.remember(&typed("two")).unwrap().unwrap().is_over();
-        job.is_over();
+        jobs.remember(&typed("two")).unwrap().unwrap().done();
+        job.done();
         assert!(jobs.waiting().unwrap().0.is_empty());
         fs::write(jobs.directory.join("strange.json"), "{").unwrap();
         assert_eq!(jobs.waiting().unwrap().1.len(), 1);

@@ -150,7 +150,7 @@ async fn a_daemon_that_comes_later_is_found_and_one_that_stops_is_not_waited_for
     // Where nobody else takes its port while it is quiesced.
     let late = builder(host.daemon_socket()).addresses([IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77))]);
     let late = late.identity(Identity::generate().unwrap());
-    let late = soon("binding beside a daemon that is stopped", late.bind()).await.unwrap();
+    let late = soon("binding beside a daemon that is stopped", Box::pin(late.bind())).await.unwrap();
     until_named(&late, "lo", 0).await;
     let socket = soon("connecting", one.connect(other.contact())).await.unwrap();
     socket.send("without it", Labels::foreground()).await.unwrap();

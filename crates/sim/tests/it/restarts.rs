@@ -4,7 +4,7 @@ use crate::pair::{A, B, Pair, net, ordered, pattern};
 use bytes::Bytes;
 use core::time::Duration;
 use steadfast_session::{
-    Config, DropReason, Event, OrderRequest, Ordering, Outcome, Record, Recv, SessionConfig,
+    Config, DropReason, Endpoint, Event, OrderRequest, Ordering, Outcome, Record, Recv, SessionConfig,
 };
 use steadfast_wire::frame::EndReason;
 use steadfast_wire::{Labels, MessageId, Rule, Selector};
@@ -455,7 +455,7 @@ fn a_new_urgency_does_not_wait_for_the_store_but_the_peer_does() {
 fn given(pair: &mut Pair) -> Vec<u64> {
     let mut ids = Vec::new();
     loop {
-        match pair.on(B, |core, now, session| core.recv_held(now, session)) {
+        match pair.on(B, Endpoint::recv_held) {
             Ok(Recv::Message(message)) => {
                 assert_eq!(message.payload, Some(pattern(message.id.0, 2000)));
                 ids.push(message.id.0);
@@ -559,7 +559,7 @@ fn messages_that_are_held_fill_the_window_until_they_are_acknowledged() {
     let mut held = Vec::new();
     for _ in 0..60 {
         pair.run(Duration::from_secs(1));
-        while let Ok(Recv::Message(message)) = pair.on(B, |core, now, session| core.recv_held(now, session)) {
+        while let Ok(Recv::Message(message)) = pair.on(B, Endpoint::recv_held) {
             held.push(message.id);
         }
     }
@@ -569,6 +569,6 @@ fn messages_that_are_held_fill_the_window_until_they_are_acknowledged() {
         acknowledge(&mut pair, id.0);
     }
     pair.run(Duration::from_secs(10));
-    let more = pair.on(B, |core, now, session| core.recv_held(now, session));
+    let more = pair.on(B, Endpoint::recv_held);
     assert!(matches!(more, Ok(Recv::Message(_))), "{more:?}");
 }

@@ -230,7 +230,9 @@ impl Host {
             sync,
         });
         let keys = [hosts[0].identity.fingerprint(), hosts[1].identity.fingerprint()];
-        hosts.iter_mut().for_each(|host| host.trusts.extend(keys));
+        for host in &mut hosts {
+            host.trusts.extend(keys);
+        }
         hosts
     }
 
@@ -269,10 +271,10 @@ async fn a_detached_endpoint_goes_on_when_its_store_is_opened_again() {
             let delivery = soon("recv", at_b.recv_held()).await.unwrap().unwrap();
             assert_eq!(delivery.payload().unwrap(), format!("{number}").as_bytes());
             // The third is done with and not acknowledged: it comes again.
-            if number != 3 {
-                soon("stored", delivery.acknowledge().stored()).await.unwrap();
-            } else {
+            if number == 3 {
                 std::mem::forget(delivery);
+            } else {
+                soon("stored", delivery.acknowledge().stored()).await.unwrap();
             }
         }
         let id = at_b.session_id();
@@ -322,16 +324,19 @@ async fn a_program_that_drops_everything_has_it_again() {
     let at_b = b.restored().pop().unwrap();
     drop((at_b, b));
     // It gives the store back by itself.
-    let b = soon("the store is free", async {
-        loop {
-            let mut builder = local().identity(hosts[1].identity.clone()).port(hosts[1].port);
-            builder = builder.trust(hosts[0].identity.fingerprint());
-            match builder.store(&hosts[1].directory).bind().await {
-                Ok(endpoint) => return endpoint,
-                Err(_) => tokio::task::yield_now().await,
+    let b = soon(
+        "the store is free",
+        Box::pin(async {
+            loop {
+                let mut builder = local().identity(hosts[1].identity.clone()).port(hosts[1].port);
+                builder = builder.trust(hosts[0].identity.fingerprint());
+                match builder.store(&hosts[1].directory).bind().await {
+                    Ok(endpoint) => return endpoint,
+                    Err(_) => tokio::task::yield_now().await,
+                }
             }
-        }
-    })
+        }),
+    )
     .await;
     let at_b = b.restored().pop().unwrap();
     let message = soon("recv", at_b.recv()).await.unwrap().unwrap();
@@ -382,6 +387,42 @@ async fn a_peer_that_lost_its_store_ends_the_conversation() {
     let _b = hosts[1].start().await;
     let error = soon("the end", at_a.recv()).await.unwrap_err();
     assert!(matches!(error, SessionError::Ended { reason: EndReason::Unknown, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_after_the_end_is_not_said_to_be_stored() {
+    let place = Directory::new();
+    let mut hosts = Host::pair(&place, StoreSync::Grouped);
+    let (a, b) = (hosts[0].start().await, hosts[1].start().await);
+    let (at_a, at_b) = converse(&a, &b).await;
+    let _receipt = at_a.send("late", Labels::foreground()).await.unwrap();
+    let delivery = soon("recv", at_b.recv_held()).await.unwrap().unwrap();
+    soon("detach", b.detach(MINUTE)).await;
+    let stored = soon("an answer", delivery.acknowledge().stored()).await;
+    assert!(matches!(stored, Err(StoredError::Stopped(_))), "{stored:?}");
+    drop(at_b);
+    let b = hosts[1].start().await;
+    let at_b = b.restored().pop().unwrap();
+    assert_eq!(soon("recv", at_b.recv()).await.unwrap().unwrap().payload().unwrap(), "late");
+}
+
+#[tokio::test]
+async fn what_was_dropped_and_then_ended_is_forgotten() {
+    let place = Directory::new();
+    let mut hosts = Host::pair(&place, StoreSync::Grouped);
+    let (a, b) = (hosts[0].start().await, hosts[1].start().await);
+    let (at_a, at_b) = converse(&a, &b).await;
+    let (kept_a, kept_b) = converse(&a, &b).await;
+    let receipt = at_a.send("taken", Labels::foreground()).await.unwrap();
+    soon("recv", at_b.recv()).await.unwrap();
+    soon("the outcome", receipt.outcome()).await;
+    drop(at_b);
+    at_a.abort();
+    // The word of that is before what the other conversation says.
+    let last = kept_a.send("last", Labels::foreground()).await.unwrap();
+    soon("recv", kept_b.recv()).await.unwrap();
+    soon("the outcome", last.outcome()).await;
+    assert!(b.restored().is_empty());
 }
 
 #[tokio::test]

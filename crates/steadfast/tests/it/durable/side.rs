@@ -1,5 +1,7 @@
 //! What one of the two processes does: sends numbers, and writes down which it took.
 
+#![expect(clippy::print_stdout, reason = "the test reads it")]
+
 use super::{AtomicBool, File, Labels, MultiSocket, OpenOptions, Ordering, Outcome, Path, Write, local};
 use std::collections::VecDeque;
 use std::io::BufRead;
