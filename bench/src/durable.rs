@@ -98,9 +98,11 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
         }
         outcome.figure(scenario, "steadfast", "messages_a_part", of("messages_a_part")?.median());
         // Of pairs that follow each other: a disk has its moods.
-        let pairs =
-            |system: &str| found.iter().filter(move |(place, of, _)| *place == scenario && *of == system);
-        let ratios = pairs("steadfast").zip(pairs("append")).map(|(kept, bare)| kept.2 / bare.2);
+        let rates = |system: &str| -> Vec<f64> {
+            let all = found.iter().filter(|(place, of, _)| *place == scenario && *of == system);
+            all.map(|(.., rate)| *rate).collect()
+        };
+        let ratios = rates("steadfast").into_iter().zip(rates("append")).map(|(kept, bare)| kept / bare);
         let ratio = Spread::of(ratios).context("no round")?.median();
         outcome.add_ratio(if scenario == "each" { "append_each" } else { "append" }, ratio);
     }
