@@ -91,7 +91,7 @@ impl Carrier {
         }
     }
 
-    /// Whether this load means something to it: FTB and JetStream acknowledge always, NATS without it never.
+    /// Whether this load means something to it: FTB and `JetStream` acknowledge always, NATS without it never.
     const fn bears(self, load: Load) -> bool {
         match load {
             Load::RoundTrip | Load::RoundTripSpread => true,
