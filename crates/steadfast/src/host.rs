@@ -141,11 +141,11 @@ pub struct Usage {
     pub name: String,
     /// Paths that are up.
     pub paths: u32,
-    /// The highest rate lately measured; 0 if none was.
+    /// The highest rate lately measured, in bytes a second; 0 if none was.
     pub rate: u64,
-    /// What arrived of foreground.
+    /// What arrived of foreground, in bytes a second.
     pub foreground: u64,
-    /// What arrived of background.
+    /// What arrived of background, in bytes a second.
     pub background: u64,
     /// Large messages of foreground had to wait.
     pub foreground_waits: bool,

@@ -73,7 +73,8 @@ async fn send(socket: &MultiSocket, directory: &Path, last: &AtomicBool) {
         let Ok(receipt) = socket.send(payload(number), Labels::foreground()).await else { return };
         assert_eq!(receipt.id().0, number);
         if receipt.stored().await.is_ok() {
-            writeln!(stored, "{number}").unwrap();
+            // At once, or a kill may come between a number and its end of line.
+            stored.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
         open.push_back(receipt);
         while open.len() > OPEN {
@@ -105,7 +106,7 @@ async fn take(socket: &MultiSocket, directory: &Path) {
         assert_eq!(delivery.payload().unwrap(), &payload(number));
         // What it has already is what it was killed over before it could acknowledge that.
         if number > known {
-            writeln!(taken, "{number}").unwrap();
+            taken.write_all(format!("{number}\n").as_bytes()).unwrap();
             known = number;
         }
         let acknowledged = delivery.acknowledge();
