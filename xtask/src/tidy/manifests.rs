@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 17] = [
+const FLOORS: [Floor; 18] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -58,6 +58,12 @@ const FLOORS: [Floor; 17] = [
         may_test_with: &[],
         attributes: &["#![forbid(unsafe_code)]"],
     },
+    Floor {
+        package: "steadfast-control",
+        may_use: &[],
+        may_test_with: &[],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-net",
@@ -75,6 +81,7 @@ const FLOORS: [Floor; 17] = [
             "steadfast-homa",
             "steadfast-backplane",
             "steadfast-net",
+            "steadfast-control",
             "steadfast-agent-client",
         ],
         may_test_with: &["steadfast-testbed", "steadfast-sim"],
@@ -94,6 +101,7 @@ const FLOORS: [Floor; 17] = [
             "steadfast-session",
             "steadfast-backplane",
             "steadfast-net",
+            "steadfast-control",
             "steadfast",
         ],
         may_test_with: &["steadfast-testbed"],
