@@ -1,5 +1,7 @@
 //! A process and who takes its checkpoints, over its control socket: both in this process, one test at a time.
 
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
