@@ -9,6 +9,8 @@
 //! steadfast checkpoint restore /tmp/counting
 //! ```
 
+#![expect(clippy::print_stdout, reason = "a program that prints")]
+
 use std::env;
 use std::time::Duration;
 use steadfast::{Endpoint, Identity, Labels, MultiSocket};
@@ -41,7 +43,7 @@ async fn main() -> Result<(), Anything> {
     let mut verdicts = socket.verdicts();
     tokio::spawn(async move {
         while let Some(standing) = verdicts.next().await {
-            println!("the other side: {:?}", standing.verdict);
+            println!("the other side: {:?}, {:?}", standing.verdict, standing.evidence);
         }
     });
     let (sent, received) = tokio::join!(count(&socket), check(&socket));
@@ -70,7 +72,7 @@ async fn count(socket: &MultiSocket) -> Result<(), Anything> {
 async fn check(socket: &MultiSocket) -> Result<(), Anything> {
     let mut expected = 0_u64;
     while let Some(message) = socket.recv().await? {
-        if message.payload().as_ref() != expected.to_be_bytes() {
+        if message.payload().is_none_or(|payload| payload[..] != expected.to_be_bytes()) {
             return Err(format!("{:?} instead of {expected}", message.payload()).into());
         }
         expected += 1;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use steadfast_control::process::start_of;
+use steadfast_control::process::{is_same_start, start_of};
 use steadfast_session::{AssociationId, Exit};
 use steadfast_wire::frame::Process;
 use tokio::io::Interest;
@@ -67,7 +67,7 @@ async fn ended(process: Process) -> io::Result<Exit> {
     };
     // The descriptor stays with its process; who has that number now may be another one.
     match start_of(process.pid) {
-        Some(start) if start == process.start => {}
+        Some(start) if is_same_start(start, process.start) => {}
         Some(_) => return Ok(Exit::Untold),
         None => {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "/proc does not tell when it started"));

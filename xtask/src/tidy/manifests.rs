@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 18] = [
+const FLOORS: [Floor; 19] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -63,6 +63,12 @@ const FLOORS: [Floor; 18] = [
         may_use: &[],
         may_test_with: &[],
         attributes: &["#![forbid(unsafe_code)]"],
+    },
+    Floor {
+        package: "libcheckpoint",
+        may_use: &["steadfast-control"],
+        may_test_with: &[],
+        attributes: &[],
     },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor {

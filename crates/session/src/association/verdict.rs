@@ -231,7 +231,8 @@ impl Association {
     pub(super) fn weigh_networks(&mut self, cx: &mut Context, now: Instant) {
         let verdict = self.liveness.judged().verdict;
         let gone = verdict == Verdict::Crashed || self.liveness.suspended.is_some();
-        if self.is_up() || !self.is_on_trial() || gone {
+        // While it is suspended this side has none by its own choice.
+        if self.is_up() || !self.is_on_trial() || gone || cx.suspended.is_some() {
             return;
         }
         if !self.has_network(cx) {

@@ -84,9 +84,12 @@ impl Endpoint {
     }
 
     /// The process was perhaps copied, and is perhaps another one now: new randomness, since two copies must not draw the same
-    /// tokens, and by what peers on this host know it.
+    /// tokens; by what peers on this host know it; and whom it watched is perhaps on another host now.
     pub fn renew(&mut self, seed: [u8; 32], process: Process) {
         self.cx.config.process = process;
+        for association in self.associations.values_mut() {
+            association.unwatch(&mut self.cx);
+        }
         self.cx.rng = steadfast_wire::rng::Rng::new(seed);
     }
 }

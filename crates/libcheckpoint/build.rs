@@ -1,0 +1,6 @@
+//! Gives the shared library the name under which programs ask for it.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsteadfast_checkpoint.so.0");
+}
