@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use steadfast_backplane::Timestamp;
 
 use crate::criu::Version;
 use crate::error::Error;
@@ -143,6 +144,25 @@ impl Manifest {
             file.sync_all()
         };
         write().map_err(|error| Error::io("write", &path, error))
+    }
+
+    /// The name of the first process.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.processes.first().map_or_else(String::new, |process| process.name.clone())
+    }
+
+    /// The first process, by number and name.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("process {} ({})", self.root, self.name())
+    }
+
+    /// When it was made, as RFC 3339 writes it, to the second.
+    #[must_use]
+    pub fn when(&self) -> String {
+        let text = Timestamp(self.time.saturating_mul(1_000_000)).to_string();
+        format!("{}Z", text.split('.').next().unwrap_or_default())
     }
 
     /// Bytes of all its files.

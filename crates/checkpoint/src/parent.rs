@@ -55,7 +55,7 @@ impl Masked {
     }
 
     /// Runs with the signals as they were: a program that is started inherits what is held back.
-    pub(crate) fn lifted<T>(&self, start: impl FnOnce() -> T) -> T {
+    pub fn lifted<T>(&self, start: impl FnOnce() -> T) -> T {
         let held = self.before.thread_swap_mask(SigmaskHow::SIG_SETMASK);
         let started = start();
         if let Ok(held) = held {
@@ -75,6 +75,29 @@ impl Masked {
         false
     }
 
+    /// Waits until that time. True at once if somebody wants this process to stop.
+    pub fn pause(&self, until: Instant) -> io::Result<bool> {
+        loop {
+            if self.interrupted() {
+                return Ok(true);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.sleep(Some(left))?;
+        }
+    }
+
+    /// Until a signal comes, or so long.
+    fn sleep(&self, limit: Option<Duration>) -> io::Result<()> {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], limit.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Passes signals on to a child of this process until it ends or the time has come.
     pub fn wait(&self, pid: u32, until: Option<Instant>) -> io::Result<Woken> {
         let child = Pid::from_raw(pid.cast_signed());
@@ -92,11 +115,7 @@ impl Masked {
             if left == Some(Duration::ZERO) {
                 return Ok(Woken::Time);
             }
-            let left = left.and_then(|left| Timespec::try_from(left).ok());
-            match poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], left.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.sleep(left)?;
         }
     }
 }

@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 17] = [
+const FLOORS: [Floor; 18] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -88,6 +88,12 @@ const FLOORS: [Floor; 17] = [
     },
     Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
+        package: "steadfast-checkpoint",
+        may_use: &["steadfast-agent-client", "steadfast-backplane"],
+        may_test_with: &[],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
+    Floor {
         package: "steadfast-daemon",
         may_use: &[
             "steadfast-wire",
@@ -103,6 +109,7 @@ const FLOORS: [Floor; 17] = [
         package: "steadfast-cli",
         may_use: &[
             "steadfast",
+            "steadfast-checkpoint",
             "steadfast-daemon",
             "steadfast-fabric",
             "steadfast-testbed",
