@@ -8,6 +8,9 @@ use nix::errno::Errno;
 
 use crate::diagnosis::Diagnosis;
 
+/// The number of an error for what was not done in time.
+pub const ETIMEDOUT: i32 = Errno::ETIMEDOUT as i32;
+
 /// What kind of failure it is, and so what a script may do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,9 +77,6 @@ pub enum Error {
     /// Something else is there.
     #[error("{} is there and is no checkpoint, so it is left alone; name another --dir", .0.display())]
     Taken(PathBuf),
-    /// Somebody else saves there.
-    #[error("another `steadfast checkpoint` is saving into {}; wait until it has ended, or name another --dir", .0.display())]
-    Busy(PathBuf),
     /// No checkpoint is there.
     #[error("{} is no checkpoint; `steadfast checkpoint list` shows those of a directory", .0.display())]
     NoCheckpoint(PathBuf),
@@ -135,13 +135,25 @@ pub enum Error {
         name: String,
     },
     /// A process that takes part does not want it now.
-    #[error("process {pid} ({name}) does not want to be saved now: {reason}; try again later")]
+    #[error("process {pid} ({name}) does not let itself be saved: {reason}{}", again(*temporary))]
     Refused {
         /// Which process.
         pid: u32,
         /// What it is called.
         name: String,
         /// What it says.
+        reason: String,
+        /// Whether it is worth trying again.
+        temporary: bool,
+    },
+    /// A process that takes part could not be asked.
+    #[error("process {pid} ({name}) did not get ready to be saved: {reason}; look whether it is stopped or hangs")]
+    Unready {
+        /// Which process.
+        pid: u32,
+        /// What it is called.
+        name: String,
+        /// What was wrong.
         reason: String,
     },
     /// It was not ready in time.
@@ -184,6 +196,10 @@ pub enum Error {
     },
 }
 
+fn again(temporary: bool) -> &'static str {
+    if temporary { "; try again later" } else { "" }
+}
+
 fn at(path: &Path) -> String {
     if path.as_os_str().is_empty() { String::new() } else { format!(" {}", path.display()) }
 }
@@ -213,7 +229,8 @@ impl Error {
             | Self::NoCheckpoint(_)
             | Self::Exists(_)
             | Self::Taken(_) => Class::Usage,
-            Self::PidInUse { .. } | Self::Refused { .. } | Self::Late { .. } | Self::Busy(_) => Class::Temporary,
+            Self::Refused { temporary: false, .. } => Class::Permanent,
+            Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => Class::Temporary,
             Self::NoCriu { .. }
             | Self::Unusable { .. }
             | Self::Old { .. }
@@ -238,9 +255,9 @@ impl Error {
             Self::NoCheckpoint(_) => Errno::ENOENT,
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,
-            Self::PidInUse { .. } | Self::Busy(_) => Errno::EBUSY,
+            Self::PidInUse { .. } => Errno::EBUSY,
             Self::Refused { .. } => Errno::EAGAIN,
-            Self::Late { .. } => Errno::ETIMEDOUT,
+            Self::Late { .. } | Self::Unready { .. } => Errno::ETIMEDOUT,
             Self::Criu { diagnosis, .. } => return diagnosis.errno,
             Self::Io { source, .. } | Self::Start { source, .. } => {
                 return source.raw_os_error().unwrap_or(Errno::EIO as i32);

@@ -40,7 +40,7 @@ use std::path::Path;
 
 pub use criu::{CRIU, Criu, Version};
 pub use diagnosis::Diagnosis;
-pub use error::{Class, Error};
+pub use error::{Class, ETIMEDOUT, Error};
 pub use events::{Publisher, SPACE};
 pub use image::{Descriptor, Process};
 pub use manifest::{FILE, FORMAT, LOG, Manifest, Outward, Piece, RESTORE_LOG};

@@ -46,6 +46,8 @@ pub struct Restored {
     pub pid: u32,
     /// What the checkpoint says of itself.
     pub manifest: Manifest,
+    /// What processes that take part by themselves could not take up again.
+    pub faults: Vec<String>,
 }
 
 /// Restored processes get these descriptors where theirs led out of the checkpoint; numbers in CRIU.
@@ -77,8 +79,10 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
         free(&manifest)?;
     }
     let pid = run(criu, restore, masked, &place, &manifest)?;
-    participants::restored(&manifest.participants);
-    Ok(Restored { place, pid, manifest })
+    // One that was restored stopped answers when it runs.
+    let stopped = manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
+    let faults = if stopped { Vec::new() } else { participants::restored(&manifest.participants, &place) };
+    Ok(Restored { place, pid, manifest, faults })
 }
 
 /// Whether the numbers that the processes had are nobody's now.

@@ -19,7 +19,7 @@ use crate::events::{Publisher, Verb};
 use crate::image;
 use crate::manifest::{self, FORMAT, LOG, Manifest, Outward};
 use crate::parent::Masked;
-use crate::participants::{Outcome, Participant, Prepared};
+use crate::participants::{Participant, Prepared};
 use crate::place::{Draft, Existing};
 use crate::process;
 use crate::rpc::{Cgroups, Kind, NetworkLock, Notify, Options, Request};
@@ -103,6 +103,8 @@ pub struct Saved {
     pub manifest: Manifest,
     /// How long the processes stood still, where CRIU says it.
     pub frozen: Option<Duration>,
+    /// What processes that take part by themselves could not take up again.
+    pub faults: Vec<String>,
 }
 
 /// Why nothing was saved.
@@ -150,11 +152,16 @@ fn attempt(
     let tree = Tree::find(save.scope, save.id)?;
     let mut draft = Draft::begin(&save.place, save.existing.clone())?;
     observer.progress(Progress::Asking);
-    let prepared = Prepared::ask(&tree.processes, deadline)?;
+    let goes_on = save.after != After::Kill;
+    let prepared = Prepared::ask(&tree.processes, &save.place, goes_on, save.timeout, deadline)?;
     let entries = prepared.entries().to_vec();
-    let result = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline);
-    prepared.go_on(if result.is_ok() { Outcome::Continued } else { Outcome::Aborted });
-    result
+    let mut saved = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline)?;
+    match save.after {
+        After::Run => saved.faults = prepared.go_on(),
+        // They may have gone already, or stand still: then they go on by themselves when they can.
+        After::Signal(_) | After::Stop | After::Kill => prepared.leave(),
+    }
+    Ok(saved)
 }
 
 /// What follows the saving of one tree.
@@ -221,7 +228,7 @@ fn dump(
     };
     let place = dump.draft.place().to_owned();
     let frozen = image::frozen(&place).map(Duration::from_micros);
-    Ok(Saved { place, backup, manifest, frozen })
+    Ok(Saved { place, backup, manifest, frozen, faults: Vec::new() })
 }
 
 impl Dump<'_> {

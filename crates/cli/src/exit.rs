@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use steadfast::{BindError, ConnectError};
-use steadfast_checkpoint::Class;
+use steadfast_checkpoint::{Class, ETIMEDOUT, Error};
 
 use crate::output::{Output, clean_lines};
 
@@ -85,10 +85,11 @@ impl Exit {
                 _ => Self::Failed,
             });
         }
-        if let Some(error) = cause.downcast_ref::<steadfast_checkpoint::Error>() {
+        if let Some(error) = cause.downcast_ref::<Error>() {
             return Some(match (error, error.class()) {
-                (steadfast_checkpoint::Error::Late { .. }, _) => Self::Unreachable,
-                (steadfast_checkpoint::Error::Refused { .. }, _) => Self::Refused,
+                (Error::Late { .. } | Error::Unready { .. }, _) => Self::Unreachable,
+                (Error::Refused { .. }, _) => Self::Refused,
+                (error, _) if error.errno() == ETIMEDOUT => Self::Unreachable,
                 (_, Class::Usage) => Self::Usage,
                 _ => Self::Failed,
             });
@@ -117,7 +118,7 @@ pub(crate) fn end_with(error: &anyhow::Error, output: &mut Output) -> ExitCode {
     }
     let (exit, message) = tell(error, output);
     let mut object = json!({ "error": message, "exit": exit as u8 });
-    if let Some(error) = error.downcast_ref::<steadfast_checkpoint::Error>() {
+    if let Some(error) = error.downcast_ref::<Error>() {
         object["class"] = json!(error.class());
         object["log"] = json!(error.log());
     }

@@ -15,7 +15,7 @@ static BOOT: LazyLock<u64> = LazyLock::new(|| {
 
 /// When a process started; zero if it is gone or not to be seen.
 pub(crate) fn start_of(pid: u32) -> Timestamp {
-    let Some(ticks) = steadfast_net::process::start_of(pid) else { return Timestamp(0) };
+    let Some(ticks) = steadfast_control::process::start_of(pid) else { return Timestamp(0) };
     let second = rustix::param::clock_ticks_per_second().max(1);
     Timestamp(*BOOT * NANOS + ticks * (NANOS / second))
 }

@@ -27,7 +27,6 @@ pub mod local;
 mod netlink;
 pub mod places;
 mod private_file;
-pub mod process;
 pub mod scout;
 pub mod tls;
 pub mod trust;

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::BackplaneError;
+pub(crate) use link::Pause;
 use link::{Answer, Link};
 pub use steadfast_agent_client::{AGENT, HOST_AGENT, agent};
 use steadfast_backplane::SubscriptionId;

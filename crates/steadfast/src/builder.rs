@@ -1,5 +1,6 @@
 //! Making an endpoint.
 
+use crate::checkpoint::{Quieted, register_own};
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
@@ -43,6 +44,7 @@ pub struct Builder {
     daemon: Option<PathBuf>,
     network_source: NetworkSource,
     store: Option<store::Place>,
+    checkpoints: bool,
 }
 
 /// Where an endpoint has from what it knows of its host's networks.
@@ -84,6 +86,7 @@ impl Builder {
             daemon: Some(place()),
             network_source: NetworkSource::default(),
             store: None,
+            checkpoints: true,
         }
     }
 
@@ -197,6 +200,13 @@ impl Builder {
         self
     }
 
+    /// Whether it prepares for [checkpoints](crate::checkpoint) of this process, so that its conversations survive them. It does
+    /// unless said otherwise; the first endpoint of a process that does opens the control socket.
+    pub fn checkpoints(mut self, takes_part: bool) -> Self {
+        self.checkpoints = takes_part;
+        self
+    }
+
     /// Makes the endpoint: reads identity and trust, listens, and watches the networks.
     ///
     /// Waits for files, half a second for the daemon and a second for the network manager at most. Works on current-thread and multi-thread runtimes,
@@ -240,10 +250,17 @@ impl Builder {
             store::start(&shared, journal, opened).map_err(BindError::Thread)?;
         }
         let (commands, receiver) = mpsc::unbounded_channel();
-        let driver = Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver);
+        let registration = builder.checkpoints.then(|| {
+            let (commands, who) = (commands.downgrade(), fingerprint.to_string());
+            register_own(Quieted { commands, who, quiet: false })
+        });
+        let registration = registration.flatten();
+        let driver =
+            Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver, registration);
         tokio::spawn(driver.run());
         if let Some(daemon) = builder.daemon {
-            tokio::spawn(report(shared.hub.subscribe(Scope::Everything, false), daemon));
+            let turn = Arc::clone(&shared.telling_daemon);
+            tokio::spawn(report(shared.hub.subscribe(Scope::Everything, false), daemon, turn));
         }
         Ok(Endpoint::new(shared, addresses, commands, builder.connect_limit))
     }

@@ -1,11 +1,15 @@
 //! The one task of an endpoint that waits for the clock, the networks, those who connect, and the trust file.
 
+use crate::checkpoint::Registration;
 use crate::error::BindError;
 use crate::homa::sealed_sockets;
 use crate::kernel::{Kernel, News, Plan, tell_networks};
 use crate::lock;
+use crate::process::this_process;
 use crate::shared::Shared;
+use ring::rand::{SecureRandom, SystemRandom};
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -13,7 +17,7 @@ use std::time::Duration;
 use steadfast_net::Carrier;
 use steadfast_net::tls::TlsError;
 use steadfast_session::SessionConfig;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant as Wall, sleep_until};
 
 /// How long what came in may wait for the scout to know the network that it came in on.
@@ -31,8 +35,11 @@ const MAX_STRANDED: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// For how long at most, as far as the application knows.
-    Quiesce(Duration, oneshot::Sender<()>),
+    /// Answered with whether it was open until now.
+    Quiesce(Duration, oneshot::Sender<bool>),
     Revive(oneshot::Sender<Result<(), BindError>>),
+    /// The same after a checkpoint, in this process or in one that it was restored as. If it fails it is tried again.
+    GoOn(oneshot::Sender<Result<(), BindError>>),
     Close(String, oneshot::Sender<()>),
     /// Falls silent without ending anything, for how long at most, as far as the application knows.
     Detach(Duration, oneshot::Sender<()>),
@@ -47,6 +54,12 @@ pub(crate) struct Driver {
     commands: mpsc::UnboundedReceiver<Command>,
     stranded: Vec<(Carrier, Wall)>,
     mend_at: Option<Wall>,
+    /// When to try again what failed after a checkpoint.
+    revive_at: Option<Wall>,
+    /// While it is quiesced nobody tells the daemon anything.
+    untold: Option<OwnedSemaphorePermit>,
+    /// It is asked before checkpoints.
+    _registration: Option<Registration>,
     /// No handle is left: once the conversations are over so is this.
     abandoned: bool,
 }
@@ -66,6 +79,7 @@ impl Driver {
         kernel: Kernel,
         addresses: Arc<Mutex<Vec<SocketAddr>>>,
         commands: mpsc::UnboundedReceiver<Command>,
+        registration: Option<Registration>,
     ) -> Self {
         let kernel = Some(kernel);
         Self {
@@ -76,6 +90,9 @@ impl Driver {
             commands,
             stranded: Vec::new(),
             mend_at: None,
+            revive_at: None,
+            untold: None,
+            _registration: registration,
             abandoned: false,
         }
     }
@@ -111,11 +128,14 @@ impl Driver {
                     return;
                 }
                 Input::Command(Some(Command::Quiesce(limit, done))) => {
-                    self.quiesce(limit).await;
-                    let _nobody_waits = done.send(());
+                    let was_open = self.quiesce(limit).await;
+                    let _nobody_waits = done.send(was_open);
                 }
                 Input::Command(Some(Command::Revive(done))) => {
                     let _nobody_waits = done.send(self.revive().await);
+                }
+                Input::Command(Some(Command::GoOn(done))) => {
+                    let _nobody_waits = done.send(self.go_on().await);
                 }
                 Input::Time => self.shared.call(|inner, now| inner.core.handle_timeout(now)),
                 Input::News(news) => self.hear(news).await,
@@ -160,14 +180,14 @@ impl Driver {
             tokio::task::yield_now().await;
             return Input::Time;
         }
-        let Self { kernel, commands, shared, mend_at, abandoned, stranded, .. } = self;
+        let Self { kernel, commands, shared, mend_at, revive_at, abandoned, stranded, .. } = self;
         let news = async {
             match kernel {
                 Some(kernel) => kernel.next().await,
                 None => pending().await,
             }
         };
-        let waits = stranded.iter().map(|(_, until)| *until).chain(*mend_at).min();
+        let waits = stranded.iter().map(|(_, until)| *until).chain(*mend_at).chain(*revive_at).min();
         tokio::select! {
             command = commands.recv(), if !*abandoned => Input::Command(command),
             () = shared.timers.notified() => Input::Nothing,
@@ -215,6 +235,12 @@ impl Driver {
     }
 
     async fn mend(&mut self) {
+        if self.revive_at.is_some_and(|at| at <= Wall::now())
+            && let Err(error) = self.revive().await
+        {
+            tracing::debug!(%error, "still quiet after a checkpoint");
+            self.revive_at = Some(Wall::now() + MEND);
+        }
         for (carrier, until) in std::mem::take(&mut self.stranded) {
             self.admit(carrier, until);
         }
@@ -239,8 +265,10 @@ impl Driver {
         });
     }
 
-    async fn quiesce(&mut self, limit: Duration) {
-        let Some(kernel) = self.kernel.take() else { return };
+    /// Whether it was open until now.
+    async fn quiesce(&mut self, limit: Duration) -> bool {
+        self.revive_at = None;
+        let Some(kernel) = self.kernel.take() else { return false };
         if let Some(homa) = self.shared.homa() {
             homa.engine.quiesce();
         }
@@ -256,13 +284,35 @@ impl Driver {
         self.shared.reset_all();
         self.shared.clock.freeze();
         self.shared.stop_tasks().await;
+        // What is being told to the daemon is told, and then no more.
+        self.untold = Arc::clone(&self.shared.telling_daemon).acquire_owned().await.ok();
         tracing::debug!("quiesced");
+        true
+    }
+
+    /// Revives it in a process that was perhaps copied.
+    async fn go_on(&mut self) -> Result<(), BindError> {
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| BindError::Random)?;
+        self.shared.call(|inner, _| inner.core.renew(seed, this_process()));
+        let mut revived = self.revive().await;
+        if matches!(&revived, Err(BindError::Listen(error)) if is_taken(error)) {
+            // Peers are told of the new one.
+            tracing::info!(port = self.plan.port, "the port is taken here: another one is listened on");
+            self.plan.port = 0;
+            revived = self.revive().await;
+        }
+        if revived.is_err() {
+            self.revive_at = Some(Wall::now() + MEND);
+        }
+        revived
     }
 
     async fn revive(&mut self) -> Result<(), BindError> {
         if self.kernel.is_some() {
             return Ok(());
         }
+        self.revive_at = None;
         self.shared.clock.thaw();
         self.shared.call(|inner, now| inner.core.wake(now));
         match Kernel::open(&self.shared, &mut self.plan).await {
@@ -284,6 +334,7 @@ impl Driver {
             }
         }
         self.shared.watch_again();
+        self.untold = None;
         tracing::debug!("revived");
         Ok(())
     }
@@ -329,6 +380,18 @@ impl Driver {
         self.shared.hub.close();
         tracing::debug!("closed");
     }
+}
+
+/// Whether somebody else has the port.
+fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 async fn sleep(until: Option<Wall>) {

@@ -33,6 +33,7 @@
 //! | know what became of it | [`Receipt`], [`Outcome`] |
 //! | call and be called | [`rpc`] |
 //! | keep conversations over a kill, a reboot or a power cut | [`Builder::store`], [`Receipt::stored`], [`Delivery`] |
+//! | survive that the process is frozen, moved and started again | [`checkpoint`] |
 //! | publish faults and hear of them | [`backplane`] |
 //! | the same in microseconds, over one network | [`homa`] |
 //! | send and read what is large | [`MessageWriter`], [`Message::read_chunk`] |
@@ -44,7 +45,7 @@
 //! short, never held across an await nor during a system call; work per turn is bounded; dropping a handle or a future
 //! never loses an acknowledged message; when the last handle is gone so are all tasks and sockets.
 //! Deliberately absent: any protocol logic (it is in `steadfast-session`), threads of its own but the
-//! one that writes a store, `unsafe`.
+//! one that writes a store and the one that serves the control socket, `unsafe`.
 //!
 //! | file | one idea |
 //! |---|---|
@@ -54,6 +55,7 @@
 //! | `backplane.rs`, `backplane/` | events, through the agent of this host |
 //! | `homa.rs`, `homa/` | requests and responses over UDP, and as IP protocol 146 |
 //! | `durable.rs`, `store.rs` | conversations that are kept on a disk; the thread that writes them there |
+//! | `checkpoint.rs` | what is done before this process is frozen and after |
 //! | `shared.rs` | the core behind its lock, and what follows a call into it |
 //! | `carriers.rs`, `dial.rs` | carriers: reading, writing, opening |
 //! | `driver.rs`, `kernel.rs` | the one task that waits; listener, netlink and inotify |
@@ -64,6 +66,7 @@
 pub mod backplane;
 mod builder;
 mod carriers;
+pub mod checkpoint;
 mod clock;
 mod deferred;
 mod dial;

@@ -1,7 +1,7 @@
 //! Which process this is, for peers on the same host.
 
 use std::os::unix::fs::MetadataExt;
-use steadfast_net::process::own_start;
+use steadfast_control::process::own_start;
 use steadfast_wire::frame::Process;
 
 /// Pid, start time and pid namespace; zero where `/proc` does not tell.

@@ -6,9 +6,11 @@ use crate::host::connect;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use steadfast_session::{DownReason, Event, PathInfo, Verdict};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// How long a daemon that was not there is not looked for.
@@ -23,7 +25,7 @@ pub(crate) fn place() -> PathBuf {
 
 /// Tells what happens until the endpoint is closed. A connection lasts as long as there is something to tell, so nothing
 /// of the system's is held.
-pub(crate) async fn report(mut events: Events, daemon: PathBuf) {
+pub(crate) async fn report(mut events: Events, daemon: PathBuf, turn: Arc<Semaphore>) {
     let mut not_before = Instant::now();
     // A verdict is told for each process, and only where it differs.
     let mut verdicts = HashMap::new();
@@ -52,6 +54,8 @@ pub(crate) async fn report(mut events: Events, daemon: PathBuf) {
         if lines.is_empty() || Instant::now() < not_before {
             continue;
         }
+        // Never while the endpoint is quiesced. It is closed nowhere.
+        let Ok(_turn) = turn.acquire().await else { return };
         let told = async {
             let mut stream = connect(&daemon).await?;
             stream.write_all(&lines).await?;

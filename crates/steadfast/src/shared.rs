@@ -29,7 +29,7 @@ use steadfast_session::{
 };
 use steadfast_wire::{Fingerprint, Instant, PathNumber, SessionId};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Everything that the handles and the tasks of an endpoint share.
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) homa: Mutex<Weak<HomaHandle>>,
     /// Who tells other transports what concerns them: one at a time, so that they hear it in order.
     telling: Mutex<()>,
+    /// Taken by who has a connection to tell the daemon something, or wants that there is none.
+    pub(crate) telling_daemon: Arc<Semaphore>,
     runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -170,6 +172,7 @@ impl Shared {
             stopped: AtomicBool::new(false),
             homa: Mutex::default(),
             telling: Mutex::default(),
+            telling_daemon: Arc::new(Semaphore::new(1)),
             runtime: Handle::current(),
             tasks: Mutex::new(JoinSet::new()),
         }

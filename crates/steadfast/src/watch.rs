@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use steadfast_net::process::start_of;
+use steadfast_control::process::start_of;
 use steadfast_session::{AssociationId, Exit};
 use steadfast_wire::frame::Process;
 use tokio::io::Interest;

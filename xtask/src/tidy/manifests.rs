@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 18] = [
+const FLOORS: [Floor; 19] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
@@ -58,6 +58,12 @@ const FLOORS: [Floor; 18] = [
         may_test_with: &[],
         attributes: &["#![forbid(unsafe_code)]"],
     },
+    Floor {
+        package: "steadfast-control",
+        may_use: &[],
+        may_test_with: &[],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-net",
@@ -75,6 +81,7 @@ const FLOORS: [Floor; 18] = [
             "steadfast-homa",
             "steadfast-backplane",
             "steadfast-net",
+            "steadfast-control",
             "steadfast-agent-client",
         ],
         may_test_with: &["steadfast-testbed", "steadfast-sim"],
@@ -89,7 +96,7 @@ const FLOORS: [Floor; 18] = [
     Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-checkpoint",
-        may_use: &["steadfast-agent-client", "steadfast-backplane"],
+        may_use: &["steadfast-agent-client", "steadfast-backplane", "steadfast-control"],
         may_test_with: &[],
         attributes: &["#![forbid(unsafe_code)]"],
     },
@@ -100,6 +107,7 @@ const FLOORS: [Floor; 18] = [
             "steadfast-session",
             "steadfast-backplane",
             "steadfast-net",
+            "steadfast-control",
             "steadfast",
         ],
         may_test_with: &["steadfast-testbed"],

@@ -18,14 +18,14 @@ whole; exit code 1 if one is damaged.
 
 Example:
   steadfast checkpoint list --json /var/lib/job/saved | jq -r 'select(.whole) | .checkpoint'")]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// Where to look.
     #[arg(default_value = ".", value_name = "DIR")]
     dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(crate) struct Inspect {
     /// The checkpoint, or a directory of --every, of which the newest is taken.
     #[arg(value_name = "DIR")]
     dir: PathBuf,

@@ -10,7 +10,7 @@ use steadfast_checkpoint::{Error, Restore, Restored, Signal, Woken, restore};
 
 use super::hooks::Hooks;
 use super::save::{TcpArgument, signal};
-use super::{Talk, Tools, mask, mimic};
+use super::{Talk, Tools, mask, mimic, tell};
 use crate::context::Context;
 use crate::exit;
 use crate::output::Output;
@@ -28,7 +28,7 @@ Examples:
   steadfast checkpoint restore checkpoint.4711
   steadfast checkpoint restore --detach /var/lib/job/saved
   steadfast checkpoint restore saved --on-temporary 'sleep 60; exit 75' --on-failure 'mail -s \"job lost\" ops'")]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// The checkpoint, or a directory of --every, of which the newest is taken.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -73,10 +73,8 @@ pub(super) fn run(
             return Ok(failed(arguments, error, output));
         }
     };
-    let hook = {
-        let hook = || arguments.hooks.succeeded(&restored.place, restored.pid);
-        masked.lifted(hook)
-    };
+    restored.faults.iter().for_each(|fault| tell(&format!("it runs again, without this: {fault}")));
+    let hook = masked.lifted(|| arguments.hooks.succeeded(&restored.place, restored.pid));
     if arguments.detach {
         told(&restored, output)?;
         return Ok(hook.map_or(ExitCode::SUCCESS, ExitCode::from));

@@ -23,7 +23,7 @@ When saving fails, that is told on standard error and the program goes on.
 Examples:
   steadfast checkpoint run simulation input.dat
   steadfast checkpoint run --every 10m --dir saved -- simulation --steps 1000 input.dat")]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM", allow_hyphen_values = true)]
     program: Vec<String>,

@@ -11,7 +11,7 @@ use steadfast_checkpoint::{
     Signal, Tcp, save,
 };
 
-use super::{Talk, Tools, mask};
+use super::{Talk, Tools, mask, tell};
 use crate::context::Context;
 use crate::duration;
 use crate::exit::{Exit, Failure};
@@ -31,7 +31,7 @@ Examples:
   steadfast checkpoint save --kill --dir /var/lib/job/saved --clobber 4711
   steadfast checkpoint save --every 10m --keep 3 --dir /var/lib/job/saved 4711
   steadfast checkpoint save --group 4700 --signal TERM")]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// The process, or what --group or --session name by its number.
     #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     id: u32,
@@ -268,6 +268,7 @@ fn told(saved: &Saved, output: &mut Output) -> anyhow::Result<()> {
         "root": manifest.root,
         "pids": manifest.processes.iter().map(|process| process.pid).collect::<Vec<_>>(),
         "bytes": manifest.bytes(),
+        "faults": saved.faults,
         "frozen_ms": saved.frozen.map(|frozen| frozen.as_secs_f64() * 1000.0),
         "time": manifest.when(),
     }))?;
@@ -280,6 +281,7 @@ fn told(saved: &Saved, output: &mut Output) -> anyhow::Result<()> {
         amount::bytes(manifest.bytes()),
         frozen.unwrap_or_default()
     ))?;
+    saved.faults.iter().for_each(|fault| tell(&format!("it was saved, and goes on without this: {fault}")));
     if let Some(backup) = &saved.backup {
         output.line(format!("The one before is {} now.", clean(&backup.display().to_string())))?;
     }

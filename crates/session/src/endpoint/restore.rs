@@ -7,6 +7,7 @@ use crate::journal::{JournalEntry, Record};
 use crate::session::{Join, Session};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use steadfast_wire::frame::Process;
 use steadfast_wire::{Instant, MessageId, SessionId};
 
 impl Endpoint {
@@ -82,8 +83,10 @@ impl Endpoint {
         home.and_then(|home| home.sessions.get(&session)).map(|s| s.out.last()).filter(|last| last.0 > 0)
     }
 
-    /// New randomness, after the process image was copied: two copies must not draw the same tokens.
-    pub fn reseed(&mut self, seed: [u8; 32]) {
+    /// The process was perhaps copied, and is perhaps another one now: new randomness, since two copies must not draw the same
+    /// tokens, and by what peers on this host know it.
+    pub fn renew(&mut self, seed: [u8; 32], process: Process) {
+        self.cx.config.process = process;
         self.cx.rng = steadfast_wire::rng::Rng::new(seed);
     }
 }

@@ -1,13 +1,14 @@
 //! The connection to the agent, and after it the next: who waits for which answer, and where events go.
 
 use super::{BackplaneError, LIMIT, Notice, Subscribing};
+use crate::checkpoint::{Registration, register_own};
 use crate::lock;
 use crate::receipt::wait_until;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use steadfast_backplane::protocol::{Refused, Request};
 use steadfast_backplane::{
@@ -15,7 +16,7 @@ use steadfast_backplane::{
     Style, Subscription, SubscriptionId,
 };
 use steadfast_net::LocalStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 
 /// How much is read at a time.
@@ -73,6 +74,16 @@ struct Ended {
     reason: Option<String>,
 }
 
+/// Whether there is to be no connection, because the process is about to be frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Quiet {
+    #[default]
+    No,
+    Wanted,
+    /// There is none.
+    Yes,
+}
+
 /// What the task and the application share.
 #[derive(Debug)]
 struct Inner {
@@ -81,6 +92,8 @@ struct Inner {
     changed: Notify,
     /// There is something to write that the socket did not take at once.
     unsent: Notify,
+    /// How it stands with having no connection for a while.
+    quiet: watch::Sender<Quiet>,
 }
 
 /// A client's link to its agent.
@@ -90,6 +103,7 @@ pub(super) struct Link {
     space: Option<EventSpace>,
     limit: Duration,
     task: AbortHandle,
+    _registration: Option<Registration>,
 }
 
 impl Link {
@@ -114,10 +128,11 @@ impl Link {
             ended: None,
             last_id: 0,
         };
-        let inner =
-            Arc::new(Inner { state: Mutex::new(state), changed: Notify::new(), unsent: Notify::new() });
+        let (state, quiet) = (Mutex::new(state), watch::Sender::default());
+        let inner = Arc::new(Inner { state, changed: Notify::new(), unsent: Notify::new(), quiet });
         let task = tokio::spawn(run(Arc::clone(&inner), stream, path)).abort_handle();
-        let link = Self { inner, space, limit, task };
+        let registration = register_own(Pause(Arc::downgrade(&inner)));
+        let link = Self { inner, space, limit, task, _registration: registration };
         let open = wait_until(&link.inner.changed, || {
             let state = lock(&link.inner.state);
             state.check().err().map(Err).or_else(|| state.session.is_open().then_some(Ok(())))
@@ -235,6 +250,30 @@ impl Link {
         let late = BackplaneError::Late { what: "leave the backplane", limit: self.limit };
         let left = tokio::time::timeout(self.limit, ended).await.map_err(|_| late)?;
         if left { Ok(()) } else { Err(BackplaneError::Unknown) }
+    }
+}
+
+/// Has a client leave its agent for a while.
+pub(crate) struct Pause(Weak<Inner>);
+
+impl Pause {
+    /// Returns when there is no connection, and none will be made until [`end`](Self::end).
+    pub(crate) async fn begin(&self) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let mut quiet = inner.quiet.subscribe();
+        inner.quiet.send_replace(Quiet::Wanted);
+        let ended = wait_until(&inner.changed, || lock(&inner.state).ended.is_some().then_some(()));
+        tokio::select! {
+            _ = quiet.wait_for(|quiet| *quiet == Quiet::Yes) => {}
+            () = ended => {}
+        }
+    }
+
+    /// It may connect again.
+    pub(crate) fn end(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.quiet.send_replace(Quiet::No);
+        }
     }
 }
 
@@ -456,9 +495,12 @@ impl Inner {
 
 /// Serves one connection after the other, until the agent wants no more of the client or the client left.
 async fn run(inner: Arc<Inner>, first: LocalStream, path: PathBuf) {
-    let mut stream = first;
+    let (mut stream, mut quiet) = (first, inner.quiet.subscribe());
     loop {
-        inner.serve(stream).await;
+        tokio::select! {
+            () = inner.serve(stream) => {}
+            _ = quiet.wait_for(|quiet| *quiet == Quiet::Wanted) => {}
+        }
         {
             let mut state = lock(&inner.state);
             state.stream = None;
@@ -473,9 +515,27 @@ async fn run(inner: Arc<Inner>, first: LocalStream, path: PathBuf) {
         }
         let mut pause = FIRST_PAUSE;
         stream = loop {
-            match tokio::time::timeout(LIMIT, LocalStream::connect(&path)).await {
-                Ok(Ok(stream)) => break stream,
-                _ => tokio::time::sleep(pause).await,
+            inner.quiet.send_if_modified(|quiet| {
+                let wanted = *quiet == Quiet::Wanted;
+                if wanted {
+                    *quiet = Quiet::Yes;
+                }
+                wanted
+            });
+            // The task ends before what it subscribed to.
+            drop(quiet.wait_for(|quiet| *quiet != Quiet::Yes).await);
+            let connecting = async {
+                let connected = tokio::time::timeout(LIMIT, LocalStream::connect(&path)).await;
+                if !matches!(connected, Ok(Ok(_))) {
+                    tokio::time::sleep(pause).await;
+                }
+                connected
+            };
+            tokio::select! {
+                connected = connecting => if let Ok(Ok(stream)) = connected {
+                    break stream;
+                },
+                _ = quiet.wait_for(|quiet| *quiet == Quiet::Wanted) => continue,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
