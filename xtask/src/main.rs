@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `test.rs`, `tally.rs` | every test, and what its output amounts to |
 //! | `setup.rs` | the programs that tests call, installed where that is possible |
+//! | `criu.rs` | CRIU for the tests, from a newer Debian where this one's does not work |
 //! | `soak.rs` | the long counts, and one seed again |
 //! | `bench.rs` | the benchmarks, in a workspace of their own |
 //! | `tidy.rs` and below | rules about the text of the repository that no compiler checks |
@@ -19,6 +20,7 @@
 
 mod bench;
 mod ci;
+mod criu;
 mod install;
 mod process;
 mod setup;

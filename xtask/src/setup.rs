@@ -67,6 +67,11 @@ const SERVICES: &str = "/run/systemd/system";
 
 /// Installs what is missing, or says what to install. Never fails: tests that miss a program say so themselves.
 pub(crate) fn run() {
+    programs();
+    crate::criu::run(is_root());
+}
+
+fn programs() {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.program)).collect();
     if missing.is_empty() {
         return;

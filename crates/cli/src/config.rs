@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) tunnel: Tunnel,
     /// What `steadfast daemon` does.
     pub(crate) daemon: steadfast_daemon::Settings,
+    /// What `steadfast checkpoint` does.
+    pub(crate) checkpoint: crate::checkpoint::Settings,
 }
 
 /// Tunnels that are used often.
@@ -55,6 +57,7 @@ impl Default for Config {
             port: DEFAULT_PORT,
             tunnel: Tunnel::default(),
             daemon: steadfast_daemon::Settings::default(),
+            checkpoint: crate::checkpoint::Settings::default(),
         }
     }
 }

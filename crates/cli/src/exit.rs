@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use steadfast::{BindError, ConnectError};
+use steadfast_checkpoint::{Class, ETIMEDOUT, Error};
 
 use crate::output::{Output, clean_lines};
 
@@ -84,6 +85,15 @@ impl Exit {
                 _ => Self::Failed,
             });
         }
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            return Some(match (error, error.class()) {
+                (Error::Late { .. } | Error::Unready { .. }, _) => Self::Unreachable,
+                (Error::Refused { .. }, _) => Self::Refused,
+                (error, _) if error.errno() == ETIMEDOUT => Self::Unreachable,
+                (_, Class::Usage) => Self::Usage,
+                _ => Self::Failed,
+            });
+        }
         // What an endpoint is made from is what the user wrote down.
         matches!(cause.downcast_ref::<BindError>(), Some(BindError::Places(_))).then_some(Self::Usage)
     }
@@ -91,10 +101,14 @@ impl Exit {
 
 /// Says why a command failed, once, and turns its result into the exit code.
 pub(crate) fn end(result: anyhow::Result<Exit>, output: &mut Output) -> ExitCode {
-    let error = match result {
-        Ok(exit) => return exit.into(),
-        Err(error) => error,
-    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => end_with(&error, output),
+    }
+}
+
+/// The same for a failure.
+pub(crate) fn end_with(error: &anyhow::Error, output: &mut Output) -> ExitCode {
     // Who closed our output, as `head` does, knows why.
     let closed = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -102,9 +116,14 @@ pub(crate) fn end(result: anyhow::Result<Exit>, output: &mut Output) -> ExitCode
     if error.chain().any(closed) {
         return Exit::Failed.into();
     }
-    let (exit, message) = tell(&error, output);
+    let (exit, message) = tell(error, output);
+    let mut object = json!({ "error": message, "exit": exit as u8 });
+    if let Some(error) = error.downcast_ref::<Error>() {
+        object["class"] = json!(error.class());
+        object["log"] = json!(error.log());
+    }
     // Where this cannot be written either, standard error has said it.
-    let _closed = output.object(&json!({ "error": message, "exit": exit as u8 }));
+    let _closed = output.object(&object);
     exit.into()
 }
 

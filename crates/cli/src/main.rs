@@ -12,6 +12,7 @@
 //! Invariants: no thread starts before a command runs, since the demo's lab enters a user namespace; nothing that a peer
 //! or a file says reaches the terminal uncleaned. Deliberately absent: any protocol logic.
 
+mod checkpoint;
 mod config;
 mod context;
 mod daemon;
@@ -103,6 +104,9 @@ enum Command {
     /// Publish events of the fault backplane, and follow them.
     #[command(subcommand)]
     Events(events::Command),
+    /// Save processes, restore them, and look at what was saved.
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
     /// Simulate a data centre in which hosts use a transport, packet by packet.
     #[command(subcommand)]
     Simulate(simulate::Command),
@@ -132,7 +136,11 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let mut output = Output::new(arguments.globals.json);
-    let result = log::start().and_then(|()| match arguments.command {
+    let logs = log::start();
+    if let (Ok(()), Command::Checkpoint(command)) = (&logs, &arguments.command) {
+        return checkpoint::run(command, &arguments.globals, &mut output);
+    }
+    let result = logs.and_then(|()| match arguments.command {
         Command::DemoLab { place } => Ok(demo::lab::run(place)),
         Command::DemoHost { role } => Ok(demo::host::run(role)),
         command => run(command, &arguments.globals, &mut output),
@@ -163,6 +171,8 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Simulate(command) => simulate::run(&command, output),
         Command::Demo => demo::run(output),
-        Command::DemoLab { .. } | Command::DemoHost { .. } => unreachable!("they are no commands for people"),
+        Command::Checkpoint(_) | Command::DemoLab { .. } | Command::DemoHost { .. } => {
+            unreachable!("they are run by themselves")
+        }
     }
 }

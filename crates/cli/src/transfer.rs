@@ -1,6 +1,6 @@
 //! What `send` and `receive` have in common.
 
-mod amount;
+pub(crate) mod amount;
 mod jobs;
 mod meter;
 mod report;

@@ -101,6 +101,12 @@ const FLOORS: [Floor; 19] = [
     },
     Floor { package: "steadfast-tunnel", may_use: &["steadfast"], may_test_with: &[], attributes: &[] },
     Floor {
+        package: "steadfast-checkpoint",
+        may_use: &["steadfast-agent-client", "steadfast-backplane", "steadfast-control"],
+        may_test_with: &[],
+        attributes: &["#![forbid(unsafe_code)]"],
+    },
+    Floor {
         package: "steadfast-daemon",
         may_use: &[
             "steadfast-wire",
@@ -117,6 +123,7 @@ const FLOORS: [Floor; 19] = [
         package: "steadfast-cli",
         may_use: &[
             "steadfast",
+            "steadfast-checkpoint",
             "steadfast-daemon",
             "steadfast-fabric",
             "steadfast-testbed",

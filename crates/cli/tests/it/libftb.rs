@@ -10,7 +10,7 @@ use crate::daemon::{command, daemon, home};
 const GUARD: &str = "60";
 
 /// Compiles a program of the library's tests in `place`, where the library is, too.
-fn compile(place: &Path, name: &str) -> Command {
+pub(crate) fn compile(place: &Path, name: &str) -> Command {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libftb");
     let built = std::env::current_exe().unwrap().with_file_name("libftb.so");
     assert!(built.exists(), "{} is built with these tests", built.display());

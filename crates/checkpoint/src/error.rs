@@ -1,0 +1,290 @@
+//! What goes wrong, by who must act: classes for scripts, error numbers for events, and words for people.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::diagnosis::Diagnosis;
+
+/// The number of an error for what was not done in time.
+pub const ETIMEDOUT: i32 = Errno::ETIMEDOUT as i32;
+
+/// What kind of failure it is, and so what a script may do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// What was asked for names something that is not there, or makes no sense.
+    Usage,
+    /// The same may work later: a process number is taken, memory is short, the application said not now.
+    Temporary,
+    /// Something around is missing: rights, files, CRIU itself.
+    Environment,
+    /// It will not work, however often it is tried.
+    Permanent,
+}
+
+/// Why a checkpoint was not taken or not restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No CRIU where it was looked for.
+    #[error(
+        "there is no CRIU {place}; install it (on Debian 13 or later `apt-get install criu`, on Fedora `dnf install criu`), \
+         or say where it is with STEADFAST_CRIU or `criu` under [checkpoint] in the configuration"
+    )]
+    NoCriu {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// It could not be started, or did not speak as CRIU does.
+    #[error("cannot use CRIU, {}: {reason}", program.display())]
+    Unusable {
+        /// The program.
+        program: PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// Older than what is needed.
+    #[error(
+        "CRIU {found} ({}) is too old, at least {} is needed; take that of Debian 13 or a newer one",
+        program.display(), crate::criu::Version::OLDEST
+    )]
+    Old {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: crate::Version,
+    },
+    /// There is no such process.
+    #[error("there is no {what} {id}; `ps` shows what there is")]
+    NoProcess {
+        /// `process`, `process group` or `session`.
+        what: &'static str,
+        /// Its number.
+        id: u32,
+    },
+    /// What is to be saved is not exactly one process with all its descendants.
+    #[error("{0}")]
+    Scope(String),
+    /// A checkpoint is there.
+    #[error(
+        "there is a checkpoint in {} already; replace it with --clobber, keep it beside with --backup, or name another --dir",
+        .0.display()
+    )]
+    Exists(PathBuf),
+    /// Something else is there.
+    #[error("{} is there and is no checkpoint, so it is left alone; name another --dir", .0.display())]
+    Taken(PathBuf),
+    /// No checkpoint is there.
+    #[error("{} is no checkpoint; `steadfast checkpoint list` shows those of a directory", .0.display())]
+    NoCheckpoint(PathBuf),
+    /// A checkpoint that is not what was saved.
+    #[error("the checkpoint in {} is damaged: {what}; restore an older one", path.display())]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Made by a newer program.
+    #[error(
+        "the checkpoint in {} was made by another version ({version}, format {format}), this one reads format {}; restore it with that version",
+        path.display(), crate::manifest::FORMAT
+    )]
+    Format {
+        /// Where it is.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The program that made it.
+        version: String,
+    },
+    /// Made by a newer CRIU.
+    #[error("the checkpoint in {} was made by CRIU {made}, which is newer than this one, {here}; update CRIU here", path.display())]
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// Who made it.
+        made: crate::Version,
+        /// Who is to restore it.
+        here: crate::Version,
+    },
+    /// Made on a machine of another kind.
+    #[error("the checkpoint in {} was made on {made}, and this machine is {here}; restore it on one of its kind", path.display())]
+    Machine {
+        /// Where it is.
+        path: PathBuf,
+        /// Of which kind that machine is.
+        made: String,
+        /// Of which kind this one is.
+        here: String,
+    },
+    /// A number that a process had is another's now.
+    #[error(
+        "cannot restore process {pid} ({was}): its number is in use by {name}; wait until that has ended, or restore in a new PID \
+         namespace (`unshare --pid --fork --mount-proc`)"
+    )]
+    PidInUse {
+        /// The number.
+        pid: u32,
+        /// What had it when it was saved.
+        was: String,
+        /// What has it now.
+        name: String,
+    },
+    /// A process that takes part does not want it now.
+    #[error("process {pid} ({name}) does not let itself be saved: {reason}{}", again(*temporary))]
+    Refused {
+        /// Which process.
+        pid: u32,
+        /// What it is called.
+        name: String,
+        /// What it says.
+        reason: String,
+        /// Whether it is worth trying again.
+        temporary: bool,
+    },
+    /// A process that takes part could not be asked.
+    #[error("process {pid} ({name}) did not get ready to be saved: {reason}; look whether it is stopped or hangs")]
+    Unready {
+        /// Which process.
+        pid: u32,
+        /// What it is called.
+        name: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// It was not ready in time.
+    #[error("saving {what} was not done within {limit:?}{more}; give it more with --timeout")]
+    Late {
+        /// What was to be saved.
+        what: String,
+        /// The limit.
+        limit: Duration,
+        /// What became of the processes.
+        more: String,
+    },
+    /// CRIU said no.
+    #[error("cannot {doing}: {diagnosis}; CRIU's own words are in {}", log.display())]
+    Criu {
+        /// What was tried.
+        doing: String,
+        /// What it is about.
+        diagnosis: Diagnosis,
+        /// CRIU's log.
+        log: PathBuf,
+    },
+    /// The system said no.
+    #[error("cannot {doing}{}: {source}{}", at(path), help(source))]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what; empty where there is no file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A program could not be started.
+    #[error("cannot start {program}: {source}; is it there, and may it be executed?")]
+    Start {
+        /// What was to be started.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn again(temporary: bool) -> &'static str {
+    if temporary { "; try again later" } else { "" }
+}
+
+fn at(path: &Path) -> String {
+    if path.as_os_str().is_empty() { String::new() } else { format!(" {}", path.display()) }
+}
+
+fn help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room, or name another place with --dir"
+        }
+        io::ErrorKind::PermissionDenied => "; run it as root, or name a place that may be written to with --dir",
+        io::ErrorKind::NotFound => "; name a place that is there",
+        _ => "",
+    }
+}
+
+impl Error {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// The kind of failure.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Scope(_)
+            | Self::NoProcess { .. }
+            | Self::NoCheckpoint(_)
+            | Self::Exists(_)
+            | Self::Taken(_) => Class::Usage,
+            Self::Refused { temporary: false, .. } => Class::Permanent,
+            Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => Class::Temporary,
+            Self::NoCriu { .. }
+            | Self::Unusable { .. }
+            | Self::Old { .. }
+            | Self::Newer { .. }
+            | Self::Machine { .. }
+            | Self::Start { .. } => Class::Environment,
+            Self::Damaged { .. } | Self::Format { .. } => Class::Permanent,
+            Self::Criu { diagnosis, .. } => diagnosis.class,
+            Self::Io { source, .. } => class_of(source),
+        }
+    }
+
+    /// The error number that the events of the fault backplane carry.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        let errno = match self {
+            Self::NoCriu { .. } => Errno::ENOENT,
+            Self::Unusable { .. } | Self::Old { .. } | Self::Newer { .. } | Self::Machine { .. } => Errno::ENOSYS,
+            Self::NoProcess { .. } => Errno::ESRCH,
+            Self::Scope(_) => Errno::EINVAL,
+            Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
+            Self::NoCheckpoint(_) => Errno::ENOENT,
+            Self::Damaged { .. } => Errno::EBADMSG,
+            Self::Format { .. } => Errno::EINVAL,
+            Self::PidInUse { .. } => Errno::EBUSY,
+            Self::Refused { .. } => Errno::EAGAIN,
+            Self::Late { .. } | Self::Unready { .. } => Errno::ETIMEDOUT,
+            Self::Criu { diagnosis, .. } => return diagnosis.errno,
+            Self::Io { source, .. } | Self::Start { source, .. } => {
+                return source.raw_os_error().unwrap_or(Errno::EIO as i32);
+            }
+        };
+        errno as i32
+    }
+
+    /// CRIU's log, where there is one.
+    #[must_use]
+    pub fn log(&self) -> Option<&Path> {
+        match self {
+            Self::Criu { log, .. } => Some(log),
+            _ => None,
+        }
+    }
+}
+
+fn class_of(error: &io::Error) -> Class {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory | io::ErrorKind::ResourceBusy | io::ErrorKind::StorageFull => Class::Temporary,
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ReadOnlyFilesystem => Class::Environment,
+        _ => Class::Permanent,
+    }
+}

@@ -1,0 +1,71 @@
+//! Checkpoint and restart of processes through CRIU, with the events of the fault backplane.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `criu.rs`, `rpc.rs` | the program CRIU: where it is, its workers, what is said to them |
+//! | `diagnosis.rs` | its log, in words that say what would help |
+//! | `image.rs` | what it wrote, as far as it is read here |
+//! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
+//! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
+//! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
+//! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
+//! | `parent.rs` | being the parent of a program: signals, and how it ended |
+//! | `events.rs` | what is published |
+//! | `error.rs` | what goes wrong, by who must act |
+//!
+//! Invariants: a checkpoint takes the place of another only when it is whole, checked and on the disk; processes that are to
+//! end are not ended before; a BEGIN has at most one END or ERROR; nothing waits for the agent longer than half a second.
+//! Deliberately absent: threads, moving of files that processes have open, programs that are not told apart from their
+//! children.
+
+#![forbid(unsafe_code)]
+
+mod criu;
+mod diagnosis;
+mod error;
+mod events;
+mod image;
+mod manifest;
+mod parent;
+mod participants;
+mod place;
+mod process;
+mod restore;
+mod rpc;
+mod run;
+mod save;
+mod scope;
+
+use std::path::Path;
+
+pub use criu::{CRIU, Criu, Version};
+pub use diagnosis::Diagnosis;
+pub use error::{Class, ETIMEDOUT, Error};
+pub use events::{Publisher, SPACE};
+pub use image::{Descriptor, Process};
+pub use manifest::{FILE, FORMAT, LOG, Manifest, Outward, Piece, RESTORE_LOG};
+pub use nix::sys::signal::Signal;
+pub use parent::{Ended, Masked, Woken};
+pub use participants::Participant;
+pub use place::{Existing, Found, LATEST, list, resolve};
+pub use restore::{Restore, Restored, restore};
+pub use run::{Started, run};
+pub use save::{After, GHOST_LIMIT, Observer, Progress, Save, SaveError, Saved, Series, Tcp, save};
+pub use scope::Scope;
+
+/// What a process of a checkpoint has open.
+pub fn descriptors(place: &Path, pid: u32) -> Result<Vec<Descriptor>, Error> {
+    image::descriptors(place, pid).map_err(|error| Error::Damaged { path: place.to_owned(), what: error.to_string() })
+}
+
+/// The last warnings and errors of a checkpoint's log, in CRIU's words, at most `count`.
+#[must_use]
+pub fn warnings(place: &Path, count: usize) -> Vec<String> {
+    diagnosis::notable(&diagnosis::tail(&place.join(LOG)), count)
+}
+
+/// How long the processes stood still, in microseconds, where CRIU has said it.
+#[must_use]
+pub fn frozen(place: &Path) -> Option<u64> {
+    image::frozen(place)
+}

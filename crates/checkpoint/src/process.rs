@@ -1,0 +1,126 @@
+//! What the kernel tells of processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) session: u32,
+}
+
+impl Process {
+    /// None if there is none.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
+        // A name may hold anything, brackets too.
+        let stat = String::from_utf8_lossy(stat);
+        let (pid, rest) = stat.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(1).map(|field| field.parse::<u32>());
+        let mut next = || fields.next()?.ok();
+        Some(Self {
+            pid: pid.parse().ok()?,
+            name: name.to_owned(),
+            parent: next()?,
+            group: next()?,
+            session: next()?,
+        })
+    }
+
+    /// All there are, by their numbers.
+    pub(crate) fn all() -> io::Result<BTreeMap<u32, Self>> {
+        let entries = fs::read_dir("/proc")?;
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(pids.filter_map(|pid| Some((pid, Self::of(pid)?))).collect())
+    }
+
+    /// Bytes of its memory that are there.
+    pub(crate) fn resident(&self) -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();
+        let pages: u64 = statm.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or_default();
+        pages * rustix::param::page_size() as u64
+    }
+}
+
+/// The name of whatever has this number, a process or a thread.
+pub(crate) fn holder(number: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{number}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// What a process was started as.
+pub(crate) fn command(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    let mut words: Vec<_> = words.collect();
+    if words.last().is_some_and(String::is_empty) {
+        words.pop();
+    }
+    words
+}
+
+/// Whether a process is in a namespace of another kind than this one.
+pub(crate) fn is_apart(pid: u32, namespace: &str) -> bool {
+    let of = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/{namespace}")).ok();
+    of(&pid.to_string()) != of("self")
+}
+
+/// Of the standard descriptors of a process those that are pipes to somebody outside of the tree, with their names.
+pub(crate) fn outward_pipes(root: u32, tree: &[u32]) -> Vec<(u32, String)> {
+    let mut ways: BTreeMap<PathBuf, BTreeSet<bool>> = BTreeMap::new();
+    for pid in tree {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for entry in entries.filter_map(Result::ok) {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            if is_pipe(&target) {
+                let way = writes(*pid, &entry.file_name().to_string_lossy());
+                ways.entry(target).or_default().extend(way);
+            }
+        }
+    }
+    let standard = (0..3).filter_map(|number| {
+        let target = fs::read_link(format!("/proc/{root}/fd/{number}")).ok()?;
+        // With both ends inside it leads nowhere else.
+        (ways.get(&target)?.len() == 1).then(|| (number, target.to_string_lossy().into_owned()))
+    });
+    standard.collect()
+}
+
+fn is_pipe(target: &Path) -> bool {
+    target.to_str().is_some_and(|target| target.starts_with("pipe:["))
+}
+
+/// Whether a descriptor is for writing.
+fn writes(pid: u32, number: &str) -> Option<bool> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();
+    let flags = u32::from_str_radix(flags, 8).ok()?;
+    Some(flags & 0o3 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_hold_anything() {
+        let process = Process::parse(b"41 (a) R (b) S 7 40 39 0 -1 4194304").unwrap();
+        let expected = Process { pid: 41, name: "a) R (b".to_owned(), parent: 7, group: 40, session: 39 };
+        assert_eq!(process, expected);
+        assert_eq!(Process::parse(b"41 (a"), None);
+        let own = Process::of(std::process::id()).unwrap();
+        assert_eq!(Process::all().unwrap()[&own.pid], own);
+        assert!(own.resident() > 0 && holder(own.pid).is_some() && !command(own.pid).is_empty());
+        assert!(!is_apart(own.pid, "pid"));
+    }
+}

@@ -1,0 +1,274 @@
+//! Restoring processes: the checkpoint is looked at, what stands in the way is told before CRIU tries, and the restored
+//! process is a child of this one, unless it is to be on its own.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use rustix::io::dup;
+use rustix::system::uname;
+
+use crate::criu::{Around, Criu, Served, Watch, Worker, number};
+use crate::diagnosis::Diagnosis;
+use crate::error::Error;
+use crate::events::{Publisher, Verb};
+use crate::manifest::{Manifest, RESTORE_LOG};
+use crate::parent::Masked;
+use crate::participants;
+use crate::place;
+use crate::process;
+use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
+use crate::save::Tcp;
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct Restore {
+    /// The checkpoint, or a directory with several of which the newest is meant.
+    pub place: PathBuf,
+    /// The restored process is no child of this one.
+    pub detach: bool,
+    /// What becomes of TCP connections.
+    pub tcp: Tcp,
+    /// What the restored processes get before they do anything else.
+    pub signal: Option<Signal>,
+}
+
+/// Processes that run again.
+#[derive(Debug)]
+pub struct Restored {
+    /// The checkpoint.
+    pub place: PathBuf,
+    /// The first process.
+    pub pid: u32,
+    /// What the checkpoint says of itself.
+    pub manifest: Manifest,
+    /// What processes that take part by themselves could not take up again.
+    pub faults: Vec<String>,
+}
+
+/// Restored processes get these descriptors where theirs led out of the checkpoint; numbers in CRIU.
+const STANDARD: i32 = 10;
+
+/// Restores processes.
+pub fn restore(
+    criu: &Criu,
+    restore: &Restore,
+    masked: Option<&Masked>,
+    publisher: &mut Publisher,
+) -> Result<Restored, Error> {
+    let begun = publisher.begin(Verb::Restart);
+    let result = attempt(criu, restore, masked);
+    publisher.end(begun, result.as_ref().err().map(Error::errno));
+    result
+}
+
+fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Restored, Error> {
+    let place = place::resolve(&restore.place);
+    let place = std::path::absolute(&place).map_err(|error| Error::io("use", &place, error))?;
+    let manifest = Manifest::read(&place)?;
+    let here = uname().machine().to_string_lossy().into_owned();
+    if manifest.machine != here {
+        return Err(Error::Machine { path: place, made: manifest.machine, here });
+    }
+    manifest.verify(&place)?;
+    if !manifest.own_pids {
+        free(&manifest)?;
+    }
+    let pid = run(criu, restore, masked, &place, &manifest)?;
+    // One that was restored stopped answers when it runs.
+    let stopped = manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
+    let faults = if stopped { Vec::new() } else { participants::restored(&manifest.participants, &place) };
+    Ok(Restored { place, pid, manifest, faults })
+}
+
+/// Whether the numbers that the processes had are nobody's now.
+fn free(manifest: &Manifest) -> Result<(), Error> {
+    for saved in &manifest.processes {
+        for number in std::iter::once(&saved.pid).chain(&saved.threads) {
+            if let Some(name) = process::holder(*number) {
+                return Err(Error::PidInUse { pid: *number, was: saved.name.clone(), name });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where CRIU logs: beside the images, or where that is possible.
+struct Work {
+    directory: PathBuf,
+    temporary: bool,
+}
+
+impl Work {
+    fn new(place: &Path) -> Result<Self, Error> {
+        if File::create(place.join(RESTORE_LOG)).is_ok() {
+            return Ok(Self { directory: place.to_owned(), temporary: false });
+        }
+        let directory = std::env::temp_dir().join(format!("steadfast-restore-{}", std::process::id()));
+        let make = |directory: &Path| match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory))
+            }
+            made => made,
+        };
+        make(&directory).map_err(|error| Error::io("make the directory", &directory, error))?;
+        Ok(Self { directory, temporary: true })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join(RESTORE_LOG)
+    }
+}
+
+fn run(
+    criu: &Criu,
+    restore: &Restore,
+    masked: Option<&Masked>,
+    place: &Path,
+    manifest: &Manifest,
+) -> Result<u32, Error> {
+    let work = Work::new(place)?;
+    let open = |path: &Path| -> Result<OwnedFd, Error> {
+        File::open(path).map(OwnedFd::from).map_err(|error| Error::io("read", path, error))
+    };
+    let (images, logs) = (open(place)?, open(&work.directory)?);
+    let words = work.directory.join("criu.out");
+    let out: OwnedFd = File::create(&words).map_err(|error| Error::io("write", &words, error))?.into();
+    let (descriptors, inherit) = standard(manifest)?;
+    let around =
+        Around { terminal: true, descriptors, masked, words: Some(out), same_group: true };
+    let mut worker = Worker::start(criu, around)?;
+    if manifest.criu.major > worker.version().major {
+        let (made, here) = (manifest.criu, worker.version());
+        return Err(Error::Newer { path: place.to_owned(), made, here });
+    }
+    let mut options = options(restore, number(&images), number(&logs));
+    options.inherit = inherit;
+    let request = Request { kind: Kind::Restore.into(), options: Some(options), ..Request::default() };
+    let mut points = Points { signal: restore.signal, pids: pids(manifest), root: None };
+    let served = worker.serve(&request, None, &mut points);
+    worker.end();
+    let said = fs::read_to_string(&words).unwrap_or_default();
+    let _words = fs::remove_file(&words);
+    let answer = match served {
+        Ok(Served::Answer(answer)) if answer.success => {
+            if work.temporary {
+                let _log = fs::remove_dir_all(&work.directory);
+            }
+            let pid = answer.restore.as_ref().map(|restored| restored.pid).or(points.root);
+            return Ok(pid.unwrap_or_default().cast_unsigned());
+        }
+        Ok(Served::Answer(answer)) => answer,
+        Ok(Served::Stopped | Served::Killed) => unreachable!("nothing limits a restore"),
+        Err(error) => {
+            points.reap(restore);
+            return Err(error);
+        }
+    };
+    points.root = points.root.or(answer.restore.map(|restored| restored.pid));
+    points.reap(restore);
+    let message = answer.message.unwrap_or_default() + "\n" + &said;
+    let diagnosis = Diagnosis::new(answer.errno, Some(message.trim()), &work.log());
+    let doing = format!("restore {} from {}", named(manifest), place.display());
+    Err(Error::Criu { doing, diagnosis, log: work.log() })
+}
+
+fn named(manifest: &Manifest) -> String {
+    let name = manifest.processes.first().map_or("", |process| process.name.as_str());
+    format!("process {} ({name})", manifest.root)
+}
+
+fn pids(manifest: &Manifest) -> Vec<u32> {
+    if manifest.own_pids { Vec::new() } else { manifest.processes.iter().map(|process| process.pid).collect() }
+}
+
+struct Points {
+    signal: Option<Signal>,
+    pids: Vec<u32>,
+    root: Option<i32>,
+}
+
+impl Points {
+    /// What CRIU made as a child of this process before it failed ends, and is waited for.
+    fn reap(&self, restore: &Restore) {
+        let Some(root) = self.root.filter(|root| *root > 0 && !restore.detach) else { return };
+        let root = Pid::from_raw(root);
+        // Only a child of this process can be reaped, so nobody else is hit.
+        if waitpid(root, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) == Ok(nix::sys::wait::WaitStatus::StillAlive) {
+            let _gone = kill(root, Signal::SIGKILL);
+            let _reaped = waitpid(root, None);
+        }
+    }
+}
+
+impl Watch for Points {
+    fn point(&mut self, notify: &Notify) -> bool {
+        if let Some(pid) = notify.pid {
+            self.root = Some(pid);
+        }
+        // They are made and do not run yet.
+        if notify.script.as_deref() == Some("pre-resume")
+            && let Some(signal) = self.signal
+        {
+            let root = self.root.map(i32::cast_unsigned);
+            let pids = if self.pids.is_empty() { root.into_iter().collect() } else { self.pids.clone() };
+            for pid in pids {
+                let _gone = kill(Pid::from_raw(pid.cast_signed()), signal);
+            }
+        }
+        true
+    }
+
+    fn tick(&mut self) -> bool {
+        true
+    }
+}
+
+/// This process's standard descriptors, for those of the restored one that led to somebody else.
+fn standard(manifest: &Manifest) -> Result<(Vec<(OwnedFd, i32)>, Vec<Inherit>), Error> {
+    let (mut descriptors, mut inherit) = (Vec::new(), Vec::new());
+    for outward in &manifest.outward {
+        let copy = match outward.number {
+            0 => dup(rustix::stdio::stdin()),
+            1 => dup(rustix::stdio::stdout()),
+            2 => dup(rustix::stdio::stderr()),
+            _ => continue,
+        };
+        let copy = copy.map_err(|error| {
+            Error::io("pass on a standard descriptor, open it or redirect it", Path::new(""), error.into())
+        })?;
+        // Of two that are one pipe the first counts.
+        if inherit.iter().any(|known: &Inherit| known.key == outward.key) {
+            continue;
+        }
+        let place = STANDARD + outward.number.cast_signed();
+        descriptors.push((copy, place));
+        inherit.push(Inherit { key: outward.key.clone(), fd: place });
+    }
+    Ok((descriptors, inherit))
+}
+
+fn options(restore: &Restore, images: i32, work: i32) -> Options {
+    Options {
+        images_dir_fd: images,
+        work_dir_fd: Some(work),
+        ext_unix_sockets: Some(true),
+        tcp_established: Some(restore.tcp == Tcp::Keep),
+        tcp_close: (restore.tcp == Tcp::Close).then_some(true),
+        shell_job: Some(true),
+        file_locks: Some(true),
+        log_level: Some(3),
+        log_file: Some(RESTORE_LOG.to_owned()),
+        notify_scripts: Some(true),
+        link_remap: Some(true),
+        restore_sibling: Some(!restore.detach),
+        cgroups: Some(Cgroups::Ignore.into()),
+        network_lock: Some(NetworkLock::Nftables.into()),
+        unprivileged: (!rustix::process::geteuid().is_root()).then_some(true),
+        ..Options::default()
+    }
+}

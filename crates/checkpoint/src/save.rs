@@ -1,0 +1,378 @@
+//! Saving processes: who takes part is asked, CRIU dumps, what it wrote is looked at and put in place.
+//!
+//! If the processes are to go on, they do as soon as CRIU is done with them, and the rest happens meanwhile. If they are to
+//! end or to stop, they stand still until the checkpoint is in place: what cannot be saved is not ended.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::system::uname;
+
+use crate::criu::{Around, Criu, Served, Version, Watch, Worker, number};
+use crate::diagnosis::Diagnosis;
+use crate::error::Error;
+use crate::events::{Publisher, Verb};
+use crate::image;
+use crate::manifest::{self, FORMAT, LOG, Manifest, Outward};
+use crate::parent::Masked;
+use crate::participants::{Participant, Prepared};
+use crate::place::{Draft, Existing};
+use crate::process;
+use crate::rpc::{Cgroups, Kind, NetworkLock, Notify, Options, Request};
+use crate::scope::{Scope, Tree};
+
+/// What becomes of the processes when they were saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum After {
+    /// They go on.
+    #[default]
+    Run,
+    /// They are stopped, as by SIGSTOP.
+    Stop,
+    /// They end, and their connections stay as they are.
+    Kill,
+    /// They get this signal before they do anything else.
+    Signal(Signal),
+}
+
+/// Connections over TCP with somebody outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tcp {
+    /// They are part of the checkpoint.
+    #[default]
+    Keep,
+    /// A restored process finds them closed.
+    Close,
+}
+
+/// How to save.
+#[derive(Debug, Clone)]
+pub struct Save {
+    /// What the number means.
+    pub scope: Scope,
+    /// The number.
+    pub id: u32,
+    /// Where to.
+    pub place: PathBuf,
+    /// What becomes of one that is there.
+    pub existing: Existing,
+    /// What becomes of the processes.
+    pub after: After,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// What becomes of TCP connections.
+    pub tcp: Tcp,
+    /// The most bytes of one open file that was removed, which becomes part of the checkpoint.
+    pub ghost_limit: u32,
+}
+
+/// The default of [`Save::ghost_limit`]: 64 MiB.
+pub const GHOST_LIMIT: u32 = 64 << 20;
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Processes that take part get ready.
+    Asking,
+    /// CRIU writes: bytes so far, and about how many it will be.
+    Writing(u64, u64),
+    /// What was written is checked and put on the disk.
+    Checking,
+}
+
+/// Who is told how far it is, and may stop it.
+pub trait Observer {
+    /// Something has moved.
+    fn progress(&mut self, progress: Progress);
+    /// True ends the saving, and the processes go on.
+    fn interrupted(&mut self) -> bool;
+}
+
+/// A checkpoint that was taken.
+#[derive(Debug)]
+pub struct Saved {
+    /// Where it is.
+    pub place: PathBuf,
+    /// Where the one that was there is now.
+    pub backup: Option<PathBuf>,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// How long the processes stood still, where CRIU says it.
+    pub frozen: Option<Duration>,
+    /// What processes that take part by themselves could not take up again.
+    pub faults: Vec<String>,
+}
+
+/// Why nothing was saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// Somebody stopped it.
+    #[error("saving was interrupted; the processes go on, and what was saved before is as it was")]
+    Interrupted,
+}
+
+impl SaveError {
+    fn errno(&self) -> i32 {
+        match self {
+            Self::Failed(error) => error.errno(),
+            Self::Interrupted => nix::errno::Errno::EINTR as i32,
+        }
+    }
+}
+
+/// Saves processes.
+pub fn save(
+    criu: &Criu,
+    save: &Save,
+    masked: Option<&Masked>,
+    publisher: &mut Publisher,
+    observer: &mut dyn Observer,
+) -> Result<Saved, SaveError> {
+    let begun = publisher.begin(Verb::Checkpoint);
+    let result = attempt(criu, save, masked, observer);
+    publisher.end(begun, result.as_ref().err().map(SaveError::errno));
+    result
+}
+
+fn attempt(
+    criu: &Criu,
+    save: &Save,
+    masked: Option<&Masked>,
+    observer: &mut dyn Observer,
+) -> Result<Saved, SaveError> {
+    let deadline = save.timeout.map(|timeout| Instant::now() + timeout);
+    let tree = Tree::find(save.scope, save.id)?;
+    let mut draft = Draft::begin(&save.place, save.existing.clone())?;
+    observer.progress(Progress::Asking);
+    let goes_on = save.after != After::Kill;
+    let prepared = Prepared::ask(&tree.processes, &save.place, goes_on, save.timeout, deadline)?;
+    let entries = prepared.entries().to_vec();
+    let mut saved = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline)?;
+    match save.after {
+        After::Run => saved.faults = prepared.go_on(),
+        // They may have gone already, or stand still: then they go on by themselves when they can.
+        After::Signal(_) | After::Stop | After::Kill => prepared.leave(),
+    }
+    Ok(saved)
+}
+
+/// What follows the saving of one tree.
+struct Dump<'a> {
+    save: &'a Save,
+    tree: &'a Tree,
+    draft: &'a mut Draft,
+    observer: &'a mut dyn Observer,
+    facts: Manifest,
+    expected: u64,
+    /// What came of putting it in place, if that was done while the processes stood still.
+    committed: Option<Result<(Manifest, Option<PathBuf>), Error>>,
+    interrupted: bool,
+}
+
+fn dump(
+    criu: &Criu,
+    save: &Save,
+    masked: Option<&Masked>,
+    observer: &mut dyn Observer,
+    (tree, entries): (&Tree, &[Participant]),
+    draft: &mut Draft,
+    deadline: Option<Instant>,
+) -> Result<Saved, SaveError> {
+    let cannot = |error| Error::io("write into", draft.directory(), error);
+    let directory: OwnedFd = File::open(draft.directory()).map_err(cannot)?.into();
+    let words: OwnedFd = File::create(draft.directory().join("criu.out")).map_err(cannot)?.into();
+    let around = Around { masked, words: Some(words), ..Around::default() };
+    let mut worker = Worker::start(criu, around)?;
+    let facts = facts(save, tree, worker.version(), entries);
+    let request = request(save, tree, number(&directory));
+    let expected = tree.processes.iter().map(process::Process::resident).sum();
+    let mut dump =
+        Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
+    let served = worker.serve(&request, deadline, &mut dump);
+    worker.end();
+    let served = served?;
+    if let Some(Err(error)) = dump.committed {
+        return Err(error.into());
+    }
+    match served {
+        Served::Answer(answer) if answer.success => {}
+        Served::Answer(answer) => {
+            let log = dump.draft.directory().join(LOG);
+            let words = fs::read_to_string(dump.draft.directory().join("criu.out")).unwrap_or_default();
+            let message = answer.message.unwrap_or_default() + "\n" + &words;
+            let diagnosis = Diagnosis::new(answer.errno, Some(message.trim()), &log);
+            let doing = format!("save {}", described(tree));
+            return Err(Error::Criu { doing, diagnosis, log: dump.draft.keep_log() }.into());
+        }
+        _ if dump.interrupted => return Err(SaveError::Interrupted),
+        stopped => {
+            let more = match stopped {
+                Served::Killed => "; CRIU did not stop either and was killed, look whether the processes still run",
+                _ => "; the processes go on",
+            };
+            let (what, limit) = (described(tree), save.timeout.unwrap_or_default());
+            return Err(Error::Late { what, limit, more: more.to_owned() }.into());
+        }
+    }
+    let (manifest, backup) = match dump.committed.take() {
+        Some(committed) => committed?,
+        None => dump.finish()?,
+    };
+    let place = dump.draft.place().to_owned();
+    let frozen = image::frozen(&place).map(Duration::from_micros);
+    Ok(Saved { place, backup, manifest, frozen, faults: Vec::new() })
+}
+
+impl Dump<'_> {
+    /// Looks at what was written, and puts it in place.
+    fn finish(&mut self) -> Result<(Manifest, Option<PathBuf>), Error> {
+        self.observer.progress(Progress::Checking);
+        let directory = self.draft.directory().to_owned();
+        let unreadable = |error: std::io::Error| Error::Damaged {
+            path: directory.clone(),
+            what: format!("CRIU has just written it, and it cannot be read: {error}"),
+        };
+        let mut manifest = self.facts.clone();
+        manifest.processes = image::processes(&directory).map_err(unreadable)?;
+        manifest.files = manifest::pieces(&directory)?;
+        let _words = fs::remove_file(directory.join("criu.out"));
+        manifest.write(&directory)?;
+        let backup = self.draft.commit()?;
+        Ok((Manifest::read(self.draft.place())?, backup))
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.tree.pids() {
+            let _gone = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+}
+
+impl Watch for Dump<'_> {
+    fn point(&mut self, notify: &Notify) -> bool {
+        if notify.script.as_deref() != Some("post-dump") || self.save.after == After::Run {
+            return true;
+        }
+        let committed = self.finish();
+        let whole = committed.is_ok();
+        self.committed = Some(committed);
+        match self.save.after {
+            _ if !whole => {}
+            // They stand still, and find it before anything else when they are let go.
+            After::Stop => self.signal(Signal::SIGSTOP),
+            After::Signal(signal) => self.signal(signal),
+            After::Run | After::Kill => {}
+        }
+        whole
+    }
+
+    fn tick(&mut self) -> bool {
+        let written = fs::read_dir(self.draft.directory()).into_iter().flatten();
+        let written = written.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+        self.observer.progress(Progress::Writing(written, self.expected.max(written)));
+        self.interrupted |= self.committed.is_none() && self.observer.interrupted();
+        !self.interrupted
+    }
+}
+
+fn described(tree: &Tree) -> String {
+    let root = tree.root();
+    match tree.processes.len() {
+        1 => format!("process {} ({})", root.pid, root.name),
+        count => format!("process {} ({}) and {} more", root.pid, root.name, count - 1),
+    }
+}
+
+fn request(save: &Save, tree: &Tree, directory: i32) -> Request {
+    let goes_on = save.after != After::Kill;
+    let options = Options {
+        images_dir_fd: directory,
+        pid: Some(tree.root().pid.cast_signed()),
+        leave_running: Some(goes_on),
+        // Datagram sockets that lead outside, as to a log.
+        ext_unix_sockets: Some(true),
+        tcp_established: Some(save.tcp == Tcp::Keep),
+        tcp_close: (save.tcp == Tcp::Close).then_some(true),
+        shell_job: Some(true),
+        file_locks: Some(true),
+        log_level: Some(3),
+        log_file: Some(LOG.to_owned()),
+        notify_scripts: Some(true),
+        // Names that CRIU makes for files without one; it removes them where the processes go on.
+        link_remap: Some(!goes_on),
+        cgroups: Some(Cgroups::Ignore.into()),
+        ghost_limit: Some(save.ghost_limit),
+        timeout: save.timeout.map(|timeout| (timeout.as_secs_f64().ceil() as u32).max(1)),
+        network_lock: Some(NetworkLock::Nftables.into()),
+        unprivileged: (!rustix::process::geteuid().is_root()).then_some(true),
+        ..Options::default()
+    };
+    Request { kind: Kind::Dump.into(), options: Some(options), ..Request::default() }
+}
+
+/// What is known before CRIU begins.
+fn facts(save: &Save, tree: &Tree, criu: Version, entries: &[Participant]) -> Manifest {
+    let root = tree.root().pid;
+    let system = uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let outward = process::outward_pipes(root, &tree.pids());
+    Manifest {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        criu,
+        kernel: text(system.release()),
+        machine: text(system.machine()),
+        host: text(system.nodename()),
+        time: now.as_millis() as u64,
+        scope: save.scope,
+        root,
+        command: process::command(root),
+        processes: Vec::new(),
+        ended: matches!(save.after, After::Kill),
+        own_pids: process::is_apart(root, "pid"),
+        own_time: process::is_apart(root, "time"),
+        tcp: save.tcp == Tcp::Keep,
+        outward: outward.into_iter().map(|(number, key)| Outward { number, key }).collect(),
+        participants: entries.to_vec(),
+        files: std::collections::BTreeMap::new(),
+        seal: String::new(),
+    }
+}
+
+/// Checkpoints that follow each other in a directory.
+#[derive(Debug)]
+pub struct Series {
+    rotation: crate::place::Rotation,
+    keep: usize,
+}
+
+impl Series {
+    /// In this directory, of which the newest `keep` stay.
+    pub fn new(directory: &Path, keep: usize) -> Result<Self, Error> {
+        Ok(Self { rotation: crate::place::Rotation::new(directory)?, keep })
+    }
+
+    /// Saves the next one. The place that `how` names counts for nothing.
+    pub fn save(
+        &self,
+        criu: &Criu,
+        how: &Save,
+        masked: Option<&Masked>,
+        publisher: &mut Publisher,
+        observer: &mut dyn Observer,
+    ) -> Result<Saved, SaveError> {
+        let how = Save { place: self.rotation.next(), existing: Existing::Refuse, ..how.clone() };
+        let saved = save(criu, &how, masked, publisher, observer)?;
+        self.rotation.turn(&saved.place, self.keep)?;
+        Ok(saved)
+    }
+}

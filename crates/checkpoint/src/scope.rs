@@ -1,0 +1,131 @@
+//! Which processes are saved: CRIU takes a process with all its descendants, so that is what a scope has to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::process::Process;
+
+/// What a number names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One process, which has no children.
+    Pid,
+    /// A process and all its descendants.
+    Tree,
+    /// A process group.
+    Group,
+    /// A session.
+    Session,
+}
+
+/// The processes of a scope; the first is the ancestor of all others.
+pub(crate) struct Tree {
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Tree {
+    pub(crate) fn root(&self) -> &Process {
+        &self.processes[0]
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(|process| process.pid).collect()
+    }
+
+    /// Looks at what there is now.
+    pub(crate) fn find(scope: Scope, id: u32) -> Result<Self, Error> {
+        let all = Process::all().map_err(|error| Error::io("list the processes in", Path::new("/proc"), error))?;
+        Self::of(scope, id, &all)
+    }
+
+    fn of(scope: Scope, id: u32, all: &BTreeMap<u32, Process>) -> Result<Self, Error> {
+        let what = match scope {
+            Scope::Pid | Scope::Tree => "process",
+            Scope::Group => "process group",
+            Scope::Session => "session",
+        };
+        let is_member = |process: &Process| match scope {
+            Scope::Pid | Scope::Tree => process.pid == id,
+            Scope::Group => process.group == id,
+            Scope::Session => process.session == id,
+        };
+        let members: BTreeSet<u32> =
+            all.values().filter(|process| is_member(process)).map(|process| process.pid).collect();
+        // Whoever has no parent among them; there must be one alone.
+        let mut tops = members.iter().filter(|pid| !members.contains(&all[pid].parent));
+        let Some(root) = tops.next().filter(|_| id != 0) else { return Err(Error::NoProcess { what, id }) };
+        let said = |pid: &u32| format!("{pid} ({})", all[pid].name);
+        if let Some(other) = tops.next() {
+            return Err(Error::Scope(format!(
+                "cannot save {what} {id}: process {} is no descendant of {}, and CRIU saves one process with its descendants; \
+                 save each with --tree",
+                said(other),
+                said(root)
+            )));
+        }
+        let mut tree = vec![*root];
+        let mut next = 0;
+        while let Some(pid) = tree.get(next).copied() {
+            tree.extend(all.values().filter(|process| process.parent == pid).map(|process| process.pid));
+            next += 1;
+        }
+        let stranger = tree.iter().find(|pid| !members.contains(pid));
+        match (scope, stranger) {
+            (Scope::Tree, _) | (_, None) => {}
+            (Scope::Pid, Some(child)) => {
+                return Err(Error::Scope(format!(
+                    "cannot save process {id} alone: it has a child, {}; save both with --tree",
+                    said(child)
+                )));
+            }
+            (_, Some(stranger)) => {
+                return Err(Error::Scope(format!(
+                    "cannot save {what} {id}: process {} is a descendant of {} and not in it; save all of them with \
+                     --tree {root}",
+                    said(stranger),
+                    said(root)
+                )));
+            }
+        }
+        Ok(Self { processes: tree.iter().map(|pid| all[pid].clone()).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> BTreeMap<u32, Process> {
+        // init, a session leader with a child in a group of its own, whose child is in another session; two in group 20.
+        let all = [(1, 0, 1, 1), (10, 1, 10, 10), (11, 10, 11, 10), (12, 11, 12, 12), (20, 1, 20, 20), (21, 1, 20, 20)];
+        all.into_iter()
+            .map(|(pid, parent, group, session)| {
+                (pid, Process { pid, name: format!("p{pid}"), parent, group, session })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn scopes_are_trees_or_say_why_not() {
+        let of = |scope, id| Tree::of(scope, id, &world()).map(|tree| tree.pids());
+        assert_eq!(of(Scope::Tree, 10).unwrap(), [10, 11, 12]);
+        assert_eq!(of(Scope::Pid, 12).unwrap(), [12]);
+        assert_eq!(of(Scope::Session, 12).unwrap(), [12]);
+        for (scope, id, parts) in [
+            (Scope::Pid, 11, &["p12", "--tree"][..]),
+            (Scope::Group, 11, &["p12", "not in it", "--tree 11"]),
+            (Scope::Session, 10, &["p12", "not in it"]),
+            (Scope::Group, 20, &["p21", "no descendant of 20 (p20)"]),
+            (Scope::Tree, 99, &["no process 99"]),
+            (Scope::Group, 99, &["no process group 99"]),
+            (Scope::Tree, 0, &["no process 0"]),
+        ] {
+            let error = of(scope, id).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+}

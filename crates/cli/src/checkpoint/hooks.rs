@@ -1,0 +1,76 @@
+//! Commands that a user has run when a restore succeeded or failed.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use steadfast_checkpoint::{Class, Error};
+
+use super::tell;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Hooks: commands for `sh -c`; one that fails gives its exit code to this command")]
+pub(super) struct Hooks {
+    /// It runs again. The hook ends before anything else is done here, while the restored program runs.
+    #[arg(long, value_name = "COMMAND")]
+    on_success: Option<String>,
+    /// It was not restored, for a reason that has no hook of its own.
+    #[arg(long, value_name = "COMMAND")]
+    on_failure: Option<String>,
+    /// It may work later: a process number is in use, memory is short.
+    #[arg(long, value_name = "COMMAND")]
+    on_temporary: Option<String>,
+    /// Something around is missing: rights, files, CRIU.
+    #[arg(long, value_name = "COMMAND")]
+    on_environment: Option<String>,
+    /// It will never work: the checkpoint is damaged, or cannot be restored at all.
+    #[arg(long, value_name = "COMMAND")]
+    on_permanent: Option<String>,
+    /// There is no such checkpoint.
+    #[arg(long, value_name = "COMMAND")]
+    on_usage: Option<String>,
+}
+
+impl Hooks {
+    /// The hook's exit code, if that is not 0.
+    pub(super) fn succeeded(&self, place: &Path, pid: u32) -> Option<u8> {
+        let command = self.on_success.as_deref()?;
+        run(command, &[("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())])
+    }
+
+    /// The same for a failure of this class.
+    pub(super) fn failed(&self, place: &Path, error: &Error) -> Option<u8> {
+        let own = match error.class() {
+            Class::Temporary => &self.on_temporary,
+            Class::Environment => &self.on_environment,
+            Class::Permanent => &self.on_permanent,
+            Class::Usage => &self.on_usage,
+        };
+        let command = own.as_deref().or(self.on_failure.as_deref())?;
+        let log = error.log().map(|log| log.display().to_string()).unwrap_or_default();
+        run(
+            command,
+            &[
+                ("STEADFAST_ERROR", error.to_string()),
+                ("STEADFAST_ERRNO", error.errno().to_string()),
+                ("STEADFAST_CRIU_LOG", log),
+                ("STEADFAST_CHECKPOINT", place.display().to_string()),
+            ],
+        )
+    }
+}
+
+fn run(command: &str, variables: &[(&str, String)]) -> Option<u8> {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::null());
+    shell.envs(variables.iter().map(|(name, value)| (name, value.replace('\0', " "))));
+    match shell.status() {
+        Ok(status) if status.success() => None,
+        // A signal is told as shells do it.
+        Ok(status) => Some(status.code().map_or(128, |code| code as u8)),
+        Err(error) => {
+            tell(&format!("cannot start the hook `{command}`: {error}"));
+            Some(1)
+        }
+    }
+}

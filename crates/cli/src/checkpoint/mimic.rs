@@ -1,0 +1,32 @@
+//! Ending as another program did, so that whoever waits for this one learns the same.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use steadfast_checkpoint::{Ended, Masked};
+
+/// Does not return if a signal ended it.
+pub(super) fn mimic(ended: Ended, masked: Masked) -> ExitCode {
+    // The signal has to reach this process.
+    drop(masked);
+    let number = match ended {
+        Ended::Code(code) => return ExitCode::from(code as u8),
+        Ended::Signal(number) => number,
+    };
+    if let Some(signal) = Signal::from_named_raw(number) {
+        // Whatever is to be seen in a core is in the program's own.
+        let maximum = getrlimit(Resource::Core).maximum;
+        let _unlimited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
+        if signal == Signal::PIPE {
+            // This process ignores it, and what it becomes does not.
+            let _failed = Command::new("/bin/sh").args(["-c", "kill -PIPE $$"]).exec();
+        }
+        // The first one of some is the run-time's, which then lets the next one through.
+        for _ in 0..2 {
+            let _sent = kill_process(getpid(), signal);
+        }
+    }
+    // As shells tell it.
+    ExitCode::from(128_u8.saturating_add(number as u8))
+}

@@ -1,0 +1,244 @@
+//! Options, what is told, exit codes, and hooks.
+
+use super::{Bench, Path, fs, program, state, steadfast, until};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use crate::common::Run;
+
+/// Writes an executable script.
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let Some(bench) = Bench::new("what_is_not_there") else { return };
+    bench.run(&["save", "4194303"]).failed(2, &["no process 4194303"]);
+    bench.run(&["save", "--group", "4194303"]).failed(2, &["no process group 4194303"]);
+    let restored = bench.run(&["restore", "--json", "nothing"]).failed(2, &["nothing is no checkpoint", "list"]);
+    assert_eq!(restored.object()["class"], "usage");
+    bench.run(&["inspect", "nothing"]).failed(2, &["no checkpoint"]);
+    bench.run(&["list", "nothing"]).failed(1, &["nothing", "No such file"]);
+    assert!(bench.run(&["list"]).ended(0).out.contains("no checkpoints"));
+    bench.run(&["run", "no-such-program"]).failed(1, &["no-such-program", "executed"]);
+    assert_eq!(bench.run(&["save", "--signal", "NOPE", "1"]).ended(2).err.matches("`NOPE` is no signal").count(), 1);
+    assert_eq!(bench.run(&["save", "--stop", "--kill", "1"]).code, Some(2));
+    assert_eq!(bench.run(&["save", "0"]).code, Some(2));
+}
+
+#[test]
+fn without_criu_it_is_said_how_to_get_one() {
+    let Some(bench) = Bench::new("without_criu") else { return };
+    let target = bench.target("plain");
+    let with = |criu: &str| {
+        Run::of(bench.command(&["save", "--dir", "saved", &target.id()]).env("STEADFAST_CRIU", criu))
+    };
+    with(&bench.text("none")).failed(1, &["no CRIU at", "apt-get install criu", "STEADFAST_CRIU", "[checkpoint]"]);
+    with("/bin/true").failed(1, &["cannot use CRIU, /bin/true", "ended"]);
+    // The configuration names one, too.
+    bench.home.configure("[checkpoint]\ncriu = \"/nowhere/criu\"\n");
+    let run = Run::of(bench.command(&["save", &target.id()]).env_remove("STEADFAST_CRIU"));
+    run.failed(1, &["no CRIU at /nowhere/criu"]);
+    bench.home.configure(&format!("[checkpoint]\ncriu = \"{}\"\n", bench.criu.display()));
+    Run::of(bench.command(&["save", "--dir", "saved", &target.id()]).env_remove("STEADFAST_CRIU")).ended(0);
+    assert_eq!(target.go_on().code(), Some(0));
+}
+
+#[test]
+fn nobody_is_told_to_be_root() {
+    let Some(bench) = Bench::new("nobody") else { return };
+    let target = bench.target_with("plain", |command| {
+        command.uid(65_534).gid(65_534);
+        fs::set_permissions(bench.home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    });
+    // Where others may execute it.
+    let own = bench.path("steadfast");
+    fs::copy(steadfast().get_program(), &own).unwrap();
+    let criu = bench.path("criu");
+    let parent = bench.criu.parent().unwrap();
+    if parent.join("root").exists() {
+        let copied = Command::new("cp").arg("-r").arg(parent.join("root")).arg(bench.path("root")).status().unwrap();
+        assert!(copied.success());
+    }
+    fs::copy(&bench.criu, &criu).unwrap();
+    let mut command = Command::new(&own);
+    command.args(["checkpoint", "save", "--json", "--dir"]).arg(bench.path("saved")).arg(target.id());
+    command.env("HOME", bench.home.path()).env("STEADFAST_CRIU", &criu).env("STEADFAST_AGENT", bench.path("none"));
+    let run = Run::of(command.uid(65_534).gid(65_534).stdin(Stdio::null()).current_dir("/"));
+    let run = run.failed(1, &["cannot save process", "root", "CRIU's own words are in"]);
+    assert_eq!(run.object()["class"], "environment");
+    assert_eq!(target.go_on().code(), Some(0));
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_saved_is_named() {
+    let Some(bench) = Bench::new("uring") else { return };
+    let target = bench.target("uring");
+    let run = bench.run(&["save", "--json", "--dir", "saved", &target.id()]);
+    let run = run.failed(1, &["io_uring", &format!("process {}", target.pid), "close it"]);
+    let told = run.object();
+    assert_eq!(told["class"], "permanent");
+    // The log is where it says, nothing else is left, and the process goes on.
+    let log = fs::read_to_string(told["log"].as_str().unwrap()).unwrap();
+    assert!(log.contains("io_uring"), "{log}");
+    assert!(!bench.path("saved").exists());
+    let left: Vec<_> = fs::read_dir(bench.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".new-")), "{left:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn scopes_have_to_be_a_tree() {
+    let Some(bench) = Bench::new("scopes") else { return };
+    // A group of two: a shell, and a target that is its child, which leads a session of its own when it is ready.
+    let target = bench.target_with("child", |command| {
+        command.process_group(0);
+    });
+    let id = target.id();
+    bench.run(&["save", "--pid", "--dir", "saved", &id]).failed(2, &["alone", "has a child", "--tree"]);
+    bench.run(&["save", "--group", "--dir", "saved", &id]).ended(0);
+    let seen = bench.run(&["inspect", "--json", "saved"]).ended(0).object();
+    assert_eq!(seen["manifest"]["scope"], "group");
+    assert_eq!(seen["pids"].as_array().unwrap().len(), 3, "{seen}");
+    // The session has this test in it.
+    let session = rustix::process::getsid(None).unwrap().as_raw_nonzero().to_string();
+    let whole = bench.run(&["save", "--session", "--dir", "other", &session]);
+    assert_ne!(whole.code, Some(0), "{whole:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+
+    let target = bench.target("identity");
+    bench.run(&["save", "--session", "--clobber", "--dir", "saved", &target.id()]).ended(0);
+    bench.run(&["save", "--pid", "--clobber", "--dir", "saved", &target.id()]).ended(0);
+    assert_eq!(target.go_on().code(), Some(0));
+}
+
+#[test]
+fn numbers_in_use_are_told_before_anything_is_tried() {
+    let Some(bench) = Bench::new("pid_in_use") else { return };
+    let target = bench.target("threads");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    let parts = [&format!("process {}", target.pid)[..], "in use by target"];
+    let run = bench.run(&["restore", "--json", "saved"]).failed(1, &parts);
+    assert_eq!(run.object()["class"], "temporary");
+    assert!(!bench.path("saved/restore.log").exists());
+    // A script may wait for it.
+    bench.run(&["restore", "saved", "--on-temporary", "exit 75"]).ended(75);
+    assert_eq!(target.go_on().code(), Some(0));
+    assert_eq!(bench.restore(&["--on-temporary", "exit 75"]).code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn hooks_follow_the_class_of_the_failure() {
+    let Some(bench) = Bench::new("hooks") else { return };
+    let all = [
+        "--on-failure", "exit 9", "--on-temporary", "exit 10", "--on-environment", "exit 11", "--on-permanent", "exit 12",
+        "--on-usage", "exit 13",
+    ];
+    let with = |place: &str, more: &[&str]| bench.run(&[&["restore", place][..], more].concat());
+    let target = bench.target("fds");
+    bench.run(&["save", "--kill", "--dir", "saved", &target.id()]).ended(0);
+    drop(target);
+
+    with("nothing", &all).failed(13, &["no checkpoint"]);
+    with("nothing", &["--on-failure", "exit 9"]).failed(9, &["no checkpoint"]);
+    // A hook that succeeds changes nothing, and knows what happened.
+    let words = format!("echo \"$STEADFAST_ERRNO $STEADFAST_ERROR\" >{}", bench.text("words"));
+    with("nothing", &["--on-usage", &words]).failed(2, &["no checkpoint"]);
+    assert!(fs::read_to_string(bench.path("words")).unwrap().starts_with("2 nothing is no checkpoint"));
+
+    // A file that the process has open is gone.
+    fs::rename(bench.path("plain"), bench.path("elsewhere")).unwrap();
+    let run = with("saved", &all).failed(11, &["plain", "put", "restore.log"]);
+    assert!(run.err.contains("No such file"), "{run:?}");
+    fs::rename(bench.path("elsewhere"), bench.path("plain")).unwrap();
+
+    // What is on the disk is not what was written.
+    let pages = bench.path("saved/pages-1.img");
+    let whole = fs::read(&pages).unwrap();
+    let mut broken = whole.clone();
+    broken[100] ^= 1;
+    fs::write(&pages, &broken).unwrap();
+    with("saved", &all).failed(12, &["damaged", "pages-1.img", "older"]);
+    fs::write(&pages, &whole).unwrap();
+
+    // Success: the program's end is waited for, and the hook's code counts.
+    assert_eq!(bench.restore(&all).code(), Some(0));
+    bench.good();
+    let failing = with("saved", &["--on-success", "kill -USR1 $STEADFAST_PID; exit 14"]);
+    failing.ended(14);
+    bench.good();
+}
+
+#[test]
+fn a_detached_process_is_nobodys_child() {
+    let Some(bench) = Bench::new("detach") else { return };
+    let target = bench.target("plain");
+    bench.save_and_kill(target);
+    // Somebody has to wait for it.
+    let mut reaper = Command::new(program());
+    reaper.arg("reap").arg(bench.home.path()).arg(steadfast().get_program());
+    reaper.args(["checkpoint", "restore", "--detach", "--json", "saved"]).current_dir(bench.home.path());
+    reaper.env("STEADFAST_CRIU", &bench.criu).env("STEADFAST_AGENT", bench.path("none"));
+    reaper.env("HOME", bench.home.path());
+    let mut reaper = reaper.stdout(Stdio::piped()).spawn().unwrap();
+    let child: u32 = until("a reaper's child", || fs::read_to_string(bench.path("child")).ok()).trim().parse().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(reaper.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let pid = told["pid"].as_u64().unwrap() as u32;
+    until("the command's end", || state(child).is_none().then_some(()));
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains(&format!("PPid:\t{}\n", reaper.id())), "{status}");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+        rustix::process::Signal::USR1,
+    )
+    .unwrap();
+    assert_eq!(reaper.wait().unwrap().code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn what_takes_too_long_is_given_up() {
+    let Some(bench) = Bench::new("timeout") else { return };
+    let target = bench.target_with("stuck", |_| {});
+    // The target that is ready is the child of the one that cannot be stopped.
+    let root = target.child.id().to_string();
+    let run = bench.run(&["save", "--timeout", "1s", "--dir", "saved", &root]).failed(4, &["--timeout"]);
+    assert!(!bench.path("saved").exists(), "{run:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn interrupted_the_process_goes_on() {
+    let Some(bench) = Bench::new("interrupted") else { return };
+    let target = bench.target("plain");
+    // CRIU that says which version it is and then nothing more for a while: its log leads into a pipe that nobody reads.
+    let slow = bench.path("slow");
+    script(&slow, &format!("echo $$ >{}\nkill -STOP $$\nexec {} \"$@\"", bench.text("criu-pid"), bench.criu.display()));
+    let mut command = bench.command(&["save", "--dir", "saved", &target.id()]);
+    let child = command.env("STEADFAST_CRIU", &slow).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = until("CRIU's number", || {
+        let text = fs::read_to_string(bench.path("criu-pid")).ok()?;
+        text.trim().parse::<u32>().ok().filter(|pid| state(*pid) == Some('T'))
+    });
+    let kill = |pid: u32, signal| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+    };
+    // It is held back until CRIU has begun, and counts then.
+    kill(child.id(), rustix::process::Signal::INT);
+    kill(pid, rustix::process::Signal::CONT);
+    let run = Run::from(child.wait_with_output().unwrap());
+    run.failed(5, &["interrupted", "go on"]);
+    assert!(!bench.path("saved").exists());
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}

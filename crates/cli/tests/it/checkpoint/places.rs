@@ -1,0 +1,258 @@
+//! Directories of checkpoints: replaced, kept, damaged, killed half-way, following each other.
+
+use super::{Bench, Path, PathBuf, Signal, Stdio, fs, program, state, steadfast, until};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use rustix::process::{Pid, kill_process};
+use serde_json::Value;
+
+use crate::common::Running;
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// When the checkpoint of a directory was made, which no two have in common.
+fn seal(place: &Path) -> Value {
+    let text = fs::read_to_string(place.join("steadfast.json")).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["seal"].clone()
+}
+
+#[test]
+fn one_that_is_there_is_refused_replaced_or_kept() {
+    let Some(bench) = Bench::new("clobber") else { return };
+    let target = bench.target("plain");
+    let id = target.id();
+    let save = |more: &[&str]| bench.run(&[&["save", "--json", &id][..], more].concat());
+    // Without a place it is named after the process, and lies in this directory.
+    let place = bench.path(&format!("checkpoint.{id}"));
+    assert_eq!(save(&[]).ended(0).object()["checkpoint"], place.display().to_string());
+    let first = seal(&place);
+    for more in [&[][..], &["--no-clobber"], &["--clobber", "--no-clobber"]] {
+        save(more).failed(2, &["already", "--clobber", "--backup"]);
+        assert_eq!(seal(&place), first);
+    }
+    assert_eq!(save(&["--clobber"]).ended(0).object()["backup"], Value::Null);
+    let second = seal(&place);
+    assert_ne!(second, first);
+    let kept = save(&["--backup"]).ended(0).object()["backup"].as_str().map(PathBuf::from).unwrap();
+    assert_eq!(kept, bench.path(&format!("checkpoint.{id}.~1~")));
+    let third = seal(&place);
+    assert_eq!((seal(&kept), third == second), (second, false));
+    let kept = save(&["--backup"]).ended(0).object()["backup"].clone();
+    assert_eq!(kept, bench.text(&format!("checkpoint.{id}.~2~")));
+    let kept = save(&["--backup=before"]).ended(0).object()["backup"].clone();
+    assert_eq!(kept, bench.text("before"));
+    // A name that is taken by an older one goes to the younger.
+    let now = seal(&place);
+    save(&["--backup=before"]).ended(0);
+    assert_eq!(seal(&bench.path("before")), now);
+
+    let text = bench.run(&["list", &place.display().to_string()]).ended(0).out;
+    assert_eq!(text.matches("whole").count(), 3, "{text}");
+    let all = bench.run(&["list", "--json"]).ended(0).objects();
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all.iter().all(|one| one["whole"] == true && one["root"] == target.pid), "{all:?}");
+
+    // What is no checkpoint is left alone.
+    fs::create_dir(bench.path("other")).unwrap();
+    save(&["--dir", "other"]).ended(0);
+    fs::remove_file(bench.path("other/steadfast.json")).unwrap();
+    save(&["--dir", "other", "--clobber"]).failed(2, &["no checkpoint", "left alone"]);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+    let left = names(bench.home.path());
+    assert!(left.iter().all(|name| !name.contains(".new-")), "{left:?}");
+    // Memory of others is nobody's to read.
+    assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let Some(bench) = Bench::new("damage") else { return };
+    let target = bench.target("plain");
+    bench.save_and_kill(target);
+    let place = bench.path("saved");
+    let manifest = fs::read_to_string(place.join("steadfast.json")).unwrap();
+    let all: Value = serde_json::from_str(&manifest).unwrap();
+    let files: Vec<String> = all["files"].as_object().unwrap().keys().cloned().collect();
+    assert!(files.len() > 8 && files.iter().any(|name| name == "inventory.img"), "{files:?}");
+    let damaged = |what: &str, parts: &[&str]| {
+        bench.run(&["restore", "saved"]).failed(1, &[&["damaged"], parts].concat());
+        let list = bench.run(&["list", "--json", "saved"]);
+        assert!(list.objects().iter().all(|one| one["whole"] == false), "{what}: {list:?}");
+        assert_eq!(list.code, Some(1), "{what}");
+    };
+    for name in &files {
+        let path = place.join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        damaged("missing", &[name, "missing"]);
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        damaged("short", &[name, "bytes"]);
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 0x10;
+        fs::write(&path, &flipped).unwrap();
+        damaged("flipped", &[name, "not what was written"]);
+        fs::write(&path, &whole).unwrap();
+    }
+    let write = |text: &str| fs::write(place.join("steadfast.json"), text).unwrap();
+    write(&manifest[..manifest.len() / 2]);
+    damaged("half a manifest", &["steadfast.json"]);
+    write(&manifest.replacen("\"root\": ", "\"root\": 1", 1));
+    damaged("another manifest", &["steadfast.json", "not what was written"]);
+    write(&manifest.replacen("\"format\": 1", "\"format\": 7", 1));
+    bench.run(&["restore", "saved"]).failed(1, &["another version", "format 7"]);
+    write(&manifest);
+    bench.run(&["inspect", "saved"]).ended(0);
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn inspect_shows_what_is_inside() {
+    let Some(bench) = Bench::new("inspect") else { return };
+    let target = bench.target("tcp");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    let seen = bench.run(&["inspect", "--json", "saved"]).ended(0).object();
+    let targets: Vec<_> =
+        seen["open"][0].as_array().unwrap().iter().map(|open| open["target"].as_str().unwrap()).collect();
+    assert!(targets.iter().any(|open| open.starts_with("/dev/null")), "{targets:?}");
+    assert!(targets.iter().any(|open| open.starts_with("tcp 127.0.0.1:") && open.ends_with("listening")), "{targets:?}");
+    assert_eq!(targets.iter().filter(|open| open.contains(" to 127.0.0.1:")).count(), 2, "{targets:?}");
+    assert!(seen["frozen_ms"].as_f64().unwrap() > 0.0 && seen["whole"] == true, "{seen}");
+    let text = bench.run(&["inspect", "saved"]).ended(0).out;
+    for part in [&format!("process {} (target", target.pid)[..], "running", "command", "CRIU", "1 thread", "tcp 127.0.0.1:"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(target.go_on().code(), Some(0));
+}
+
+/// Whoever kills the command in the middle finds the last good one, and the process as it was.
+#[test]
+fn killed_half_way_the_last_good_one_stays() {
+    let Some(bench) = Bench::new("killed_half_way") else { return };
+    let target = bench.target("large");
+    let id = target.id();
+    bench.run(&["save", "--dir", "saved", &id]).ended(0);
+    let good = seal(&bench.path("saved"));
+    let pid = |name: &str| fs::read_to_string(bench.path(name)).ok()?.trim().parse::<u32>().ok();
+    let signal = |pid: u32, signal| kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+    // CRIU writes about 64 MiB; the command dies before CRIU begins, as it begins, and while it writes.
+    for point in ["begin", "inventory.img", "pages-1.img"] {
+        let slow = bench.path("slow");
+        let text = format!(
+            "#!/bin/sh\nif [ -e {0} ]; then rm {0}; echo $$ >{1}.new; mv {1}.new {1}; kill -STOP $$; fi\nexec {2} \"$@\"\n",
+            bench.text("slowly"),
+            bench.text("criu-pid"),
+            bench.criu.display()
+        );
+        fs::write(&slow, text).unwrap();
+        fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+        let _before = fs::remove_file(bench.path("child"));
+        let _before = fs::remove_file(bench.path("criu-pid"));
+        if point == "begin" {
+            fs::write(bench.path("slowly"), "").unwrap();
+        }
+        let mut reaper = Command::new(program());
+        reaper.arg("reap").arg(bench.home.path()).arg(steadfast().get_program());
+        reaper.args(["checkpoint", "save", "--clobber", "--dir", "saved", &id]).current_dir(bench.home.path());
+        reaper.env("STEADFAST_CRIU", &slow).env("STEADFAST_AGENT", bench.path("none")).env("HOME", bench.home.path());
+        let mut reaper = reaper.stdout(Stdio::null()).spawn().unwrap();
+        let command = until("the command", || pid("child"));
+        if point == "begin" {
+            let criu = until("CRIU", || pid("criu-pid").filter(|pid| state(*pid) == Some('T')));
+            signal(command, Signal::KILL);
+            signal(criu, Signal::CONT);
+        } else {
+            until(point, || {
+                let drafts = names(bench.home.path()).into_iter().filter(|name| name.starts_with(".saved.new-"));
+                let there = drafts.into_iter().any(|draft| bench.path(&draft).join(point).exists());
+                (there || state(command).is_none()).then_some(())
+            });
+            // Where it was faster than this, it has ended, and there is a new one.
+            let _ended = kill_process(Pid::from_raw(command.cast_signed()).unwrap(), Signal::KILL);
+        }
+        let killed = reaper.wait().unwrap().code() == Some(137);
+        assert!(killed || point == "pages-1.img" || point == "inventory.img", "{point}");
+        if killed && point == "begin" {
+            assert_eq!(seal(&bench.path("saved")), good, "{point}");
+        }
+        let list = bench.run(&["list", "--json", "saved"]).ended(0).objects();
+        assert_eq!(list.len(), 1, "{list:?}");
+        assert!(state(target.pid).is_some_and(|state| state != 'T'), "{point}");
+    }
+    // The next one takes away what was left.
+    bench.run(&["save", "--clobber", "--dir", "saved", &id]).ended(0);
+    let left = names(bench.home.path());
+    assert!(left.iter().all(|name| !name.contains(".new-")), "{left:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+}
+
+/// The names of those that `--every` made.
+fn numbers(base: &Path) -> Vec<String> {
+    names(base).into_iter().filter(|name| name.parse::<u32>().is_ok()).collect()
+}
+
+#[test]
+fn again_and_again_the_newest_stay() {
+    let Some(bench) = Bench::new("every") else { return };
+    let mut target = bench.target("plain");
+    let every = ["save", "--json", "--every", "50ms", "--keep", "2", "--dir", "saved", &target.id()];
+    let mut saving = Running::start(&mut bench.command(&every), |command| command.spawn().unwrap());
+    for number in 1..=4 {
+        let told = saving.object().unwrap();
+        assert_eq!(told["checkpoint"], bench.text(&format!("saved/{number:06}")));
+    }
+    let (rest, code) = saving.interrupt();
+    assert_eq!(code, Some(0));
+    let last = 4 + rest.len();
+    let base = bench.path("saved");
+    assert_eq!(numbers(&base), [format!("{:06}", last - 1), format!("{last:06}")]);
+    assert_eq!(fs::read_link(base.join("latest")).unwrap(), Path::new(&format!("{last:06}")));
+    assert_eq!(bench.run(&["list", "--json", "saved"]).ended(0).objects().len(), 2);
+    bench.run(&["save", "--dir", "saved", "--clobber", &target.id()]).failed(2, &["no checkpoint"]);
+
+    // It goes on counting, and ends when the process does.
+    let mut saving = Running::start(&mut bench.command(&every), |command| command.spawn().unwrap());
+    assert_eq!(saving.object().unwrap()["checkpoint"], bench.text(&format!("saved/{:06}", last + 1)));
+    target.signal(Signal::KILL);
+    target.child.wait().unwrap();
+    assert_eq!(saving.end().1, Some(0));
+    // The newest is what is restored.
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn a_program_that_is_run_is_saved_meanwhile() {
+    let Some(bench) = Bench::new("run_every") else { return };
+    let arguments = ["run", "--every", "50ms", "--keep", "2", "--dir", "saved", "--"];
+    let mut run = bench.command(&arguments);
+    let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
+    let pid = bench.ready();
+    // One that was begun after it was ready.
+    let ready = fs::metadata(bench.path("ready")).unwrap().modified().unwrap();
+    let latest = bench.path("saved/latest/steadfast.json");
+    let newer = || fs::metadata(&latest).and_then(|file| file.modified()).is_ok_and(|made| made > ready);
+    until("a checkpoint", || newer().then_some(()));
+    let first = fs::read_link(bench.path("saved/latest")).unwrap();
+    until("two more", || {
+        let number = |path: &Path| path.to_str().unwrap().parse::<u32>().unwrap();
+        let now = fs::read_link(bench.path("saved/latest")).ok()?;
+        (number(&now) >= number(&first) + 2).then_some(())
+    });
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::USR1).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    bench.good();
+    assert!(numbers(&bench.path("saved")).len() <= 2);
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+}
