@@ -5,10 +5,12 @@
 //! | `checkpoint.rs` | a target, and the commands around it |
 //! | `checkpoint/survive.rs` | what a process has, it has again |
 //! | `checkpoint/commands.rs` | options, messages, exit codes |
+//! | `checkpoint/conversations.rs` | what two processes say to each other goes on |
 //! | `checkpoint/places.rs` | directories: replaced, kept, damaged, following each other |
 //! | `checkpoint/events.rs` | what is published |
 
 mod commands;
+mod conversations;
 mod events;
 mod places;
 mod survive;
