@@ -160,7 +160,8 @@ impl<'lab> SwitchBuilder<'lab> {
     }
 
     /// Whether the switch runs [in real time](crate::run_in_real_time), at this level. Then it is on time while the hosts'
-    /// processes take all processors; [`connect`](Self::connect) fails if that is not allowed. Default no.
+    /// processes take all processors, but not if these are in real time, too, and take nearly all; `late` and `latest` among its
+    /// [counters](Switch::counters) tell. [`connect`](Self::connect) fails if that is not allowed. Default no.
     pub fn real_time(mut self, level: Option<u8>) -> Self {
         self.level = level;
         self
