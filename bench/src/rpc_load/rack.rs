@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::bail;
 use steadfast_testbed::{EmulatorPrecision, Host, Lab, Switch, run_in_real_time};
 
-use super::Run;
 use super::flood::{self, Flood};
 use super::host::{Carrier, Found, Order, RackHost, Report};
 use super::list::Traffic;
+use super::{Late, Run};
 use crate::Part;
 use crate::child::{Child, Place};
 use crate::usage::{Nanos, now};
@@ -82,14 +82,22 @@ impl Rack {
         }
         let bits = carried as f64 * 8.0 / HOSTS as f64;
         let link_used = bits / (traffic.mbit * 1e6 * lasts.as_secs_f64());
-        let counters = rack.hosts.iter().map(|host| rack.switch.counters(host));
-        let dropped = counters.fold([0, 0], |[queue, relay], both| {
-            [
-                queue + both.up.dropped_queue + both.down.dropped_queue,
-                relay + both.up.dropped_relay + both.down.dropped_relay,
-            ]
-        });
-        Ok(Run { found, link_used, dropped })
+        let wires: Vec<_> = rack
+            .hosts
+            .iter()
+            .map(|host| rack.switch.counters(host))
+            .flat_map(|both| [both.up, both.down])
+            .collect();
+        let dropped = [
+            wires.iter().map(|wire| wire.dropped_queue).sum(),
+            wires.iter().map(|wire| wire.dropped_relay).sum(),
+        ];
+        let late = Late {
+            frames: wires.iter().map(|wire| wire.late).sum(),
+            of: wires.iter().map(|wire| wire.frames).sum(),
+            most: wires.iter().map(|wire| wire.latest).max().unwrap_or_default(),
+        };
+        Ok(Run { found, link_used, dropped, late })
     }
 
     /// Starts a process on each host; they find each other. A greedy host is trusted as the others are.

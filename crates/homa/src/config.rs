@@ -26,8 +26,8 @@ pub struct Config {
     pub window: u32,
     /// How many messages are granted at a time, 1 to 64. 8 (`max_overcommit`).
     pub overcommit: usize,
-    /// Thousandths of a link that are granted to the oldest message, whatever its length, 0 to 500. 50
-    /// (`grant_fifo_fraction`).
+    /// Thousandths of a link that are granted to the oldest message, whatever its length, at the highest level of granted bytes; 0
+    /// to 500. 50 (`grant_fifo_fraction`).
     pub grant_fifo_share: u32,
     /// How much the oldest message is granted at once. 50,000 (`fifo_grant_increment`).
     pub grant_fifo_increment: u32,
@@ -36,8 +36,9 @@ pub struct Config {
     pub pacer_fifo_share: u32,
     /// Messages with less left than this do not wait for the pacer. 1,000 (`defer_min_bytes`).
     pub defer_min: u32,
-    /// For how long a link may have bytes queued before it gets more. 5 µs (`max_nic_est_backlog_usecs`); drivers that
-    /// hand over long runs want more.
+    /// For how long a link may have bytes queued before it gets more; no run is longer than that at its rate, so that a message with
+    /// fewer bytes left does not wait for all of a long one. 5 µs (`max_nic_est_backlog_usecs`); drivers that look at the clock
+    /// less often want more.
     pub max_backlog: Duration,
     /// Hundredths of a link's rate that are used. 99 (`max_link_usage`).
     pub link_usage: u32,

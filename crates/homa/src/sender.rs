@@ -74,11 +74,24 @@ impl Sender {
         self.rate == 0 || self.idle_at <= now + config.max_backlog
     }
 
+    /// Bytes that the link takes before it has enough for now.
+    pub(crate) fn room(&self, now: Instant, config: &Config) -> u64 {
+        if self.rate == 0 {
+            return u64::MAX;
+        }
+        let left = (now + config.max_backlog).since(self.idle_at.max(now));
+        u64::try_from(left.as_nanos() * self.usable(config) / 8_000_000_000).unwrap_or(u64::MAX)
+    }
+
+    /// Bits a second.
+    fn usable(&self, config: &Config) -> u128 {
+        u128::from(self.rate) * u128::from(config.link_usage) / 100
+    }
+
     /// Bytes go out, headers included.
     pub(crate) fn charge(&mut self, now: Instant, bytes: u64, config: &Config) {
-        let usable = u128::from(self.rate) * u128::from(config.link_usage) / 100;
         let bits = u128::from(bytes) * 8 * 1_000_000_000;
-        if let Some(nanos) = bits.checked_div(usable) {
+        if let Some(nanos) = bits.checked_div(self.usable(config)) {
             self.idle_at = Instant(self.idle_at.max(now).0.saturating_add(nanos as u64));
         }
     }

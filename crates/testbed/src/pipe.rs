@@ -34,6 +34,25 @@ pub struct DirectionCounters {
     pub dropped_interface: u64,
     /// Frames that the relay was too slow to pick up: above zero, this machine could not emulate the load.
     pub dropped_relay: u64,
+    /// Frames that the relay handed to the receiving host more than a millisecond after their time: if they are many, this machine
+    /// was too slow to emulate the load, and what was measured over the link is in part its own delay.
+    pub late: u64,
+    /// How late it was with one of them, at most.
+    pub latest: Duration,
+}
+
+/// From here on a frame counts as late.
+const LATE: Duration = Duration::from_millis(1);
+
+impl DirectionCounters {
+    /// A frame that was to arrive at a moment is handed over.
+    pub(crate) fn hand_over(&mut self, due: Instant, now: Instant, bytes: usize) {
+        let late = now.saturating_duration_since(due);
+        self.late += u64::from(late >= LATE);
+        self.latest = self.latest.max(late);
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 struct InFlight {
@@ -130,15 +149,19 @@ impl Pipe {
         }
     }
 
-    /// The next frame that has arrived at the receiving host by now. The caller counts it once the host has taken it.
-    pub(crate) fn arrive(&mut self, now: Instant) -> Option<Box<[u8]>> {
+    /// When the next frame arrived at the receiving host, if one has by now.
+    pub(crate) fn arrived(&mut self, now: Instant) -> Option<Instant> {
         self.advance(now);
-        if self.flying.peek()?.0.arrives > now {
-            return None;
-        }
+        self.flying.peek().map(|next| next.0.arrives).filter(|arrives| *arrives <= now)
+    }
+
+    /// The next frame that has arrived at the receiving host by now, with its time. The caller counts it once the host has taken
+    /// it.
+    pub(crate) fn arrive(&mut self, now: Instant) -> Option<(Instant, Box<[u8]>)> {
+        self.arrived(now)?;
         let Reverse(next) = self.flying.pop()?;
         self.flying_bytes -= next.frame.len();
-        Some(next.frame)
+        Some((next.arrives, next.frame))
     }
 
     /// When [`Pipe::arrive`] may have something; `None` while nothing is under way.

@@ -158,17 +158,20 @@ impl<W: Wiring> Drop for Relay<W> {
 fn relay<W: Wiring>(shared: &Shared<W>, timer: &TimerFd) {
     let mut buffer = vec![0; LARGEST_FRAME];
     let mut armed = None;
+    let mut readable = vec![true; shared.sockets.len()];
     while !shared.stop.load(Ordering::Acquire) {
-        let next = turn(shared, &mut buffer);
+        let next = turn(shared, &mut buffer, &readable);
         let now = Instant::now();
         if next.is_some_and(|next| next <= now) {
+            // There is more to move already: what came meanwhile is not waited for.
+            wait(shared, timer, PollTimeout::ZERO, &mut readable);
             continue;
         }
         if next != armed {
             arm(timer, next, now);
             armed = next;
         }
-        if wait(shared, timer) {
+        if wait(shared, timer, PollTimeout::NONE, &mut readable) {
             // What went off stays readable until it is set anew, and there may be nothing to set it to.
             arm(timer, None, now);
             armed = None;
@@ -176,10 +179,11 @@ fn relay<W: Wiring>(shared: &Shared<W>, timer: &TimerFd) {
     }
 }
 
-/// Moves what there is, up to a bound, and says when there is more to do.
-fn turn<W: Wiring>(shared: &Shared<W>, buffer: &mut [u8]) -> Option<Instant> {
+/// Moves what there is, up to a bound, and says when there is more to do. Only sockets that have something are read: to ask the
+/// others costs more than all else if they are many.
+fn turn<W: Wiring>(shared: &Shared<W>, buffer: &mut [u8], readable: &[bool]) -> Option<Instant> {
     let mut wiring = shared.wiring();
-    for (number, socket) in shared.sockets.iter().enumerate() {
+    for (number, socket) in shared.sockets.iter().enumerate().filter(|(number, _)| readable[*number]) {
         receive(socket, wiring.entry(number), buffer);
     }
     wiring.deliver(&shared.sockets);
@@ -199,10 +203,10 @@ fn receive(mut socket: &Socket, pipe: &mut Pipe, buffer: &mut [u8]) -> bool {
 /// Hands over one batch of what has come out of a pipe.
 pub(crate) fn deliver(socket: &Socket, pipe: &mut Pipe) {
     for _ in 0..BATCH {
-        let Some(frame) = pipe.arrive(Instant::now()) else { return };
+        let now = Instant::now();
+        let Some((due, frame)) = pipe.arrive(now) else { return };
         if socket.send(&frame).is_ok() {
-            pipe.counters.frames += 1;
-            pipe.counters.bytes += frame.len() as u64;
+            pipe.counters.hand_over(due, now, frame.len());
         } else {
             pipe.counters.dropped_interface += 1;
         }
@@ -221,13 +225,16 @@ fn arm(timer: &TimerFd, next: Option<Instant>, now: Instant) {
     result.expect("an open timer can be set to any time");
 }
 
-/// Sleeps until there is something to do; says whether the timer went off.
-fn wait<W>(shared: &Shared<W>, timer: &TimerFd) -> bool {
-    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds = vec![readable(timer.as_fd()), readable(shared.wake.as_fd())];
-    fds.extend(shared.sockets.iter().map(|socket| readable(socket.as_fd())));
-    // Interrupted or not, the caller looks at everything again.
-    let _ = poll(&mut fds, PollTimeout::NONE);
+/// Sleeps until there is something to do, `limit` at most; says whether the timer went off, and which sockets have something.
+fn wait<W>(shared: &Shared<W>, timer: &TimerFd, limit: PollTimeout, readable: &mut [bool]) -> bool {
+    let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds = vec![watched(timer.as_fd()), watched(shared.wake.as_fd())];
+    fds.extend(shared.sockets.iter().map(|socket| watched(socket.as_fd())));
+    // Interrupted, the caller looks at everything again.
+    let all = poll(&mut fds, limit).is_err();
+    for (readable, fd) in readable.iter_mut().zip(&fds[2..]) {
+        *readable = all || fd.any().unwrap_or(true);
+    }
     let [timed_out, woken] = [&fds[0], &fds[1]].map(|fd| fd.any().unwrap_or(false));
     if woken {
         let _ = shared.wake.read();

@@ -73,15 +73,7 @@ impl Wiring for Vec<Port> {
     }
 
     fn deliver(&mut self, sockets: &[Socket]) {
-        for from in 0..self.len() {
-            for _ in 0..BATCH {
-                let now = Instant::now();
-                let Some(frame) = self[from].up.arrive(now) else { break };
-                self[from].up.counters.frames += 1;
-                self[from].up.counters.bytes += frame.len() as u64;
-                pass_on(self, from, now, &frame);
-            }
-        }
+        switch(self, Instant::now());
         for (port, socket) in self.iter_mut().zip(sockets) {
             deliver(socket, &mut port.down);
         }
@@ -89,6 +81,19 @@ impl Wiring for Vec<Port> {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.iter().flat_map(|port| [port.up.poll_timeout(), port.down.poll_timeout()]).flatten().min()
+    }
+}
+
+/// Passes on what has arrived at the switch, in the order in which it did and at that time: a relay that is late does not change
+/// which frame goes first.
+fn switch(ports: &mut [Port], now: Instant) {
+    for _ in 0..BATCH * ports.len() {
+        let arrived =
+            ports.iter_mut().enumerate().filter_map(|(number, port)| Some((port.up.arrived(now)?, number)));
+        let Some((_, from)) = arrived.min() else { return };
+        let Some((at, frame)) = ports[from].up.arrive(now) else { return };
+        ports[from].up.counters.hand_over(at, now, frame.len());
+        pass_on(ports, from, at, &frame);
     }
 }
 
@@ -155,7 +160,8 @@ impl<'lab> SwitchBuilder<'lab> {
     }
 
     /// Whether the switch runs [in real time](crate::run_in_real_time), at this level. Then it is on time while the hosts'
-    /// processes take all processors; [`connect`](Self::connect) fails if that is not allowed. Default no.
+    /// processes take all processors, but not if these are in real time, too, and take nearly all; `late` and `latest` among its
+    /// [counters](Switch::counters) tell. [`connect`](Self::connect) fails if that is not allowed. Default no.
     pub fn real_time(mut self, level: Option<u8>) -> Self {
         self.level = level;
         self
@@ -287,5 +293,57 @@ impl fmt::Debug for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts: Vec<_> = self.inner.ends.iter().map(|end| end.host.name()).collect();
         f.debug_struct("Switch").field("name", &self.name()).field("hosts", &hosts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Three hosts; 1,000 bytes take 1 ms on each wire.
+    fn three() -> Vec<Port> {
+        let settings = Settings { rate: Some(8_000_000), priorities: true, ..Settings::default() };
+        let pipe = || Pipe::new(settings.clone(), 1);
+        let port = |number| Port { hardware_address: [2, 0, 0, 0, 0, number], up: pipe(), down: pipe() };
+        (0..3).map(port).collect()
+    }
+
+    /// A frame of 1,000 bytes to a host in a class, which is its last byte, too.
+    fn frame(to: u8, class: u8) -> Vec<u8> {
+        let mut frame = vec![class; 1000];
+        frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, to]);
+        frame[12..16].copy_from_slice(&[0x08, 0x00, 0x45, class << 5]);
+        frame
+    }
+
+    fn taken(pipe: &mut Pipe, now: Instant) -> Vec<(u8, Instant)> {
+        std::iter::from_fn(|| pipe.arrive(now)).map(|(at, frame)| (frame[999], at)).collect()
+    }
+
+    #[test]
+    fn a_late_relay_changes_neither_when_frames_leave_nor_which_goes_first() {
+        let (start, mut ports) = (Instant::now(), three());
+        // The first host's frame is at the switch after 1 ms, those of the second after 1.5 and 2.5: when the wire to the third is
+        // free for the next, the urgent one is not there yet.
+        ports[0].up.enter(start, &frame(2, 3));
+        ports[1].up.enter(start + MS / 2, &frame(2, 1));
+        ports[1].up.enter(start + MS / 2, &frame(2, 7));
+        switch(&mut ports, start + 50 * MS);
+        let expected = [(3, 2), (1, 3), (7, 4)].map(|(class, millis)| (class, start + millis * MS));
+        assert_eq!(taken(&mut ports[2].down, start + 50 * MS), expected);
+        let late = ports.iter().map(|port| port.up.counters.late).sum::<u64>();
+        assert_eq!(late, 3, "and it is told that it was late");
+    }
+
+    #[test]
+    fn what_has_not_arrived_is_not_passed_on() {
+        let (start, mut ports) = (Instant::now(), three());
+        ports[0].up.enter(start, &frame(2, 1));
+        switch(&mut ports, start + MS / 2);
+        assert_eq!(taken(&mut ports[2].down, start + 50 * MS), []);
+        switch(&mut ports, start + MS);
+        assert_eq!(taken(&mut ports[2].down, start + 50 * MS), [(1, start + 2 * MS)]);
     }
 }

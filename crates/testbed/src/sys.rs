@@ -72,7 +72,9 @@ fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
 /// lower level (1 to 99, `SCHED_FIFO`). What it starts later is not in real time. Otherwise a thread may wait for some milliseconds
 /// until another one's turn is over, which no wire would do.
 ///
-/// Needs `CAP_SYS_NICE` or `RLIMIT_RTPRIO`. A thread that never sleeps leaves others almost nothing.
+/// Needs `CAP_SYS_NICE` or `RLIMIT_RTPRIO`. A thread that never sleeps leaves others almost nothing. And a processor that such
+/// threads have had for 950 of 1000 ms, together, is taken from them for the other 50 (`sched_rt_runtime_us`, sched(7)): what is to be
+/// on time must need much less of it.
 #[expect(unsafe_code, reason = "no safe wrapper knows this call")]
 pub fn run_in_real_time(level: u8) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: level.into() };

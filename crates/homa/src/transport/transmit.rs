@@ -118,8 +118,8 @@ impl Transmit {
 }
 
 impl Transport {
-    /// What to send next over a link, a run of `budget` payload bytes at most (but one packet at least): none if there
-    /// is nothing, or the link has enough for now.
+    /// What to send next over a link, a run of `budget` payload bytes at most, and no more than the link has room for (but one
+    /// packet at least): none if there is nothing, or the link has enough for now.
     pub fn poll_transmit(&mut self, now: Instant, link: LinkId, budget: u32) -> Option<Transmit> {
         let index = link.0;
         self.links.get(usize::from(index))?;
@@ -148,7 +148,11 @@ impl Transport {
         let rpc = self.rpcs.get_mut(index)?;
         let peer = self.peers.get_mut(rpc.peer.index)?;
         let outgoing = rpc.outgoing.as_mut()?;
-        let piece = outgoing.next_piece(peer.segment, budget)?;
+        // A message that is shorter than this one may come before the link has sent all of it.
+        let room = self.links[usize::from(rpc.link)].sender.room(now, &self.config);
+        let packets = room.div_ceil(u64::from(peer.segment) + DATA_HEADER as u64 + u64::from(peer.overhead));
+        let room = u32::try_from(packets).unwrap_or(u32::MAX).saturating_mul(peer.segment);
+        let piece = outgoing.next_piece(peer.segment, budget.min(room))?;
         let data = Data {
             length: outgoing.length(),
             incoming: if piece.retransmit {
@@ -306,7 +310,8 @@ impl Transport {
         let Some((oldest, expected)) = oldest else { return };
         self.metrics.fifo_grants += 1;
         self.metrics.fifo_grants_no_incoming += u64::from(expected == 0);
-        let priority = self.config.priorities.saturating_sub(2);
+        // Above what others are granted, and no higher: the bytes of a long message would hold up short ones that come unasked.
+        let priority = self.levels.scheduled;
         self.extend_grant(now, oldest, increment, priority);
     }
 

@@ -50,6 +50,33 @@ fn a_link_gets_what_it_can_send_and_the_next_packet_has_its_time() {
 }
 
 #[test]
+fn no_run_is_longer_than_what_a_link_may_have_queued() {
+    let backlog = Duration::from_micros(50);
+    let (mut hand, link, peer) = paced(config!(pacer_fifo_share: 0, max_backlog: backlog));
+    let long = call(&mut hand, peer, 1_000_000);
+    let run = |hand: &mut Hand| match hand.core.poll_transmit(hand.now, link, 65_536) {
+        Some(Transmit::Data(run)) => Some((run.rpc, run.packets())),
+        _ => None,
+    };
+    // 50 µs hold five packets of 9 µs and begin a sixth.
+    assert_eq!(run(&mut hand), Some((long, 6)));
+    assert_eq!(run(&mut hand), None);
+    // As soon as there is room for a packet, it is that of the message with the fewest bytes left.
+    let short = call(&mut hand, peer, 3000);
+    hand.now += Duration::from_micros(10);
+    assert_eq!(run(&mut hand), Some((short, 1)));
+    hand.now += Duration::from_micros(20);
+    assert_eq!((run(&mut hand), run(&mut hand)), (Some((short, 2)), None));
+    hand.now += Duration::from_millis(1);
+    assert_eq!(run(&mut hand), Some((long, 6)), "an idle link has not saved up more");
+    // A link whose rate is not known takes it all, as far as it goes unasked.
+    let free = hand.call(30_000);
+    let first = hand.link;
+    let all = hand.core.poll_transmit(hand.now, first, 65_536).expect("nothing is paced");
+    assert_eq!((matches!(&all, Transmit::Data(run) if run.rpc == free), all.packets()), (true, 30));
+}
+
+#[test]
 fn who_asks_for_what_waits_behind_others_hears_that_it_is_busy() {
     let (mut hand, link, peer) = paced(config!(pacer_fifo_share: 0));
     call(&mut hand, peer, 20_000);

@@ -14,7 +14,8 @@ fn slow(change: impl FnOnce(&mut Settings)) -> (Pipe, Instant) {
 fn drain(pipe: &mut Pipe, start: Instant) -> Vec<(u8, Duration)> {
     let mut arrived = Vec::new();
     while let Some(now) = pipe.poll_timeout() {
-        while let Some(frame) = pipe.arrive(now) {
+        while let Some((due, frame)) = pipe.arrive(now) {
+            assert_eq!(due, now, "whoever looks when it is time is not late");
             arrived.push((frame[0], now - start));
         }
     }
@@ -29,6 +30,21 @@ fn frames_are_serialised_then_delayed() {
     }
     assert!(pipe.arrive(start + Duration::from_nanos(10_999_999)).is_none());
     assert_eq!(drain(&mut pipe, start), [(0, 11 * MS), (1, 12 * MS), (2, 13 * MS)]);
+}
+
+#[test]
+fn what_is_handed_over_late_is_counted() {
+    let (mut pipe, start) = slow(|_| ());
+    for number in 0..3 {
+        pipe.enter(start, &[number; 1000]);
+    }
+    // The first is due at 11 ms, the others a millisecond later each.
+    let now = start + Duration::from_micros(12_500);
+    while let Some((due, frame)) = pipe.arrive(now) {
+        pipe.counters.hand_over(due, now, frame.len());
+    }
+    let DirectionCounters { frames, bytes, late, latest, .. } = pipe.counters;
+    assert_eq!((frames, bytes, late, latest), (2, 2000, 1, Duration::from_micros(1500)));
 }
 
 #[test]
