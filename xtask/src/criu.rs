@@ -15,8 +15,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// The Debian whose CRIU works on the kernels of its time and later.
-const SUITE: &str = "trixie";
+/// The Debian whose CRIU is taken.
+const SUITE: &str = "forky";
+/// The oldest that can save a socket on Linux 6.16 and later.
+const OLDEST: (u32, u32) = (4, 2);
 /// Debian's own names for what a machine may have in its sources.
 const SUITES: [&str; 7] = ["bookworm", "trixie", "forky", "stable", "testing", "unstable", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -52,9 +54,17 @@ fn place() -> PathBuf {
 }
 
 fn works(program: &Path) -> bool {
+    let version = process::answer(Command::new(program).arg("--version")).and_then(|text| version(&text));
     let mut check = Command::new(program);
     check.arg("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    program.is_file() && check.status().is_ok_and(|status| status.success())
+    version >= Some(OLDEST) && check.status().is_ok_and(|status| status.success())
+}
+
+/// Of `Version: 4.1.1` the first two numbers.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.lines().find_map(|line| line.strip_prefix("Version:"))?.trim().split('.');
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 fn fetch(place: &Path) -> Result<()> {
@@ -216,6 +226,13 @@ mod tests {
 
     fn mirror(uri: &str, keyring: Option<&str>) -> Option<Mirror> {
         Some(Mirror { uri: uri.to_owned(), keyring: keyring.map(str::to_owned) })
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(version("Version: 4.2.1\n"), Some((4, 2)));
+        assert_eq!(version("GitID: v3.17.1\nVersion: 4.10\n"), Some((4, 10)));
+        assert!(version("Version: 4.1.1") < Some(OLDEST) && version("none") < Some(OLDEST));
     }
 
     #[test]

@@ -161,6 +161,12 @@ const RULES: &[Rule] = &[
     Rule(&["images version"], Class::Permanent, Errno::EINVAL, "the images were made by another version of CRIU"),
     Rule(&["vdso"], Class::Environment, Errno::ENOSYS, "this CRIU is too old for the kernel; take a newer one"),
     Rule(&["vDSO"], Class::Environment, Errno::ENOSYS, "this CRIU is too old for the kernel; take a newer one"),
+    Rule(
+        &["sockets: Can't get 1:16 opt"],
+        Class::Environment,
+        Errno::ENOSYS,
+        "this CRIU is too old to save sockets on this kernel; take 4.2 or a newer one",
+    ),
     Rule(&["Cannot allocate memory"], Class::Temporary, Errno::ENOMEM, "memory is short; try again later"),
     Rule(&["No space left on device"], Class::Temporary, Errno::ENOSPC, "make room, or name another --dir"),
     Rule(&["Operation not permitted"], Class::Environment, Errno::EPERM, "run it as root"),
@@ -224,7 +230,10 @@ pub(crate) fn notable(log: &str, count: usize) -> Vec<String> {
 }
 
 fn complaints(log: &str) -> Vec<&str> {
-    log.lines().filter(|line| line.contains("Error (") || line.contains("CRIU needs to have")).collect()
+    // This one CRIU can do without.
+    let harmless = |line: &str| line.contains("rlimit: Can't setup RLIMIT_NOFILE");
+    let is = |line: &&str| line.contains("Error (") || line.contains("CRIU needs to have");
+    log.lines().filter(is).filter(|line| !harmless(line)).collect()
 }
 
 /// Whose files were being saved when this line was written.
@@ -277,6 +286,12 @@ mod tests {
                 &["tmp/x", "put the file back"],
             ),
             ("(00.1) Error (criu/x.c:1): Something else\n", Class::Permanent, Errno::EIO, &["Something else"]),
+            (
+                "Error (criu/util.c:1): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n(00.1) Error (criu/sockets.c:628): sockets: Can't get 1:16 opt: Operation not supported\n",
+                Class::Environment,
+                Errno::ENOSYS,
+                &["1:16", "4.2"],
+            ),
             ("", Class::Permanent, Errno::EIO, &["no reason"]),
         ] {
             let diagnosis = Diagnosis::of(None, None, log);

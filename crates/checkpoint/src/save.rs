@@ -153,7 +153,7 @@ fn attempt(
     let mut draft = Draft::begin(&save.place, save.existing.clone())?;
     observer.progress(Progress::Asking);
     let goes_on = save.after != After::Kill;
-    let prepared = Prepared::ask(&tree.processes, &save.place, goes_on, save.timeout, deadline)?;
+    let prepared = Prepared::ask(&tree.processes, draft.place(), goes_on, save.timeout, deadline)?;
     let entries = prepared.entries().to_vec();
     let mut saved = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline)?;
     match save.after {
