@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt as _, FdMapping};
 use prost::Message as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 
@@ -179,7 +180,7 @@ impl Worker {
         mappings.extend(more.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }));
         command.fd_mappings(mappings).map_err(|error| cannot(io::Error::other(error.to_string())))?;
         let child = match around.masked {
-            Some(masked) => masked.lifted(|| command.spawn()),
+            Some(masked) => masked.lifted_for_criu(|| command.spawn()),
             None => command.spawn(),
         };
         let child = child.map_err(cannot)?;
@@ -281,6 +282,8 @@ impl Worker {
         let (length, _) = match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => received,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(None),
+            // It had not read everything.
+            Err(rustix::io::Errno::CONNRESET) => (0, 0),
             Err(error) => return Err(self.program.unusable(error.to_string())),
         };
         if length == 0 {
@@ -298,14 +301,20 @@ impl Worker {
 
     /// Waits until it has ended, which it does by itself after a request.
     pub(crate) fn end(&mut self) {
-        let deadline = Instant::now() + GRACE;
         // What ends it if it waits for more.
         let _told = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                return self.kill();
+        let grace = Timespec::try_from(GRACE).ok();
+        let ended = match (&self.child.try_wait(), pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())) {
+            (Ok(None), Ok(pidfd)) => {
+                matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], grace.as_ref()), Ok(count) if count > 0)
             }
-            std::thread::sleep(Duration::from_millis(2));
+            (Ok(None), Err(_)) => false,
+            _ => return,
+        };
+        if ended {
+            let _reaped = self.child.wait();
+        } else {
+            self.kill();
         }
     }
 }

@@ -64,6 +64,30 @@ impl Masked {
         started
     }
 
+    /// The same for CRIU, which needs a few of them, and must not be ended by the others: nor is this process meanwhile.
+    pub(crate) fn lifted_for_criu<T>(&self, start: impl FnOnce() -> T) -> T {
+        let mut mask = SigSet::all();
+        let needed = [
+            Signal::SIGCHLD,
+            Signal::SIGALRM,
+            Signal::SIGPIPE,
+            Signal::SIGTRAP,
+            Signal::SIGABRT,
+            Signal::SIGSYS,
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGILL,
+            Signal::SIGFPE,
+        ];
+        needed.into_iter().for_each(|signal| mask.remove(signal));
+        let held = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK);
+        let started = start();
+        if let Ok(held) = held {
+            let _again = held.thread_set_mask();
+        }
+        started
+    }
+
     /// Whether somebody wants this process to stop: a signal that ends programs has come.
     pub fn interrupted(&self) -> bool {
         let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].map(libc::c_int::cast_unsigned);

@@ -242,6 +242,7 @@ impl Dump<'_> {
         };
         let mut manifest = self.facts.clone();
         manifest.processes = image::processes(&directory).map_err(unreadable)?;
+        image::loosen(&directory).map_err(unreadable)?;
         manifest.files = manifest::pieces(&directory)?;
         let _words = fs::remove_file(directory.join("criu.out"));
         manifest.write(&directory)?;

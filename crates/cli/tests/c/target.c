@@ -437,6 +437,17 @@ static void filter(void) {
     }
 }
 
+/* Its output grows after it was saved. */
+static void growing(void) {
+    int fd = open(in("log"), O_RDWR | O_CREAT, 0600), append = open(in("more"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    CHECK(fd >= 0 && append >= 0 && !ftruncate(fd, 0));
+    put(fd, "one ");
+    checkpoint();
+    CHECK(lseek(fd, 0, SEEK_CUR) == 4);
+    put(fd, "two ");
+    put(append, "x");
+}
+
 /* 64 MiB, so that saving takes a while. */
 static void large(void) {
     size_t size = 64 << 20;
@@ -477,7 +488,7 @@ int main(int count, char **words) {
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
         {"timers", timers},     {"tcp", tcp},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},
-        {"filter", filter},     {"stuck", stuck},     {"large", large},
+        {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };
     if (count < 3)
         return 2;

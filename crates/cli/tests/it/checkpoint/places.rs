@@ -235,8 +235,11 @@ fn again_and_again_the_newest_stay() {
 fn a_program_that_is_run_is_saved_meanwhile() {
     let Some(bench) = Bench::new("run_every") else { return };
     let arguments = ["run", "--every", "50ms", "--keep", "2", "--dir", "saved", "--"];
-    let mut run = bench.command(&arguments);
-    let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
+    let mut command = bench.command(&arguments);
+    let mut run = command.arg(program()).arg("clocks").arg(bench.home.path());
+    let out = fs::File::create(bench.path("out")).unwrap();
+    run = run.stdout(out.try_clone().unwrap()).stderr(out);
+    let mut run = run.spawn().unwrap();
     let pid = bench.ready();
     // One that was begun after it was ready.
     let ready = fs::metadata(bench.path("ready")).unwrap().modified().unwrap();

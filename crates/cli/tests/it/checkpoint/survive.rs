@@ -35,6 +35,7 @@ survive! {
     a_named_fifo: "fifo",
     a_file_that_was_removed: "removed",
     maps_of_memory: "mmaps",
+    files_that_grow: "growing",
     a_directory_half_read: "readdir",
     devices: "dev_null",
     signals_that_wait: "sigpending",
@@ -188,6 +189,8 @@ fn run_gives_a_time_namespace() {
     let Some(bench) = Bench::new("clocks") else { return };
     let _before = fs::remove_file(bench.path("ready"));
     let mut run = bench.command(&["run"]);
+    let out = fs::File::create(bench.path("out")).unwrap();
+    run.stdout(out.try_clone().unwrap()).stderr(out);
     let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
     let pid = bench.ready();
     let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
