@@ -34,22 +34,30 @@ pub(crate) fn run(is_root: bool) {
     if works(&place.join("criu")) {
         return;
     }
-    println!("Tests of checkpoints need CRIU, which this machine does not have, or has too old for its kernel");
+    println!(
+        "Tests of checkpoints need CRIU, which this machine does not have, or has too old for its kernel"
+    );
     if !is_root || process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
-        println!("Going on without it. As root on a Debian, it is fetched from Debian {SUITE} for the tests alone");
+        println!(
+            "Going on without it. As root on a Debian, it is fetched from Debian {SUITE} for the tests alone"
+        );
         return;
     }
     println!("Fetching that of Debian {SUITE} into {}; nothing is installed", place.display());
     match fetch(&place) {
         Ok(()) if works(&place.join("criu")) => {}
-        Ok(()) => println!("Going on without it: `{} check` says that it cannot work here", place.join("criu").display()),
+        Ok(()) => println!(
+            "Going on without it: `{} check` says that it cannot work here",
+            place.join("criu").display()
+        ),
         Err(error) => println!("Going on without it: {error:#}"),
     }
 }
 
 /// Where the tests look for it, too: beside the directory of what was built.
 fn place() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
     process::root().join(target).join("tools/criu")
 }
 
@@ -119,7 +127,11 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
     ] {
         command.args(["-o", &option]);
     }
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     if process::succeeds(&mut command)? {
         return Ok(());
     }
@@ -129,7 +141,8 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
 /// What starts it through its own loader and with its own libraries.
 fn wrap(place: &Path) -> Result<()> {
     let root = place.join("root");
-    let loaders = ["usr/lib64/ld-linux-x86-64.so.2", "usr/lib/ld-linux-aarch64.so.1", "usr/lib/ld-linux-armhf.so.3"];
+    let loaders =
+        ["usr/lib64/ld-linux-x86-64.so.2", "usr/lib/ld-linux-aarch64.so.1", "usr/lib/ld-linux-armhf.so.3"];
     let loader = loaders.into_iter().find(|loader| root.join(loader).exists());
     let loader = loader.context("there is no loader in Debian's libc6 that is known here")?;
     let mut libraries = None;
@@ -165,7 +178,8 @@ fn source() -> Result<String> {
             texts.push((deb822, text));
         }
     }
-    let mirror = texts.iter().find_map(|(deb822, text)| if *deb822 { of_stanzas(text) } else { of_lines(text) });
+    let mirror =
+        texts.iter().find_map(|(deb822, text)| if *deb822 { of_stanzas(text) } else { of_lines(text) });
     let Some(Mirror { uri, keyring }) = mirror else {
         bail!("this machine's package sources name no mirror of Debian")
     };
@@ -198,7 +212,8 @@ fn of_lines(text: &str) -> Option<Mirror> {
 
 /// Stanzas of fields, as in Debian's control files.
 fn of_stanzas(text: &str) -> Option<Mirror> {
-    let text: String = text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    let text: String =
+        text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
     text.split("\n\n").find_map(|stanza| {
         let field = |name: &str| {
             stanza.lines().find_map(|line| {

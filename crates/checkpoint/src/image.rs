@@ -169,8 +169,27 @@ struct DumpStats {
 }
 
 const KINDS: [&str; 21] = [
-    "unknown", "file", "pipe", "fifo", "socket", "socket", "eventfd", "epoll", "inotify", "signalfd", "packet", "terminal",
-    "fanotify", "netlink", "namespace", "tun", "external", "timerfd", "memfd", "bpf", "pidfd",
+    "unknown",
+    "file",
+    "pipe",
+    "fifo",
+    "socket",
+    "socket",
+    "eventfd",
+    "epoll",
+    "inotify",
+    "signalfd",
+    "packet",
+    "terminal",
+    "fanotify",
+    "netlink",
+    "namespace",
+    "tun",
+    "external",
+    "timerfd",
+    "memfd",
+    "bpf",
+    "pidfd",
 ];
 
 const REGULAR: i32 = 1;
@@ -204,12 +223,17 @@ fn without_size(entry: &[u8]) -> Option<Vec<u8>> {
         let inside = if number == REGULAR_FIELD { fields(value)? } else { Vec::new() };
         let flags = inside.iter().find(|(number, ..)| *number == FLAGS);
         let flags = flags.and_then(|(_, _, value)| decode_varint(&mut &**value).ok()).unwrap_or_default();
-        if flags & 0o3 == 0 {
+        // Its lowest two bits say whether it is for writing.
+        if flags.trailing_zeros() >= 2 {
             loose.extend(whole);
             continue;
         }
-        let kept: Vec<u8> =
-            inside.iter().filter(|(number, ..)| *number != SIZE).flat_map(|(_, whole, _)| *whole).copied().collect();
+        let kept: Vec<u8> = inside
+            .iter()
+            .filter(|(number, ..)| *number != SIZE)
+            .flat_map(|(_, whole, _)| *whole)
+            .copied()
+            .collect();
         // Its key: the number, and that a length follows.
         encode_varint(u64::from(REGULAR_FIELD << 3 | 2), &mut loose);
         encode_varint(kept.len() as u64, &mut loose);
@@ -218,14 +242,18 @@ fn without_size(entry: &[u8]) -> Option<Vec<u8>> {
     Some(loose)
 }
 
-/// The fields of a message: number, all bytes, and those of the value.
-fn fields(mut message: &[u8]) -> Option<Vec<(u32, &[u8], &[u8])>> {
+/// A field of a message: its number, all bytes, and those of its value.
+type Field<'a> = (u32, &'a [u8], &'a [u8]);
+
+/// The fields of a message.
+fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut fields = Vec::new();
     while !message.is_empty() {
         let whole = message;
         let key = decode_varint(&mut message).ok()?;
         let start = message;
-        let length = match key & 7 {
+        let kind = key & 7;
+        let length = match kind {
             0 => {
                 decode_varint(&mut message).ok()?;
                 start.len() - message.len()
@@ -235,7 +263,7 @@ fn fields(mut message: &[u8]) -> Option<Vec<(u32, &[u8], &[u8])>> {
             5 => 4,
             _ => return None,
         };
-        let value = if key & 7 == 0 { start } else { message };
+        let value = if kind == 0 { start } else { message };
         let (value, rest) = value.split_at_checked(length)?;
         message = rest;
         fields.push((u32::try_from(key >> 3).ok()?, &whole[..whole.len() - rest.len()], value));
@@ -434,7 +462,12 @@ mod tests {
             to: vec![u32::from_ne_bytes([10, 0, 0, 2])],
         };
         let files = [
-            FileEntry { kind: 1, id: 1, regular: Some(Regular { position: 3, name: "tmp/x".to_owned() }), ..FileEntry::default() },
+            FileEntry {
+                kind: 1,
+                id: 1,
+                regular: Some(Regular { position: 3, name: "tmp/x".to_owned() }),
+                ..FileEntry::default()
+            },
             FileEntry { kind: 4, id: 2, inet: Some(inet), ..FileEntry::default() },
         ];
         write("files.img", &image(&[COMMON, 5], &files.map(|file| file.encode_to_vec())));
@@ -456,7 +489,10 @@ mod tests {
         write("files.img", &image(&[COMMON, 5], &[with(0).to_vec(), with(1).to_vec()]));
         loosen(&directory).unwrap();
         let loose = [8, 1, 16, 1, 26, 4, 8, 9, 16, 1, 0xa2, 6, 1, 7].to_vec();
-        assert_eq!(std::fs::read(directory.join("files.img")).unwrap(), image(&[COMMON, 5], &[with(0).to_vec(), loose]));
+        assert_eq!(
+            std::fs::read(directory.join("files.img")).unwrap(),
+            image(&[COMMON, 5], &[with(0).to_vec(), loose])
+        );
 
         let whole = std::fs::read(directory.join("pstree.img")).unwrap();
         for cut in 0..whole.len() {

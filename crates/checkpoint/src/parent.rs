@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, SigmaskHow};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -65,7 +65,7 @@ impl Masked {
     }
 
     /// The same for CRIU, which needs a few of them, and must not be ended by the others: nor is this process meanwhile.
-    pub(crate) fn lifted_for_criu<T>(&self, start: impl FnOnce() -> T) -> T {
+    pub(crate) fn for_criu<T>(start: impl FnOnce() -> T) -> T {
         let mut mask = SigSet::all();
         let needed = [
             Signal::SIGCHLD,
@@ -79,7 +79,9 @@ impl Masked {
             Signal::SIGILL,
             Signal::SIGFPE,
         ];
-        needed.into_iter().for_each(|signal| mask.remove(signal));
+        for signal in needed {
+            mask.remove(signal);
+        }
         let held = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK);
         let started = start();
         if let Ok(held) = held {

@@ -150,6 +150,13 @@ fn attempt(
 ) -> Result<Saved, SaveError> {
     let deadline = save.timeout.map(|timeout| Instant::now() + timeout);
     let tree = Tree::find(save.scope, save.id)?;
+    for process in &tree.processes {
+        if let Some((number, what)) = process::unsavable(process.pid) {
+            return Err(
+                Error::Descriptor { pid: process.pid, name: process.name.clone(), number, what }.into()
+            );
+        }
+    }
     let mut draft = Draft::begin(&save.place, save.existing.clone())?;
     observer.progress(Progress::Asking);
     let goes_on = save.after != After::Kill;
@@ -194,8 +201,7 @@ fn dump(
     let facts = facts(save, tree, worker.version(), entries);
     let request = request(save, tree, number(&directory));
     let expected = tree.processes.iter().map(process::Process::resident).sum();
-    let mut dump =
-        Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
+    let mut dump = Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
     let served = worker.serve(&request, deadline, &mut dump);
     worker.end();
     let served = served?;
@@ -215,7 +221,9 @@ fn dump(
         _ if dump.interrupted => return Err(SaveError::Interrupted),
         stopped => {
             let more = match stopped {
-                Served::Killed => "; CRIU did not stop either and was killed, look whether the processes still run",
+                Served::Killed => {
+                    "; CRIU did not stop either and was killed, look whether the processes still run"
+                }
                 _ => "; the processes go on",
             };
             let (what, limit) = (described(tree), save.timeout.unwrap_or_default());

@@ -15,7 +15,8 @@ impl Base {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -64,11 +65,17 @@ fn backups_never_overwrite() {
     fs::write(base.0.join("a.~1~"), "somebody's").unwrap();
     assert_eq!(base.put("a", keep(), "two").unwrap(), Some(base.0.join("a.~2~")));
     assert_eq!(base.put("a", keep(), "three").unwrap(), Some(base.0.join("a.~3~")));
-    assert_eq!((base.text("a.~2~"), base.text("a.~3~"), base.text("a")), ("one".into(), "two".into(), "three".into()));
+    assert_eq!(
+        (base.text("a.~2~"), base.text("a.~3~"), base.text("a")),
+        ("one".into(), "two".into(), "three".into())
+    );
     assert_eq!(fs::read_to_string(base.0.join("a.~1~")).unwrap(), "somebody's");
     // A name that something else has is not taken away from it.
     fs::create_dir(base.0.join("other")).unwrap();
-    assert_eq!(base.put("a", Existing::Keep(Some("other".into())), "four").unwrap(), Some(base.0.join("a.~4~")));
+    assert_eq!(
+        base.put("a", Existing::Keep(Some("other".into())), "four").unwrap(),
+        Some(base.0.join("a.~4~"))
+    );
 }
 
 #[test]

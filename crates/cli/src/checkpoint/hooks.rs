@@ -10,7 +10,9 @@ use steadfast_checkpoint::{Class, Error, Masked};
 use super::tell;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Hooks: commands for `sh -c`; one that fails gives its exit code to this command")]
+#[command(
+    next_help_heading = "Hooks: commands for `sh -c`; one that fails gives its exit code to this command"
+)]
 pub(super) struct Hooks {
     /// It runs again. The hook ends before anything else is done here, while the restored program runs.
     #[arg(long, value_name = "COMMAND")]
@@ -36,7 +38,8 @@ impl Hooks {
     /// The hook's exit code, if that is not 0.
     pub(super) fn succeeded(&self, place: &Path, pid: u32, masked: &Masked) -> Option<u8> {
         let command = self.on_success.as_deref()?;
-        let variables = [("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())];
+        let variables =
+            [("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())];
         // Signals wait for its end: they are for the program.
         run(command, &variables, |shell| masked.lifted(|| shell.spawn()))
     }

@@ -47,11 +47,7 @@ pub(crate) struct Arguments {
     talk: Talk,
 }
 
-pub(super) fn run(
-    arguments: &Arguments,
-    context: &Context,
-    output: &mut Output,
-) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     let how = Restore {
         place: arguments.dir.clone(),

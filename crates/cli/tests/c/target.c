@@ -427,6 +427,11 @@ static void uring(void) {
     checkpoint();
 }
 
+static void userfault(void) {
+    CHECK(syscall(SYS_userfaultfd, O_CLOEXEC) >= 0);
+    checkpoint();
+}
+
 /* Copies lines from its input to its output, which lead outside. */
 static void filter(void) {
     char line[256];
@@ -487,7 +492,7 @@ int main(int count, char **words) {
         {"dup", duplicates},    {"fds", descriptors},     {"pipe", pipes},      {"fifo", fifo},       {"removed", removed},
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
-        {"timers", timers},     {"tcp", tcp},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},
+        {"timers", timers},     {"tcp", tcp},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
         {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };
     if (count < 3)

@@ -171,8 +171,7 @@ fn outward_pipes_are_connected_again() {
     let ends = (target.child.stdin.take(), target.child.stdout.take());
     bench.save_and_kill(target);
     drop(ends);
-    let mut command =
-        bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
+    let mut command = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
     let mut restorer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = restorer.stdin.take().unwrap();
     input.write_all(b"hello\nagain\n").unwrap();
