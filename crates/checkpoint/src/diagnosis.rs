@@ -257,7 +257,7 @@ pub(crate) fn tail(log: &Path) -> String {
 
 /// The errors and warnings of a log's end, the last `count` of them.
 pub(crate) fn notable(log: &str, count: usize) -> Vec<String> {
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("Error (") || line.contains("Warn  ("));
+    let lines = log.lines().filter(|line| line.contains("Error (") || line.contains("Warn  ("));
     let lines: Vec<_> = lines.filter(|line| !is_harmless(line)).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|line| shown(line)).collect()
 }
