@@ -15,8 +15,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// The Debian whose CRIU works on the kernels of its time and later.
-const SUITE: &str = "trixie";
+/// The Debian whose CRIU is taken.
+const SUITE: &str = "forky";
+/// The oldest that can save a socket on Linux 6.16 and later.
+const OLDEST: (u32, u32) = (4, 2);
 /// Debian's own names for what a machine may have in its sources.
 const SUITES: [&str; 7] = ["bookworm", "trixie", "forky", "stable", "testing", "unstable", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -32,29 +34,45 @@ pub(crate) fn run(is_root: bool) {
     if works(&place.join("criu")) {
         return;
     }
-    println!("Tests of checkpoints need CRIU, which this machine does not have, or has too old for its kernel");
+    println!(
+        "Tests of checkpoints need CRIU, which this machine does not have, or has too old for its kernel"
+    );
     if !is_root || process::find("apt-get").is_none() || process::find("dpkg-deb").is_none() {
-        println!("Going on without it. As root on a Debian, it is fetched from Debian {SUITE} for the tests alone");
+        println!(
+            "Going on without it. As root on a Debian, it is fetched from Debian {SUITE} for the tests alone"
+        );
         return;
     }
     println!("Fetching that of Debian {SUITE} into {}; nothing is installed", place.display());
     match fetch(&place) {
         Ok(()) if works(&place.join("criu")) => {}
-        Ok(()) => println!("Going on without it: `{} check` says that it cannot work here", place.join("criu").display()),
+        Ok(()) => println!(
+            "Going on without it: `{} check` says that it cannot work here",
+            place.join("criu").display()
+        ),
         Err(error) => println!("Going on without it: {error:#}"),
     }
 }
 
 /// Where the tests look for it, too: beside the directory of what was built.
 fn place() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
     process::root().join(target).join("tools/criu")
 }
 
 fn works(program: &Path) -> bool {
+    let version = process::answer(Command::new(program).arg("--version")).and_then(|text| version(&text));
     let mut check = Command::new(program);
     check.arg("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    program.is_file() && check.status().is_ok_and(|status| status.success())
+    version >= Some(OLDEST) && check.status().is_ok_and(|status| status.success())
+}
+
+/// Of `Version: 4.1.1` the first two numbers.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.lines().find_map(|line| line.strip_prefix("Version:"))?.trim().split('.');
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 fn fetch(place: &Path) -> Result<()> {
@@ -109,7 +127,11 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
     ] {
         command.args(["-o", &option]);
     }
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     if process::succeeds(&mut command)? {
         return Ok(());
     }
@@ -119,7 +141,8 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
 /// What starts it through its own loader and with its own libraries.
 fn wrap(place: &Path) -> Result<()> {
     let root = place.join("root");
-    let loaders = ["usr/lib64/ld-linux-x86-64.so.2", "usr/lib/ld-linux-aarch64.so.1", "usr/lib/ld-linux-armhf.so.3"];
+    let loaders =
+        ["usr/lib64/ld-linux-x86-64.so.2", "usr/lib/ld-linux-aarch64.so.1", "usr/lib/ld-linux-armhf.so.3"];
     let loader = loaders.into_iter().find(|loader| root.join(loader).exists());
     let loader = loader.context("there is no loader in Debian's libc6 that is known here")?;
     let mut libraries = None;
@@ -155,7 +178,8 @@ fn source() -> Result<String> {
             texts.push((deb822, text));
         }
     }
-    let mirror = texts.iter().find_map(|(deb822, text)| if *deb822 { of_stanzas(text) } else { of_lines(text) });
+    let mirror =
+        texts.iter().find_map(|(deb822, text)| if *deb822 { of_stanzas(text) } else { of_lines(text) });
     let Some(Mirror { uri, keyring }) = mirror else {
         bail!("this machine's package sources name no mirror of Debian")
     };
@@ -188,7 +212,8 @@ fn of_lines(text: &str) -> Option<Mirror> {
 
 /// Stanzas of fields, as in Debian's control files.
 fn of_stanzas(text: &str) -> Option<Mirror> {
-    let text: String = text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    let text: String =
+        text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
     text.split("\n\n").find_map(|stanza| {
         let field = |name: &str| {
             stanza.lines().find_map(|line| {
@@ -216,6 +241,13 @@ mod tests {
 
     fn mirror(uri: &str, keyring: Option<&str>) -> Option<Mirror> {
         Some(Mirror { uri: uri.to_owned(), keyring: keyring.map(str::to_owned) })
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(version("Version: 4.2.1\n"), Some((4, 2)));
+        assert_eq!(version("GitID: v3.17.1\nVersion: 4.10\n"), Some((4, 10)));
+        assert!(version("Version: 4.1.1") < Some(OLDEST) && version("none") < Some(OLDEST));
     }
 
     #[test]

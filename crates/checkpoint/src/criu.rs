@@ -16,6 +16,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use prost::Message as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -104,7 +105,8 @@ impl Criu {
         if answer.success {
             return Ok(());
         }
-        let reason = answer.message.unwrap_or_else(|| "it cannot work on this kernel, or not without root".to_owned());
+        let reason =
+            answer.message.unwrap_or_else(|| "it cannot work on this kernel, or not without root".to_owned());
         Err(self.unusable(format!("{}; take a newer one, and run it as root", reason.trim())))
     }
 
@@ -179,7 +181,7 @@ impl Worker {
         mappings.extend(more.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }));
         command.fd_mappings(mappings).map_err(|error| cannot(io::Error::other(error.to_string())))?;
         let child = match around.masked {
-            Some(masked) => masked.lifted(|| command.spawn()),
+            Some(_) => Masked::for_criu(|| command.spawn()),
             None => command.spawn(),
         };
         let child = child.map_err(cannot)?;
@@ -256,17 +258,27 @@ impl Worker {
                 });
             }
             touched = true;
-            let go_on = given_up.is_none() && response.notify.as_ref().is_none_or(|notify| watch.point(notify));
+            let go_on =
+                given_up.is_none() && response.notify.as_ref().is_none_or(|notify| watch.point(notify));
             let answer =
                 Request { kind: Kind::Notify.into(), notify_success: Some(go_on), ..Request::default() };
             self.say(&answer)?;
         }
     }
 
-    fn say(&self, request: &Request) -> Result<(), Error> {
+    fn say(&mut self, request: &Request) -> Result<(), Error> {
         // A worker that is gone must not end this process by a signal.
-        let sent = send(&self.socket, &request.encode_to_vec(), SendFlags::NOSIGNAL);
-        sent.map(drop).map_err(|error| self.program.unusable(format!("it does not listen ({error})")))
+        match send(&self.socket, &request.encode_to_vec(), SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::PIPE) => Err(self.ended()),
+            Err(error) => Err(self.program.unusable(format!("it does not listen ({error})"))),
+        }
+    }
+
+    /// It has ended, and said nothing.
+    fn ended(&mut self) -> Error {
+        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        self.program.unusable(format!("it ended without an answer ({how})"))
     }
 
     /// The next message, if one comes within a tick.
@@ -278,17 +290,22 @@ impl Worker {
             Err(error) => return Err(self.program.unusable(error.to_string())),
         }
         let mut buffer = vec![0; MAX_MESSAGE];
-        let (length, _) = match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC) {
-            Ok(received) => received,
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(self.program.unusable(error.to_string())),
-        };
+        let (length, _) =
+            match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC) {
+                Ok(received) => received,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(None),
+                // It had not read everything.
+                Err(rustix::io::Errno::CONNRESET) => (0, 0),
+                Err(error) => return Err(self.program.unusable(error.to_string())),
+            };
         if length == 0 {
             let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
             return Err(self.program.unusable(format!("it ended without an answer ({how})")));
         }
         let response = Response::decode(&buffer[..length]);
-        response.map(Some).map_err(|error| self.program.unusable(format!("its answer is no answer of CRIU ({error})")))
+        response
+            .map(Some)
+            .map_err(|error| self.program.unusable(format!("its answer is no answer of CRIU ({error})")))
     }
 
     fn kill(&mut self) {
@@ -298,14 +315,23 @@ impl Worker {
 
     /// Waits until it has ended, which it does by itself after a request.
     pub(crate) fn end(&mut self) {
-        let deadline = Instant::now() + GRACE;
         // What ends it if it waits for more.
         let _told = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                return self.kill();
+        let grace = Timespec::try_from(GRACE).ok();
+        let ended = match (
+            &self.child.try_wait(),
+            pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()),
+        ) {
+            (Ok(None), Ok(pidfd)) => {
+                matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], grace.as_ref()), Ok(count) if count > 0)
             }
-            std::thread::sleep(Duration::from_millis(2));
+            (Ok(None), Err(_)) => false,
+            _ => return,
+        };
+        if ended {
+            let _reaped = self.child.wait();
+        } else {
+            self.kill();
         }
     }
 }

@@ -157,15 +157,46 @@ const RULES: &[Rule] = &[
         Errno::EADDRNOTAVAIL,
         "this host has not the address of that connection; restore with --tcp close",
     ),
-    Rule(&["Connected TCP socket in image"], Class::Permanent, Errno::EINVAL, "restore with --tcp keep or close"),
-    Rule(&["images version"], Class::Permanent, Errno::EINVAL, "the images were made by another version of CRIU"),
-    Rule(&["vdso"], Class::Environment, Errno::ENOSYS, "this CRIU is too old for the kernel; take a newer one"),
-    Rule(&["vDSO"], Class::Environment, Errno::ENOSYS, "this CRIU is too old for the kernel; take a newer one"),
+    Rule(
+        &["Connected TCP socket in image"],
+        Class::Permanent,
+        Errno::EINVAL,
+        "restore with --tcp keep or close",
+    ),
+    Rule(
+        &["images version"],
+        Class::Permanent,
+        Errno::EINVAL,
+        "the images were made by another version of CRIU",
+    ),
+    Rule(
+        &["vdso"],
+        Class::Environment,
+        Errno::ENOSYS,
+        "this CRIU is too old for the kernel; take a newer one",
+    ),
+    Rule(
+        &["vDSO"],
+        Class::Environment,
+        Errno::ENOSYS,
+        "this CRIU is too old for the kernel; take a newer one",
+    ),
+    Rule(
+        &["sockets: Can't get 1:16 opt"],
+        Class::Environment,
+        Errno::ENOSYS,
+        "this CRIU is too old to save sockets on this kernel; take 4.2 or a newer one",
+    ),
     Rule(&["Cannot allocate memory"], Class::Temporary, Errno::ENOMEM, "memory is short; try again later"),
     Rule(&["No space left on device"], Class::Temporary, Errno::ENOSPC, "make room, or name another --dir"),
     Rule(&["Operation not permitted"], Class::Environment, Errno::EPERM, "run it as root"),
     Rule(&["Permission denied"], Class::Environment, Errno::EACCES, "run it as root"),
-    Rule(&["is not supported on host"], Class::Environment, Errno::ENOSYS, "restore on a machine whose processor can as much"),
+    Rule(
+        &["is not supported on host"],
+        Class::Environment,
+        Errno::ENOSYS,
+        "restore on a machine whose processor can as much",
+    ),
 ];
 
 impl Diagnosis {
@@ -176,7 +207,13 @@ impl Diagnosis {
 
     fn of(errno: Option<i32>, message: Option<&str>, log: &str) -> Self {
         let complaints = complaints(log);
-        let lines = || complaints.iter().copied().chain(message.into_iter().flat_map(str::lines));
+        let lines = || {
+            complaints
+                .iter()
+                .copied()
+                .chain(message.into_iter().flat_map(str::lines))
+                .filter(|line| !is_harmless(line))
+        };
         let fits = |rule: &&Rule, line: &str| rule.0.iter().all(|part| line.contains(part));
         let found = RULES.iter().find_map(|rule| {
             // Lines around have the error's words: CRIU says them on the line of the failure itself.
@@ -184,7 +221,8 @@ impl Diagnosis {
         });
         if let Some((rule, line)) = found {
             let owner = owner(log, line);
-            let cause = format!("{}{}", shown(line), owner.map_or(String::new(), |pid| format!(" (process {pid})")));
+            let cause =
+                format!("{}{}", shown(line), owner.map_or(String::new(), |pid| format!(" (process {pid})")));
             return Self { class: rule.1, errno: rule.2 as i32, cause, help: rule.3.to_owned() };
         }
         let said = errno.filter(|errno| *errno > 0 && *errno != Errno::EBADRQC as i32);
@@ -219,12 +257,19 @@ pub(crate) fn tail(log: &Path) -> String {
 
 /// The errors and warnings of a log's end, the last `count` of them.
 pub(crate) fn notable(log: &str, count: usize) -> Vec<String> {
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("Error (") || line.contains("Warn  (")).collect();
+    let lines = log.lines().filter(|line| line.contains("Error (") || line.contains("Warn  ("));
+    let lines: Vec<_> = lines.filter(|line| !is_harmless(line)).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|line| shown(line)).collect()
 }
 
+/// What CRIU can do without.
+fn is_harmless(line: &str) -> bool {
+    line.contains("rlimit: Can't setup RLIMIT_NOFILE")
+}
+
 fn complaints(log: &str) -> Vec<&str> {
-    log.lines().filter(|line| line.contains("Error (") || line.contains("CRIU needs to have")).collect()
+    let is = |line: &&str| line.contains("Error (") || line.contains("CRIU needs to have");
+    log.lines().filter(is).filter(|line| !is_harmless(line)).collect()
 }
 
 /// Whose files were being saved when this line was written.
@@ -240,9 +285,10 @@ fn owner(log: &str, line: &str) -> Option<u32> {
 
 /// A line without the time and the place in CRIU's source.
 fn shown(line: &str) -> String {
-    let text = line.split_once("Error (").or_else(|| line.split_once("Warn  (")).map_or(line, |(_, rest)| {
-        rest.split_once("): ").map_or(rest, |(_, text)| text)
-    });
+    let text = line
+        .split_once("Error (")
+        .or_else(|| line.split_once("Warn  ("))
+        .map_or(line, |(_, rest)| rest.split_once("): ").map_or(rest, |(_, text)| text));
     let text = text.trim().trim_end_matches('.');
     let mut end = text.len().min(SHOWN);
     while !text.is_char_boundary(end) {
@@ -276,7 +322,18 @@ mod tests {
                 Errno::ENOENT,
                 &["tmp/x", "put the file back"],
             ),
-            ("(00.1) Error (criu/x.c:1): Something else\n", Class::Permanent, Errno::EIO, &["Something else"]),
+            (
+                "(00.1) Error (criu/x.c:1): Something else\n",
+                Class::Permanent,
+                Errno::EIO,
+                &["Something else"],
+            ),
+            (
+                "Error (criu/util.c:1): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n(00.1) Error (criu/sockets.c:628): sockets: Can't get 1:16 opt: Operation not supported\n",
+                Class::Environment,
+                Errno::ENOSYS,
+                &["1:16", "4.2"],
+            ),
             ("", Class::Permanent, Errno::EIO, &["no reason"]),
         ] {
             let diagnosis = Diagnosis::of(None, None, log);
@@ -287,7 +344,11 @@ mod tests {
         }
         let diagnosis = Diagnosis::of(Some(Errno::ESRCH as i32), None, "");
         assert_eq!((diagnosis.class, diagnosis.errno), (Class::Usage, Errno::ESRCH as i32));
-        let said = Diagnosis::of(None, Some("Error (x.c:1): CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE"), "");
+        let said = Diagnosis::of(
+            None,
+            Some("Error (x.c:1): CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE"),
+            "",
+        );
         assert_eq!(said.errno, Errno::EPERM as i32);
     }
 }

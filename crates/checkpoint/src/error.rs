@@ -121,6 +121,21 @@ pub enum Error {
         /// Of which kind this one is.
         here: String,
     },
+    /// Something is open that no CRIU can save.
+    #[error(
+        "process {pid} ({name}) has {what} open as descriptor {number}, which CRIU cannot save; let the program close it \
+         before, or run without it"
+    )]
+    Descriptor {
+        /// Which process.
+        pid: u32,
+        /// What it is called.
+        name: String,
+        /// The descriptor.
+        number: u32,
+        /// What it is.
+        what: &'static str,
+    },
     /// A number that a process had is another's now.
     #[error(
         "cannot restore process {pid} ({was}): its number is in use by {name}; wait until that has ended, or restore in a new PID \
@@ -147,7 +162,9 @@ pub enum Error {
         temporary: bool,
     },
     /// A process that takes part could not be asked.
-    #[error("process {pid} ({name}) did not get ready to be saved: {reason}; look whether it is stopped or hangs")]
+    #[error(
+        "process {pid} ({name}) did not get ready to be saved: {reason}; look whether it is stopped or hangs"
+    )]
     Unready {
         /// Which process.
         pid: u32,
@@ -209,7 +226,9 @@ fn help(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room, or name another place with --dir"
         }
-        io::ErrorKind::PermissionDenied => "; run it as root, or name a place that may be written to with --dir",
+        io::ErrorKind::PermissionDenied => {
+            "; run it as root, or name a place that may be written to with --dir"
+        }
         io::ErrorKind::NotFound => "; name a place that is there",
         _ => "",
     }
@@ -230,14 +249,16 @@ impl Error {
             | Self::Exists(_)
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
-            Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => Class::Temporary,
+            Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => {
+                Class::Temporary
+            }
             Self::NoCriu { .. }
             | Self::Unusable { .. }
             | Self::Old { .. }
             | Self::Newer { .. }
             | Self::Machine { .. }
             | Self::Start { .. } => Class::Environment,
-            Self::Damaged { .. } | Self::Format { .. } => Class::Permanent,
+            Self::Damaged { .. } | Self::Format { .. } | Self::Descriptor { .. } => Class::Permanent,
             Self::Criu { diagnosis, .. } => diagnosis.class,
             Self::Io { source, .. } => class_of(source),
         }
@@ -248,11 +269,14 @@ impl Error {
     pub fn errno(&self) -> i32 {
         let errno = match self {
             Self::NoCriu { .. } => Errno::ENOENT,
-            Self::Unusable { .. } | Self::Old { .. } | Self::Newer { .. } | Self::Machine { .. } => Errno::ENOSYS,
+            Self::Unusable { .. } | Self::Old { .. } | Self::Newer { .. } | Self::Machine { .. } => {
+                Errno::ENOSYS
+            }
             Self::NoProcess { .. } => Errno::ESRCH,
             Self::Scope(_) => Errno::EINVAL,
             Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
             Self::NoCheckpoint(_) => Errno::ENOENT,
+            Self::Descriptor { .. } => Errno::ENOTSUP,
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,
             Self::PidInUse { .. } => Errno::EBUSY,
@@ -278,7 +302,9 @@ impl Error {
 
 fn class_of(error: &io::Error) -> Class {
     match error.kind() {
-        io::ErrorKind::OutOfMemory | io::ErrorKind::ResourceBusy | io::ErrorKind::StorageFull => Class::Temporary,
+        io::ErrorKind::OutOfMemory | io::ErrorKind::ResourceBusy | io::ErrorKind::StorageFull => {
+            Class::Temporary
+        }
         io::ErrorKind::NotFound
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::AlreadyExists

@@ -77,8 +77,11 @@ impl Publisher {
         let events = EVENTS.iter().map(|(name, severity)| Declaration::new(name, severity));
         client.declare(None, events.collect::<Result<_, _>>()?)?;
         let name = if verb == Verb::Checkpoint { "CHKPT_BEGIN" } else { "RSTRT_BEGIN" };
-        let handle =
-            client.publish(Publication { name: name.parse()?, kind: Kind::Plain, payload: Payload::EMPTY })?;
+        let handle = client.publish(Publication {
+            name: name.parse()?,
+            kind: Kind::Plain,
+            payload: Payload::EMPTY,
+        })?;
         Ok(Begun { verb, client, handle })
     }
 
@@ -98,7 +101,8 @@ impl Publisher {
             (Verb::Restart, Some(_)) => "RSTRT_ERROR",
         };
         // The handle comes first in what a C program reads; after it the number as C has it in memory.
-        let payload = errno.map_or(Ok(Payload::EMPTY), |errno| Payload::new(errno.to_ne_bytes().to_vec().into()))?;
+        let payload =
+            errno.map_or(Ok(Payload::EMPTY), |errno| Payload::new(errno.to_ne_bytes().to_vec().into()))?;
         let kind = Kind::Answer(Box::new(begun.handle));
         begun.client.publish(Publication { name: name.parse()?, kind, payload })?;
         begun.client.disconnect(LIMIT)?;

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use prost::Message;
+use prost::encoding::{decode_varint, encode_varint};
 use serde::{Deserialize, Serialize};
 
 /// The most that is read of an image; pages are in others.
@@ -168,11 +169,107 @@ struct DumpStats {
 }
 
 const KINDS: [&str; 21] = [
-    "unknown", "file", "pipe", "fifo", "socket", "socket", "eventfd", "epoll", "inotify", "signalfd", "packet", "terminal",
-    "fanotify", "netlink", "namespace", "tun", "external", "timerfd", "memfd", "bpf", "pidfd",
+    "unknown",
+    "file",
+    "pipe",
+    "fifo",
+    "socket",
+    "socket",
+    "eventfd",
+    "epoll",
+    "inotify",
+    "signalfd",
+    "packet",
+    "terminal",
+    "fanotify",
+    "netlink",
+    "namespace",
+    "tun",
+    "external",
+    "timerfd",
+    "memfd",
+    "bpf",
+    "pidfd",
 ];
 
 const REGULAR: i32 = 1;
+
+/// Makes CRIU accept open files that have grown or shrunk since, if the process may write to them: what a program writes
+/// while it goes on must not make its checkpoint worthless. All other files have to be as they were.
+pub(crate) fn loosen(directory: &Path) -> io::Result<()> {
+    let path = directory.join("files.img");
+    let bytes = std::fs::read(&path)?;
+    let bad = || bad("files.img: it cannot be read");
+    let (head, mut rest) = bytes.split_at_checked(8).ok_or_else(bad)?;
+    let mut loose = head.to_vec();
+    while !rest.is_empty() {
+        let length = word(&mut rest).ok_or_else(bad)? as usize;
+        let (entry, more) = rest.split_at_checked(length).ok_or_else(bad)?;
+        let entry = without_size(entry).ok_or_else(bad)?;
+        loose.extend((entry.len() as u32).to_le_bytes());
+        loose.extend(entry);
+        rest = more;
+    }
+    std::fs::write(&path, loose)
+}
+
+/// An entry of `files.img` without the size, if it is of a file for writing. All else stays, byte for byte.
+fn without_size(entry: &[u8]) -> Option<Vec<u8>> {
+    const REGULAR_FIELD: u32 = 3;
+    const FLAGS: u32 = 2;
+    const SIZE: u32 = 8;
+    let mut loose = Vec::with_capacity(entry.len());
+    for (number, whole, value) in fields(entry)? {
+        let inside = if number == REGULAR_FIELD { fields(value)? } else { Vec::new() };
+        let flags = inside.iter().find(|(number, ..)| *number == FLAGS);
+        let flags = flags.and_then(|(_, _, value)| decode_varint(&mut &**value).ok()).unwrap_or_default();
+        // Its lowest two bits say whether it is for writing.
+        if flags.trailing_zeros() >= 2 {
+            loose.extend(whole);
+            continue;
+        }
+        let kept: Vec<u8> = inside
+            .iter()
+            .filter(|(number, ..)| *number != SIZE)
+            .flat_map(|(_, whole, _)| *whole)
+            .copied()
+            .collect();
+        // Its key: the number, and that a length follows.
+        encode_varint(u64::from(REGULAR_FIELD << 3 | 2), &mut loose);
+        encode_varint(kept.len() as u64, &mut loose);
+        loose.extend(kept);
+    }
+    Some(loose)
+}
+
+/// A field of a message: its number, all bytes, and those of its value.
+type Field<'a> = (u32, &'a [u8], &'a [u8]);
+
+/// The fields of a message.
+fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
+    let mut fields = Vec::new();
+    while !message.is_empty() {
+        let whole = message;
+        let key = decode_varint(&mut message).ok()?;
+        let start = message;
+        let kind = key & 7;
+        let length = match kind {
+            0 => {
+                decode_varint(&mut message).ok()?;
+                start.len() - message.len()
+            }
+            1 => 8,
+            2 => usize::try_from(decode_varint(&mut message).ok()?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        let value = if kind == 0 { start } else { message };
+        let (value, rest) = value.split_at_checked(length)?;
+        message = rest;
+        fields.push((u32::try_from(key >> 3).ok()?, &whole[..whole.len() - rest.len()], value));
+    }
+    Some(fields)
+}
 
 /// The entries of an image. What it begins with has to be right.
 fn entries<T: Message + Default>(path: &Path) -> io::Result<Vec<T>> {
@@ -365,7 +462,12 @@ mod tests {
             to: vec![u32::from_ne_bytes([10, 0, 0, 2])],
         };
         let files = [
-            FileEntry { kind: 1, id: 1, regular: Some(Regular { position: 3, name: "tmp/x".to_owned() }), ..FileEntry::default() },
+            FileEntry {
+                kind: 1,
+                id: 1,
+                regular: Some(Regular { position: 3, name: "tmp/x".to_owned() }),
+                ..FileEntry::default()
+            },
             FileEntry { kind: 4, id: 2, inet: Some(inet), ..FileEntry::default() },
         ];
         write("files.img", &image(&[COMMON, 5], &files.map(|file| file.encode_to_vec())));
@@ -381,6 +483,16 @@ mod tests {
             (6, "unknown", ""),
         ];
         assert_eq!(open, expected);
+
+        // A size counts only where nobody writes.
+        let with = |flags: u8| [8, 1, 16, 1, 26, 6, 8, 9, 16, flags, 64, 5, 0xa2, 6, 1, 7];
+        write("files.img", &image(&[COMMON, 5], &[with(0).to_vec(), with(1).to_vec()]));
+        loosen(&directory).unwrap();
+        let loose = [8, 1, 16, 1, 26, 4, 8, 9, 16, 1, 0xa2, 6, 1, 7].to_vec();
+        assert_eq!(
+            std::fs::read(directory.join("files.img")).unwrap(),
+            image(&[COMMON, 5], &[with(0).to_vec(), loose])
+        );
 
         let whole = std::fs::read(directory.join("pstree.img")).unwrap();
         for cut in 0..whole.len() {

@@ -51,11 +51,12 @@ pub use place::{Existing, Found, LATEST, list, resolve};
 pub use restore::{Restore, Restored, restore};
 pub use run::{Started, run};
 pub use save::{After, GHOST_LIMIT, Observer, Progress, Save, SaveError, Saved, Series, Tcp, save};
-pub use scope::Scope;
+pub use scope::{Scope, is_there};
 
 /// What a process of a checkpoint has open.
 pub fn descriptors(place: &Path, pid: u32) -> Result<Vec<Descriptor>, Error> {
-    image::descriptors(place, pid).map_err(|error| Error::Damaged { path: place.to_owned(), what: error.to_string() })
+    image::descriptors(place, pid)
+        .map_err(|error| Error::Damaged { path: place.to_owned(), what: error.to_string() })
 }
 
 /// The last warnings and errors of a checkpoint's log, in CRIU's words, at most `count`.

@@ -108,7 +108,9 @@ impl Manifest {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(Error::NoCheckpoint(directory.to_owned()));
             }
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged("it is no text".into())),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(damaged("it is no text".into()));
+            }
             Err(error) => return Err(Error::io("read", &path, error)),
         }
         let head: Head = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
@@ -182,7 +184,11 @@ impl Manifest {
             match fs::symlink_metadata(&path) {
                 Ok(metadata) if !metadata.is_file() => return Err(damaged(format!("{name} is no file"))),
                 Ok(metadata) if metadata.len() != piece.bytes => {
-                    return Err(damaged(format!("{name} has {} bytes and had {}", metadata.len(), piece.bytes)));
+                    return Err(damaged(format!(
+                        "{name} has {} bytes and had {}",
+                        metadata.len(),
+                        piece.bytes
+                    )));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, SigmaskHow};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -57,6 +57,32 @@ impl Masked {
     /// Runs with the signals as they were: a program that is started inherits what is held back.
     pub fn lifted<T>(&self, start: impl FnOnce() -> T) -> T {
         let held = self.before.thread_swap_mask(SigmaskHow::SIG_SETMASK);
+        let started = start();
+        if let Ok(held) = held {
+            let _again = held.thread_set_mask();
+        }
+        started
+    }
+
+    /// The same for CRIU, which needs a few of them, and must not be ended by the others: nor is this process meanwhile.
+    pub(crate) fn for_criu<T>(start: impl FnOnce() -> T) -> T {
+        let mut mask = SigSet::all();
+        let needed = [
+            Signal::SIGCHLD,
+            Signal::SIGALRM,
+            Signal::SIGPIPE,
+            Signal::SIGTRAP,
+            Signal::SIGABRT,
+            Signal::SIGSYS,
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGILL,
+            Signal::SIGFPE,
+        ];
+        for signal in needed {
+            mask.remove(signal);
+        }
+        let held = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK);
         let started = start();
         if let Ok(held) = held {
             let _again = held.thread_set_mask();

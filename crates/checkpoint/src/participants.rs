@@ -42,11 +42,8 @@ impl Prepared {
     ) -> Result<Self, Error> {
         let mut prepared = Self::default();
         for process in processes {
-            let place = match find(process.pid) {
-                Ok(Some(place)) => place,
-                // It ended just now, or has nothing open that we may see: CRIU says what is to be said.
-                Ok(None) | Err(_) => continue,
-            };
+            // Of one that ended just now, or may not be looked at, CRIU says what is to be said.
+            let Ok(Some(place)) = find(process.pid) else { continue };
             if prepared.entries.iter().any(|known| known.ready.place == place) {
                 // A fork shares its parent's, which is asked for both.
                 continue;

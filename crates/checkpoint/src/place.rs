@@ -36,6 +36,9 @@ pub enum Existing {
     Keep(Option<PathBuf>),
 }
 
+/// Tells drafts of this process apart.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// A checkpoint that is being written. Dropped, nothing of it is left but CRIU's log, if that says something.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -55,7 +58,6 @@ impl Draft {
         fs::create_dir_all(parent).map_err(|error| Error::io("make the directory", parent, error))?;
         check(&place, &existing)?;
         sweep(parent, name);
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = parent.join(joined(".", name, &format!(".new-{}-{number}", std::process::id())));
         // A former process of this number may have left it, if that died a moment ago.
@@ -221,7 +223,9 @@ pub fn list(directory: &Path) -> Result<Vec<Found>, Error> {
         if let Ok((parent, name)) = split(&absolute) {
             let prefix = joined("", name, ".~");
             let is_backup = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-            all.extend(below(parent)?.into_iter().filter(|path| path.file_name().is_some_and(is_backup)).map(found));
+            all.extend(
+                below(parent)?.into_iter().filter(|path| path.file_name().is_some_and(is_backup)).map(found),
+            );
         }
         return Ok(all);
     }
@@ -290,8 +294,12 @@ impl Rotation {
             .and_then(|()| fs::rename(&link, self.base.join(LATEST)))
             .and_then(|()| File::open(&self.base)?.sync_all())
             .map_err(|error| Error::io("point to the newest checkpoint in", &self.base, error))?;
-        let whole: Vec<_> =
-            self.numbers().into_iter().filter(|(_, path)| path.join(FILE).exists()).map(|(_, path)| path).collect();
+        let whole: Vec<_> = self
+            .numbers()
+            .into_iter()
+            .filter(|(_, path)| path.join(FILE).exists())
+            .map(|(_, path)| path)
+            .collect();
         let surplus = whole.len().saturating_sub(keep.max(1));
         for path in &whole[..surplus] {
             // First it is no checkpoint any more, so that nobody finds half of one.

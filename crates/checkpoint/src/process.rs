@@ -26,7 +26,7 @@ impl Process {
         let stat = String::from_utf8_lossy(stat);
         let (pid, rest) = stat.split_once(" (")?;
         let (name, rest) = rest.rsplit_once(") ")?;
-        let mut fields = rest.split(' ').skip(1).map(|field| field.parse::<u32>());
+        let mut fields = rest.split(' ').skip(1).map(str::parse::<u32>);
         let mut next = || fields.next()?.ok();
         Some(Self {
             pid: pid.parse().ok()?,
@@ -96,6 +96,23 @@ pub(crate) fn outward_pipes(root: u32, tree: &[u32]) -> Vec<(u32, String)> {
     standard.collect()
 }
 
+/// Something that a process has open and that no CRIU can save: it cannot even be looked at from outside.
+pub(crate) fn unsavable(pid: u32) -> Option<(u32, &'static str)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    entries.filter_map(Result::ok).find_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        (target.to_str()? == "anon_inode:[io_uring]").then_some((number, "an io_uring"))
+    })
+}
+
+/// Whether a process runs, or could: one that has ended and is not waited for does not.
+pub(crate) fn lives(pid: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 fn is_pipe(target: &Path) -> bool {
     target.to_str().is_some_and(|target| target.starts_with("pipe:["))
 }
@@ -121,6 +138,6 @@ mod tests {
         let own = Process::of(std::process::id()).unwrap();
         assert_eq!(Process::all().unwrap()[&own.pid], own);
         assert!(own.resident() > 0 && holder(own.pid).is_some() && !command(own.pid).is_empty());
-        assert!(!is_apart(own.pid, "pid"));
+        assert!(!is_apart(own.pid, "pid") && lives(own.pid) && unsavable(own.pid).is_none());
     }
 }

@@ -80,7 +80,8 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
     }
     let pid = run(criu, restore, masked, &place, &manifest)?;
     // One that was restored stopped answers when it runs.
-    let stopped = manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
+    let stopped =
+        manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
     let faults = if stopped { Vec::new() } else { participants::restored(&manifest.participants, &place) };
     Ok(Restored { place, pid, manifest, faults })
 }
@@ -139,8 +140,7 @@ fn run(
     let words = work.directory.join("criu.out");
     let out: OwnedFd = File::create(&words).map_err(|error| Error::io("write", &words, error))?.into();
     let (descriptors, inherit) = standard(manifest)?;
-    let around =
-        Around { terminal: true, descriptors, masked, words: Some(out), same_group: true };
+    let around = Around { terminal: true, descriptors, masked, words: Some(out), same_group: true };
     let mut worker = Worker::start(criu, around)?;
     if manifest.criu.major > worker.version().major {
         let (made, here) = (manifest.criu, worker.version());
@@ -183,7 +183,11 @@ fn named(manifest: &Manifest) -> String {
 }
 
 fn pids(manifest: &Manifest) -> Vec<u32> {
-    if manifest.own_pids { Vec::new() } else { manifest.processes.iter().map(|process| process.pid).collect() }
+    if manifest.own_pids {
+        Vec::new()
+    } else {
+        manifest.processes.iter().map(|process| process.pid).collect()
+    }
 }
 
 struct Points {
@@ -198,7 +202,9 @@ impl Points {
         let Some(root) = self.root.filter(|root| *root > 0 && !restore.detach) else { return };
         let root = Pid::from_raw(root);
         // Only a child of this process can be reaped, so nobody else is hit.
-        if waitpid(root, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) == Ok(nix::sys::wait::WaitStatus::StillAlive) {
+        if waitpid(root, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
+            == Ok(nix::sys::wait::WaitStatus::StillAlive)
+        {
             let _gone = kill(root, Signal::SIGKILL);
             let _reaped = waitpid(root, None);
         }
@@ -228,8 +234,11 @@ impl Watch for Points {
     }
 }
 
+/// Descriptors with their numbers in CRIU, and what they stand for.
+type Standard = (Vec<(OwnedFd, i32)>, Vec<Inherit>);
+
 /// This process's standard descriptors, for those of the restored one that led to somebody else.
-fn standard(manifest: &Manifest) -> Result<(Vec<(OwnedFd, i32)>, Vec<Inherit>), Error> {
+fn standard(manifest: &Manifest) -> Result<Standard, Error> {
     let (mut descriptors, mut inherit) = (Vec::new(), Vec::new());
     for outward in &manifest.outward {
         let copy = match outward.number {

@@ -150,10 +150,17 @@ fn attempt(
 ) -> Result<Saved, SaveError> {
     let deadline = save.timeout.map(|timeout| Instant::now() + timeout);
     let tree = Tree::find(save.scope, save.id)?;
+    for process in &tree.processes {
+        if let Some((number, what)) = process::unsavable(process.pid) {
+            return Err(
+                Error::Descriptor { pid: process.pid, name: process.name.clone(), number, what }.into()
+            );
+        }
+    }
     let mut draft = Draft::begin(&save.place, save.existing.clone())?;
     observer.progress(Progress::Asking);
     let goes_on = save.after != After::Kill;
-    let prepared = Prepared::ask(&tree.processes, &save.place, goes_on, save.timeout, deadline)?;
+    let prepared = Prepared::ask(&tree.processes, draft.place(), goes_on, save.timeout, deadline)?;
     let entries = prepared.entries().to_vec();
     let mut saved = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline)?;
     match save.after {
@@ -194,8 +201,7 @@ fn dump(
     let facts = facts(save, tree, worker.version(), entries);
     let request = request(save, tree, number(&directory));
     let expected = tree.processes.iter().map(process::Process::resident).sum();
-    let mut dump =
-        Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
+    let mut dump = Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
     let served = worker.serve(&request, deadline, &mut dump);
     worker.end();
     let served = served?;
@@ -215,7 +221,9 @@ fn dump(
         _ if dump.interrupted => return Err(SaveError::Interrupted),
         stopped => {
             let more = match stopped {
-                Served::Killed => "; CRIU did not stop either and was killed, look whether the processes still run",
+                Served::Killed => {
+                    "; CRIU did not stop either and was killed, look whether the processes still run"
+                }
                 _ => "; the processes go on",
             };
             let (what, limit) = (described(tree), save.timeout.unwrap_or_default());
@@ -242,6 +250,7 @@ impl Dump<'_> {
         };
         let mut manifest = self.facts.clone();
         manifest.processes = image::processes(&directory).map_err(unreadable)?;
+        image::loosen(&directory).map_err(unreadable)?;
         manifest.files = manifest::pieces(&directory)?;
         let _words = fs::remove_file(directory.join("criu.out"));
         manifest.write(&directory)?;

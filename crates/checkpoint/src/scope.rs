@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::process::Process;
+use crate::process::{Process, lives};
 
 /// What a number names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +38,10 @@ impl Tree {
 
     /// Looks at what there is now.
     pub(crate) fn find(scope: Scope, id: u32) -> Result<Self, Error> {
-        let all = Process::all().map_err(|error| Error::io("list the processes in", Path::new("/proc"), error))?;
-        Self::of(scope, id, &all)
+        let all =
+            Process::all().map_err(|error| Error::io("list the processes in", Path::new("/proc"), error))?;
+        let tree = Self::of(scope, id, &all)?;
+        if lives(tree.root().pid) { Ok(tree) } else { Err(Error::NoProcess { what: "living process", id }) }
     }
 
     fn of(scope: Scope, id: u32, all: &BTreeMap<u32, Process>) -> Result<Self, Error> {
@@ -95,13 +97,26 @@ impl Tree {
     }
 }
 
+/// Whether there is still something to be saved.
+#[must_use]
+pub fn is_there(scope: Scope, id: u32) -> bool {
+    !matches!(Tree::find(scope, id), Err(Error::NoProcess { .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn world() -> BTreeMap<u32, Process> {
         // init, a session leader with a child in a group of its own, whose child is in another session; two in group 20.
-        let all = [(1, 0, 1, 1), (10, 1, 10, 10), (11, 10, 11, 10), (12, 11, 12, 12), (20, 1, 20, 20), (21, 1, 20, 20)];
+        let all = [
+            (1, 0, 1, 1),
+            (10, 1, 10, 10),
+            (11, 10, 11, 10),
+            (12, 11, 12, 12),
+            (20, 1, 20, 20),
+            (21, 1, 20, 20),
+        ];
         all.into_iter()
             .map(|(pid, parent, group, session)| {
                 (pid, Process { pid, name: format!("p{pid}"), parent, group, session })

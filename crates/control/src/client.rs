@@ -116,7 +116,10 @@ pub fn find(pid: u32) -> io::Result<Option<Place>> {
         own.extend(link.to_str().and_then(inode_of));
     }
     let listening = listening(&fs::read_to_string(format!("/proc/{pid}/net/unix"))?);
-    Ok(own.iter().find_map(|inode| listening.get(inode)).map(|(of, path)| Place { pid: *of, path: path.clone() }))
+    Ok(own
+        .iter()
+        .find_map(|inode| listening.get(inode))
+        .map(|(of, path)| Place { pid: *of, path: path.clone() }))
 }
 
 /// `socket:[4711]`
@@ -174,7 +177,9 @@ impl Place {
         let late = || ControlError::Late { pid: self.pid, path: self.path.clone(), limit };
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ControlError::Protocol { pid: self.pid },
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                ControlError::Protocol { pid: self.pid }
+            }
             _ => self.unreachable(error),
         };
         let stream = self.connect().map_err(|error| self.unreachable(error))?;

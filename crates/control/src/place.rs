@@ -90,7 +90,8 @@ fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten().take(MAX_SWEPT) {
         let name = entry.file_name();
-        let gone = name.to_str().and_then(pid_of).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let gone =
+            name.to_str().and_then(pid_of).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         // A process of another pid namespace may have that number.
         if gone && UnixStream::connect(entry.path()).is_err() {
             let _gone_already = fs::remove_file(entry.path());

@@ -109,9 +109,8 @@ pub(crate) fn prepare(checkpoint: &Checkpoint) -> Result<Vec<Entry>, Veto> {
     asked.sort_by_key(|entry| entry.stage);
     let mut ready = Vec::new();
     for entry in asked {
-        let answer = Gate::inside(|| {
-            catch_unwind(AssertUnwindSafe(|| lock(&entry.participant).prepare(checkpoint)))
-        });
+        let answer =
+            Gate::inside(|| catch_unwind(AssertUnwindSafe(|| lock(&entry.participant).prepare(checkpoint))));
         let answer = answer.unwrap_or_else(|_| Err(Veto::Permanent("a part of the program panicked".into())));
         if let Err(veto) = answer {
             go_on(ready, &Outcome::Abandoned(format!("vetoed: {veto}")));

@@ -42,11 +42,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-use steadfast_control::{Participant, Stage};
 pub use steadfast_control::{
     CONTROL, Checkpoint, Outcome, Phase, Registration, Requester, Section, Veto, entering as enter, phase,
     try_enter,
 };
+use steadfast_control::{Participant, Stage};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -92,7 +92,9 @@ where
     fn go_on(&mut self, outcome: &Outcome) -> Result<(), String> {
         let _runtime = self.runtime.as_ref().map(Handle::enter);
         let done = wait(Instant::now() + TAKE_UP, (self.after)(outcome.clone()));
-        done.unwrap_or_else(|| Err("what the program does after a checkpoint takes long, and was given up".into()))
+        done.unwrap_or_else(|| {
+            Err("what the program does after a checkpoint takes long, and was given up".into())
+        })
     }
 }
 
@@ -109,7 +111,10 @@ pub(crate) struct Quieted {
 }
 
 impl Quieted {
-    fn command<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> Option<oneshot::Receiver<R>> {
+    fn command<R>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<R>) -> Command,
+    ) -> Option<oneshot::Receiver<R>> {
         let (done, answer) = oneshot::channel();
         self.commands.upgrade()?.send(command(done)).ok()?;
         Some(answer)
@@ -139,7 +144,9 @@ impl Participant for Quieted {
         }
         let Some(answer) = self.command(Command::GoOn) else { return Ok(()) };
         match wait(Instant::now() + TAKE_UP, answer) {
-            Some(Ok(Err(error))) if !matches!(error, BindError::Closed) => Err(format!("endpoint {}: {error}", self.who)),
+            Some(Ok(Err(error))) if !matches!(error, BindError::Closed) => {
+                Err(format!("endpoint {}: {error}", self.who))
+            }
             Some(_) => Ok(()),
             None => Err(format!("endpoint {} is not there again yet; is its runtime busy?", self.who)),
         }

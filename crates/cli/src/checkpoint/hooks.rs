@@ -1,15 +1,18 @@
 //! Commands that a user has run when a restore succeeded or failed.
 
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use clap::Args;
-use steadfast_checkpoint::{Class, Error};
+use steadfast_checkpoint::{Class, Error, Masked};
 
 use super::tell;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Hooks: commands for `sh -c`; one that fails gives its exit code to this command")]
+#[command(
+    next_help_heading = "Hooks: commands for `sh -c`; one that fails gives its exit code to this command"
+)]
 pub(super) struct Hooks {
     /// It runs again. The hook ends before anything else is done here, while the restored program runs.
     #[arg(long, value_name = "COMMAND")]
@@ -33,9 +36,12 @@ pub(super) struct Hooks {
 
 impl Hooks {
     /// The hook's exit code, if that is not 0.
-    pub(super) fn succeeded(&self, place: &Path, pid: u32) -> Option<u8> {
+    pub(super) fn succeeded(&self, place: &Path, pid: u32, masked: &Masked) -> Option<u8> {
         let command = self.on_success.as_deref()?;
-        run(command, &[("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())])
+        let variables =
+            [("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())];
+        // Signals wait for its end: they are for the program.
+        run(command, &variables, |shell| masked.lifted(|| shell.spawn()))
     }
 
     /// The same for a failure of this class.
@@ -56,15 +62,20 @@ impl Hooks {
                 ("STEADFAST_CRIU_LOG", log),
                 ("STEADFAST_CHECKPOINT", place.display().to_string()),
             ],
+            Command::spawn,
         )
     }
 }
 
-fn run(command: &str, variables: &[(&str, String)]) -> Option<u8> {
+fn run(
+    command: &str,
+    variables: &[(&str, String)],
+    start: impl FnOnce(&mut Command) -> io::Result<Child>,
+) -> Option<u8> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).stdin(Stdio::null());
     shell.envs(variables.iter().map(|(name, value)| (name, value.replace('\0', " "))));
-    match shell.status() {
+    match start(&mut shell).and_then(|mut hook| hook.wait()) {
         Ok(status) if status.success() => None,
         // A signal is told as shells do it.
         Ok(status) => Some(status.code().map_or(128, |code| code as u8)),

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use steadfast_checkpoint::{Descriptor, Error, Found, Manifest, descriptors, frozen, list, resolve, warnings};
+use steadfast_checkpoint::{
+    Descriptor, Error, Found, Manifest, descriptors, frozen, list, resolve, warnings,
+};
 
 use super::save::counted;
 use crate::exit::Exit;
@@ -61,7 +63,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> anyhow::Result<
         }
     }
     if table.is_empty() {
-        output.line(format!("There are no checkpoints in {}.", clean(&arguments.dir.display().to_string())))?;
+        output
+            .line(format!("There are no checkpoints in {}.", clean(&arguments.dir.display().to_string())))?;
     } else {
         output.table(&table)?;
     }
@@ -111,7 +114,8 @@ pub(super) fn inspect(arguments: &Inspect, output: &mut Output) -> anyhow::Resul
         object["manifest"] = json!(manifest);
         object["frozen_ms"] = json!(frozen(&found.path).map(|micros| micros as f64 / 1000.0));
         object["warnings"] = json!(warnings(&found.path, WARNINGS));
-        object["open"] = Value::Array(open.iter().map(|open| json!(open.as_deref().unwrap_or_default())).collect());
+        object["open"] =
+            Value::Array(open.iter().map(|open| json!(open.as_deref().unwrap_or_default())).collect());
         output.object(&object)?;
     } else {
         print(&found.path, manifest, &open, output)?;

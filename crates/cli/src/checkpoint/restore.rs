@@ -47,11 +47,7 @@ pub(crate) struct Arguments {
     talk: Talk,
 }
 
-pub(super) fn run(
-    arguments: &Arguments,
-    context: &Context,
-    output: &mut Output,
-) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     let how = Restore {
         place: arguments.dir.clone(),
@@ -74,7 +70,7 @@ pub(super) fn run(
         }
     };
     restored.faults.iter().for_each(|fault| tell(&format!("it runs again, without this: {fault}")));
-    let hook = masked.lifted(|| arguments.hooks.succeeded(&restored.place, restored.pid));
+    let hook = arguments.hooks.succeeded(&restored.place, restored.pid, &masked);
     if arguments.detach {
         told(&restored, output)?;
         return Ok(hook.map_or(ExitCode::SUCCESS, ExitCode::from));

@@ -83,11 +83,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 fn save(arguments: &Arguments, pid: u32, tools: &mut Tools, masked: &Masked) {
     let how = arguments.how.save(Scope::Tree, pid, After::Run);
     let series = Series::new(&how.place, arguments.keep.keep as usize);
-    let saved = series
-        .map_err(anyhow::Error::from)
-        .and_then(|series| {
-            series.save(&tools.criu, &how, Some(masked), &mut tools.publisher, &mut Quiet).map_err(with_exit)
-        });
+    let saved = series.map_err(anyhow::Error::from).and_then(|series| {
+        series.save(&tools.criu, &how, Some(masked), &mut tools.publisher, &mut Quiet).map_err(with_exit)
+    });
     arguments.talk.notes(&mut tools.publisher);
     match saved {
         Ok(saved) => arguments.talk.note(&format!("saved into {}", saved.place.display())),

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use steadfast_checkpoint::{
-    After, Class, Error, Existing, GHOST_LIMIT, Masked, Observer, Progress, Save, SaveError, Saved, Scope, Series,
-    Signal, Tcp, save,
+    After, Class, Existing, GHOST_LIMIT, Masked, Observer, Progress, Save, SaveError, Saved, Scope, Series,
+    Signal, Tcp, is_there, save,
 };
 
 use super::{Talk, Tools, mask, tell};
@@ -137,7 +137,9 @@ impl From<TcpArgument> for Tcp {
 
 /// `TERM`, `SIGTERM`, `15`.
 pub(super) fn signal(text: &str) -> Result<Signal, String> {
-    let unknown = || format!("`{text}` is no signal; write its name or number, as in TERM or 15 (`kill -l` lists them)");
+    let unknown = || {
+        format!("`{text}` is no signal; write its name or number, as in TERM or 15 (`kill -l` lists them)")
+    };
     let name = text.to_uppercase();
     let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
     name.parse().ok().or_else(|| Signal::try_from(text.parse::<i32>().ok()?).ok()).ok_or_else(unknown)
@@ -243,7 +245,7 @@ fn repeat(
                 told(&result, output)?;
             }
             // It has ended, or somebody wants this to end.
-            Err(SaveError::Failed(Error::NoProcess { .. })) if saved > 0 => break,
+            Err(SaveError::Failed(_)) if saved > 0 && !is_there(how.scope, how.id) => break,
             Err(SaveError::Interrupted) if saved > 0 => break,
             Err(SaveError::Failed(error)) if saved > 0 && error.class() == Class::Temporary => {
                 let error = with_exit(SaveError::Failed(error)).context("this time nothing was saved");

@@ -39,8 +39,10 @@ fn criu() -> Result<PathBuf, String> {
             }
             // Where the set-up puts one.
             let built = std::env::current_exe().unwrap();
-            let fetched = built.ancestors().map(|place| place.join("tools/criu/criu")).find(|place| place.is_file());
-            let criu = steadfast_checkpoint::Criu::find(fetched.as_deref()).or_else(|_| steadfast_checkpoint::Criu::find(None));
+            let fetched =
+                built.ancestors().map(|place| place.join("tools/criu/criu")).find(|place| place.is_file());
+            let criu = steadfast_checkpoint::Criu::find(fetched.as_deref())
+                .or_else(|_| steadfast_checkpoint::Criu::find(None));
             let criu = criu.map_err(|error| error.to_string())?;
             criu.check().map_err(|error| error.to_string())?;
             Ok(criu.program().to_owned())
@@ -56,10 +58,13 @@ fn program() -> &'static Path {
         let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("target-{}", std::process::id()));
         let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
         compiler.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-o"]);
-        let output = compiler.arg(&binary).arg(source).output().expect("a C compiler, which cargo itself needs");
+        let output =
+            compiler.arg(&binary).arg(source).output().expect("a C compiler, which cargo itself needs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // Of earlier runs nothing is needed.
-        let running = |name: &str| name.strip_prefix("target-").is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        let running = |name: &str| {
+            name.strip_prefix("target-").is_some_and(|pid| Path::new("/proc").join(pid).exists())
+        };
         for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with("target-") && !running(&name) {
@@ -112,7 +117,10 @@ impl Bench {
     /// `steadfast checkpoint`, with nobody to publish to.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.home.command(&["checkpoint"]);
-        command.args(arguments).env("STEADFAST_CRIU", &self.criu).env("STEADFAST_AGENT", self.path("no-agent"));
+        command
+            .args(arguments)
+            .env("STEADFAST_CRIU", &self.criu)
+            .env("STEADFAST_AGENT", self.path("no-agent"));
         command.current_dir(self.home.path());
         command
     }
@@ -161,7 +169,8 @@ impl Bench {
     fn restore(&self, more: &[&str]) -> ExitStatus {
         let mut arguments = vec!["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"];
         arguments.extend(more);
-        let run = self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let run =
+            self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
         let errors = String::from_utf8_lossy(&run.stderr);
         assert!(errors.is_empty(), "{errors}");
         run.status

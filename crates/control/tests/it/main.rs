@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use steadfast_control::{
-    Checkpoint, ControlError, Outcome, Participant, Phase, Place, Registration, Stage, Veto, Wish, enter, find,
-    phase, register, try_enter,
+    Checkpoint, ControlError, Outcome, Participant, Phase, Place, Registration, Stage, Veto, Wish, enter,
+    find, phase, register, try_enter,
 };
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -176,7 +176,10 @@ fn without_a_word_it_goes_on_by_itself() {
     let one = bench.witness("one");
     bench.add(Stage::Library, one);
     let prepared = place().prepare(&Wish { silence: Duration::ZERO, ..wish() }).unwrap();
-    bench.hears(&["one prepares for /images", "one goes on without an image: nobody said how the checkpoint went"]);
+    bench.hears(&[
+        "one prepares for /images",
+        "one goes on without an image: nobody said how the checkpoint went",
+    ]);
     // Whoever comes late is told how it went; whoever was never there is not.
     assert!(prepared.go_on(&Outcome::Continued, LONG).unwrap().is_empty());
     let stranger = serde_json::to_string(&prepared).unwrap().replace("token\":\"", "token\":\"x");
@@ -195,7 +198,8 @@ fn a_requester_that_is_gone_is_not_waited_for() {
     bench.add(Stage::Library, slow);
     let place = place();
     let mut stream = UnixStream::connect(&place.path).unwrap();
-    let question = r#"{"version":1,"prepare":{"token":"t","ready_ms":60000,"silence_ms":60000,"goes_on":true}}"#;
+    let question =
+        r#"{"version":1,"prepare":{"token":"t","ready_ms":60000,"silence_ms":60000,"goes_on":true}}"#;
     stream.write_all(format!("{question}\n").as_bytes()).unwrap();
     bench.hears(&["slow prepares for "]);
     drop(stream);

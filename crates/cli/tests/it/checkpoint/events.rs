@@ -56,7 +56,8 @@ fn a_c_program_hears_of_every_request() {
     // An agent that stands still delays nothing for long, and nothing is published later.
     kill_process(pid, Signal::STOP).unwrap();
     let target = bench.target("plain");
-    let run = Run::of(&mut with(&["save", "--verbose", "--clobber", "--dir", "saved", &target.id()])).ended(0);
+    let run =
+        Run::of(&mut with(&["save", "--verbose", "--clobber", "--dir", "saved", &target.id()])).ended(0);
     assert!(run.err.contains("no events of this are published") && run.err.contains("agent.sock"), "{run:?}");
     let silent = Run::of(&mut with(&["save", "--clobber", "--dir", "saved", &target.id()])).ended(0);
     assert_eq!(silent.err, "");

@@ -122,11 +122,21 @@ fn inspect_shows_what_is_inside() {
     let targets: Vec<_> =
         seen["open"][0].as_array().unwrap().iter().map(|open| open["target"].as_str().unwrap()).collect();
     assert!(targets.iter().any(|open| open.starts_with("/dev/null")), "{targets:?}");
-    assert!(targets.iter().any(|open| open.starts_with("tcp 127.0.0.1:") && open.ends_with("listening")), "{targets:?}");
+    assert!(
+        targets.iter().any(|open| open.starts_with("tcp 127.0.0.1:") && open.ends_with("listening")),
+        "{targets:?}"
+    );
     assert_eq!(targets.iter().filter(|open| open.contains(" to 127.0.0.1:")).count(), 2, "{targets:?}");
     assert!(seen["frozen_ms"].as_f64().unwrap() > 0.0 && seen["whole"] == true, "{seen}");
     let text = bench.run(&["inspect", "saved"]).ended(0).out;
-    for part in [&format!("process {} (target", target.pid)[..], "running", "command", "CRIU", "1 thread", "tcp 127.0.0.1:"] {
+    for part in [
+        &format!("process {} (target", target.pid)[..],
+        "running",
+        "command",
+        "CRIU",
+        "1 thread",
+        "tcp 127.0.0.1:",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(target.go_on().code(), Some(0));
@@ -160,8 +170,13 @@ fn killed_half_way_the_last_good_one_stays() {
         }
         let mut reaper = Command::new(program());
         reaper.arg("reap").arg(bench.home.path()).arg(steadfast().get_program());
-        reaper.args(["checkpoint", "save", "--clobber", "--dir", "saved", &id]).current_dir(bench.home.path());
-        reaper.env("STEADFAST_CRIU", &slow).env("STEADFAST_AGENT", bench.path("none")).env("HOME", bench.home.path());
+        reaper
+            .args(["checkpoint", "save", "--clobber", "--dir", "saved", &id])
+            .current_dir(bench.home.path());
+        reaper
+            .env("STEADFAST_CRIU", &slow)
+            .env("STEADFAST_AGENT", bench.path("none"))
+            .env("HOME", bench.home.path());
         let mut reaper = reaper.stdout(Stdio::null()).spawn().unwrap();
         let command = until("the command", || pid("child"));
         if point == "begin" {
@@ -170,7 +185,8 @@ fn killed_half_way_the_last_good_one_stays() {
             signal(criu, Signal::CONT);
         } else {
             until(point, || {
-                let drafts = names(bench.home.path()).into_iter().filter(|name| name.starts_with(".saved.new-"));
+                let drafts =
+                    names(bench.home.path()).into_iter().filter(|name| name.starts_with(".saved.new-"));
                 let there = drafts.into_iter().any(|draft| bench.path(&draft).join(point).exists());
                 (there || state(command).is_none()).then_some(())
             });
@@ -235,8 +251,11 @@ fn again_and_again_the_newest_stay() {
 fn a_program_that_is_run_is_saved_meanwhile() {
     let Some(bench) = Bench::new("run_every") else { return };
     let arguments = ["run", "--every", "50ms", "--keep", "2", "--dir", "saved", "--"];
-    let mut run = bench.command(&arguments);
-    let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
+    let mut command = bench.command(&arguments);
+    let mut run = command.arg(program()).arg("clocks").arg(bench.home.path());
+    let out = fs::File::create(bench.path("out")).unwrap();
+    run = run.stdout(out.try_clone().unwrap()).stderr(out);
+    let mut run = run.spawn().unwrap();
     let pid = bench.ready();
     // One that was begun after it was ready.
     let ready = fs::metadata(bench.path("ready")).unwrap().modified().unwrap();

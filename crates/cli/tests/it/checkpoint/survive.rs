@@ -35,6 +35,7 @@ survive! {
     a_named_fifo: "fifo",
     a_file_that_was_removed: "removed",
     maps_of_memory: "mmaps",
+    files_that_grow: "growing",
     a_directory_half_read: "readdir",
     devices: "dev_null",
     signals_that_wait: "sigpending",
@@ -170,8 +171,7 @@ fn outward_pipes_are_connected_again() {
     let ends = (target.child.stdin.take(), target.child.stdout.take());
     bench.save_and_kill(target);
     drop(ends);
-    let mut command =
-        bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
+    let mut command = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
     let mut restorer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = restorer.stdin.take().unwrap();
     input.write_all(b"hello\nagain\n").unwrap();
@@ -188,6 +188,8 @@ fn run_gives_a_time_namespace() {
     let Some(bench) = Bench::new("clocks") else { return };
     let _before = fs::remove_file(bench.path("ready"));
     let mut run = bench.command(&["run"]);
+    let out = fs::File::create(bench.path("out")).unwrap();
+    run.stdout(out.try_clone().unwrap()).stderr(out);
     let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
     let pid = bench.ready();
     let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
