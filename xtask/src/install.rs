@@ -1,4 +1,4 @@
-//! Laying the program and the C library out under a prefix, as programs that ask for FTB expect them.
+//! Laying the program and the C libraries out under a prefix, as programs that ask for FTB expect them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,18 +9,43 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// The name of the file itself; the other names are links to it.
-const LIBRARY: &str = "libftb.so.0.5.0";
-/// What programs ask for when they start.
-const SONAME: &str = "libftb.so.0";
-/// What the linker asks for.
-const LINKED: &str = "libftb.so";
+/// A library for programs in C.
+struct Library {
+    package: &'static str,
+    /// What the linker asks for, without `lib`; and for pkg-config.
+    name: &'static str,
+    package_config: &'static str,
+    /// Of the interface: programs ask for its first number when they start.
+    version: &'static str,
+    /// Of the package, for pkg-config.
+    release: &'static str,
+    description: &'static str,
+}
+
+const LIBRARIES: [Library; 2] = [
+    Library {
+        package: "libftb",
+        name: "ftb",
+        package_config: "ftb",
+        version: "0.5.0",
+        release: "0.6.2",
+        description: "FTB API 0.5 (Fault Tolerance Backplane) on Steadfast",
+    },
+    Library {
+        package: "libcheckpoint",
+        name: "steadfast_checkpoint",
+        package_config: "steadfast-checkpoint",
+        version: "0.1.0",
+        release: "0.1.0",
+        description: "What a program does before and after its checkpoints",
+    },
+];
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     prefix: PathBuf,
-    /// The C library alone.
+    /// The C libraries alone.
     library_only: bool,
     debug: bool,
 }
@@ -28,7 +53,8 @@ struct Plan {
 /// `cargo xtask install`.
 pub(crate) fn run(words: &[&str]) -> Result<bool> {
     let plan = plan(words)?;
-    let mut build = process::cargo(&["build", "--package", "libftb"]);
+    let mut build = process::cargo(&["build"]);
+    build.args(LIBRARIES.iter().flat_map(|library| ["--package", library.package]));
     if !plan.library_only {
         build.args(["--package", "steadfast-cli"]);
     }
@@ -40,7 +66,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
     }
     let built = target()?.join(if plan.debug { "debug" } else { "release" });
     lay_out(&plan, &built)?;
-    println!("Installed under {}. Programs find the library with", plan.prefix.display());
+    println!("Installed under {}. Programs find the libraries with", plan.prefix.display());
     println!("  PKG_CONFIG_PATH={}", plan.prefix.join("lib/pkgconfig").display());
     println!(
         "  LD_LIBRARY_PATH={}  (unless the system looks there anyway)",
@@ -77,23 +103,9 @@ pub(crate) fn target() -> Result<PathBuf> {
 
 fn lay_out(plan: &Plan, built: &Path) -> Result<()> {
     let Plan { prefix, .. } = plan;
-    let library = prefix.join("lib");
-    put(&built.join("libftb.so"), &library.join(LIBRARY), 0o755)?;
-    put(&built.join("libftb.a"), &library.join("libftb.a"), 0o644)?;
-    for (link, to) in [(SONAME, LIBRARY), (LINKED, SONAME)] {
-        let link = library.join(link);
-        let _was_not_there = fs::remove_file(&link);
-        symlink(to, &link).with_context(|| format!("cannot make the link {}", link.display()))?;
+    for library in &LIBRARIES {
+        library.lay_out(prefix, built)?;
     }
-    let headers = process::root().join("crates/libftb/include");
-    for header in fs::read_dir(&headers).with_context(|| format!("cannot read {}", headers.display()))? {
-        let header = header.context("cannot read the headers")?;
-        put(&header.path(), &prefix.join("include").join(header.file_name()), 0o644)?;
-    }
-    let description = library.join("pkgconfig/ftb.pc");
-    make_directory(&description)?;
-    fs::write(&description, pkg_config(prefix))
-        .with_context(|| format!("cannot write {}", description.display()))?;
     if plan.library_only {
         return Ok(());
     }
@@ -118,13 +130,46 @@ fn lay_out(plan: &Plan, built: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", completions.display()))
 }
 
-fn pkg_config(prefix: &Path) -> String {
-    let prefix = prefix.display();
-    format!(
-        "prefix={prefix}\nlibdir=${{prefix}}/lib\nincludedir=${{prefix}}/include\n\n\
-         Name: ftb\nDescription: FTB API 0.5 (Fault Tolerance Backplane) on Steadfast\nVersion: 0.6.2\n\
-         Libs: -L${{libdir}} -lftb\nLibs.private: -lpthread -ldl -lm\nCflags: -I${{includedir}}\n"
-    )
+impl Library {
+    fn lay_out(&self, prefix: &Path, built: &Path) -> Result<()> {
+        let Self { package, name, package_config, version, .. } = self;
+        let library = prefix.join("lib");
+        let (linked, archive) = (format!("lib{name}.so"), format!("lib{name}.a"));
+        let major = version.split('.').next().unwrap_or_default();
+        let (soname, file) = (format!("{linked}.{major}"), format!("{linked}.{version}"));
+        put(&built.join(&linked), &library.join(&file), 0o755)?;
+        put(&built.join(&archive), &library.join(&archive), 0o644)?;
+        for (link, to) in [(&soname, &file), (&linked, &soname)] {
+            let link = library.join(link);
+            let _was_not_there = fs::remove_file(&link);
+            symlink(to, &link).with_context(|| format!("cannot make the link {}", link.display()))?;
+        }
+        put_all(&process::root().join("crates").join(package).join("include"), &prefix.join("include"))?;
+        let description = library.join("pkgconfig").join(package_config).with_extension("pc");
+        make_directory(&description)?;
+        fs::write(&description, self.pkg_config(prefix))
+            .with_context(|| format!("cannot write {}", description.display()))
+    }
+
+    fn pkg_config(&self, prefix: &Path) -> String {
+        let Self { name, package_config, release, description, .. } = self;
+        let prefix = prefix.display();
+        format!(
+            "prefix={prefix}\nlibdir=${{prefix}}/lib\nincludedir=${{prefix}}/include\n\n\
+             Name: {package_config}\nDescription: {description}\nVersion: {release}\n\
+             Libs: -L${{libdir}} -l{name}\nLibs.private: -lpthread -ldl -lm\nCflags: -I${{includedir}}\n"
+        )
+    }
+}
+
+/// Headers, those in directories too.
+fn put_all(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() { put_all(&from, &to)? } else { put(&from, &to, 0o644)? }
+    }
+    Ok(())
 }
 
 /// Replaces a file at once, so that a program that runs keeps the one that it has.
@@ -145,15 +190,15 @@ fn make_directory(file: &Path) -> Result<()> {
 
 /// The flags with which a C program is compiled against the prefix.
 #[cfg(test)]
-fn flags(prefix: &Path) -> Vec<String> {
+fn flags(prefix: &Path, library: &Library) -> Vec<String> {
     let mut ask = Command::new("pkg-config");
-    ask.args(["--cflags", "--libs", "ftb"]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    ask.args(["--cflags", "--libs", library.package_config]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
     match process::answer(&mut ask) {
         Some(flags) => flags.split_whitespace().map(str::to_owned).collect(),
         None => vec![
             format!("-I{}", prefix.join("include").display()),
             format!("-L{}", prefix.join("lib").display()),
-            "-lftb".to_owned(),
+            format!("-l{}", library.name),
         ],
     }
 }
@@ -180,20 +225,26 @@ mod tests {
         let prefix = std::env::temp_dir().join(format!("steadfast-install-{}", std::process::id()));
         let words = ["--library", "--debug", "--prefix", prefix.to_str().unwrap()];
         assert!(run(&words).unwrap() && run(&words).unwrap(), "once, and over itself");
-        let source = "#include <libftb.h>\n#include <stdio.h>\nint main(void) { FTB_client_handle_t h = {0};\n\
-                      printf(\"%s %d\", FTB_VERSION, FTB_Disconnect(h)); return 0; }\n";
-        let (file, program) = (prefix.join("old.c"), prefix.join("old"));
-        fs::write(&file, source).unwrap();
-        let mut compile = Command::new("cc");
-        compile.arg("-o").arg(&program).arg(&file).args(flags(&prefix));
-        assert!(process::succeeds(&mut compile).unwrap());
-        let mut old = Command::new(&program);
-        let said = process::answer(old.env("LD_LIBRARY_PATH", prefix.join("lib")));
-        assert_eq!(said.as_deref(), Some("0.6.2 -9"));
-        // It asks for the name that never changes, not for the file that it was linked with.
-        fs::remove_file(prefix.join("lib").join(LINKED)).unwrap();
-        let said = process::answer(old.env("LD_LIBRARY_PATH", prefix.join("lib")));
-        assert_eq!(said.as_deref(), Some("0.6.2 -9"));
+        let programs = [
+            "#include <libftb.h>\n#include <stdio.h>\nint main(void) { FTB_client_handle_t h = {0};\n\
+             printf(\"%s %d\", FTB_VERSION, FTB_Disconnect(h)); return 0; }\n",
+            "#include <steadfast/checkpoint.h>\n#include <stdio.h>\n\
+             int main(void) { printf(\"%d\", steadfast_section_leave()); return 0; }\n",
+        ];
+        for ((library, source), words) in LIBRARIES.iter().zip(programs).zip(["0.6.2 -9", "-1"]) {
+            let (file, program) = (prefix.join("old.c"), prefix.join("old"));
+            fs::write(&file, source).unwrap();
+            let mut compile = Command::new("cc");
+            compile.arg("-o").arg(&program).arg(&file).args(flags(&prefix, library));
+            assert!(process::succeeds(&mut compile).unwrap());
+            let mut old = Command::new(&program);
+            let said = process::answer(old.env("LD_LIBRARY_PATH", prefix.join("lib")));
+            assert_eq!(said.as_deref(), Some(words));
+            // It asks for the name that never changes, not for the file that it was linked with.
+            fs::remove_file(prefix.join("lib").join(format!("lib{}.so", library.name))).unwrap();
+            let said = process::answer(old.env("LD_LIBRARY_PATH", prefix.join("lib")));
+            assert_eq!(said.as_deref(), Some(words));
+        }
         fs::remove_dir_all(&prefix).unwrap();
     }
 }

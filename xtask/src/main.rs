@@ -43,7 +43,7 @@ Usage: cargo xtask COMMAND
   bench [NAME]     list the benchmarks, or run one (--quick to see that it works, --json for programs)
   tidy             check the rules that no compiler checks
   install --prefix DIR [--library]
-                   build and install the program, libftb and its headers (or the library alone)
+                   build and install the program, the C libraries and their headers (or the libraries alone)
   ci               run what CI runs: fmt, clippy, doc, deny, tidy, test
 ";
 

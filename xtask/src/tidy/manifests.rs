@@ -133,7 +133,7 @@ const FLOORS: [Floor; 19] = [
             "steadfast-session",
             "steadfast-net",
         ],
-        may_test_with: &["libftb"],
+        may_test_with: &["libcheckpoint", "libftb"],
         attributes: &[],
     },
     Floor { package: "xtask", may_use: &[], may_test_with: &[], attributes: &[] },

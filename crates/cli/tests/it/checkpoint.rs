@@ -8,10 +8,12 @@
 //! | `checkpoint/conversations.rs` | what two processes say to each other goes on |
 //! | `checkpoint/places.rs` | directories: replaced, kept, damaged, following each other |
 //! | `checkpoint/events.rs` | what is published |
+//! | `checkpoint/guarded.rs` | C programs that say when |
 
 mod commands;
 mod conversations;
 mod events;
+mod guarded;
 mod places;
 mod survive;
 
@@ -135,8 +137,13 @@ impl Bench {
     }
 
     fn target_with(&self, case: &str, change: impl FnOnce(&mut Command)) -> Target {
+        self.target_of(program(), case, change)
+    }
+
+    /// The same of another program.
+    fn target_of(&self, program: &Path, case: &str, change: impl FnOnce(&mut Command)) -> Target {
         let _before = fs::remove_file(self.path("ready"));
-        let mut command = Command::new(program());
+        let mut command = Command::new(program);
         command.arg(case).arg(self.home.path()).stdin(Stdio::null());
         let out = || fs::OpenOptions::new().append(true).create(true).open(self.path("out")).unwrap();
         command.stdout(out()).stderr(out());
@@ -169,11 +176,16 @@ impl Bench {
     fn restore(&self, more: &[&str]) -> ExitStatus {
         let mut arguments = vec!["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"];
         arguments.extend(more);
-        let run =
-            self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-        let errors = String::from_utf8_lossy(&run.stderr);
-        assert!(errors.is_empty(), "{errors}");
-        run.status
+        loop {
+            let run = self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+            let run = run.wait_with_output().unwrap();
+            let errors = String::from_utf8_lossy(&run.stderr);
+            // Somebody else of this machine may have got the number meanwhile.
+            if !errors.contains("is in use by") {
+                assert!(errors.is_empty(), "{errors}");
+                return run.status;
+            }
+        }
     }
 }
 

@@ -1,0 +1,75 @@
+//! C programs with parts that must not be interrupted, saved while an agent is told of it: what once failed because publishing
+//! left descriptors behind.
+
+use std::env;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Bench, Target, fs};
+use crate::common::Run;
+use crate::daemon::{daemon, home};
+
+/// Compiles the program where the library is, too.
+fn compile(place: &Path) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = env::current_exe().unwrap().with_file_name("libsteadfast_checkpoint.so");
+    assert!(built.exists(), "{} is built with these tests", built.display());
+    for name in ["libsteadfast_checkpoint.so", "libsteadfast_checkpoint.so.0"] {
+        symlink(&built, place.join(name)).unwrap();
+    }
+    let binary = place.join("guarded");
+    let mut compiler = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    compiler.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-I"]);
+    compiler.arg(root.join("../libcheckpoint/include")).arg(root.join("tests/c/guarded.c")).arg("-o").arg(&binary);
+    let output = compiler.arg("-L").arg(place).arg("-lsteadfast_checkpoint").output();
+    let output = output.expect("a C compiler, which cargo itself needs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    binary
+}
+
+fn is_saved_again_and_again(case: &str) {
+    let Some(mut bench) = Bench::new(case) else { return };
+    bench.home = home();
+    let (running, _) = daemon(&bench.home);
+    let binary = compile(bench.home.path());
+    let agent = bench.path("agent.sock");
+    let with = |arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        command.env("STEADFAST_AGENT", &agent);
+        command
+    };
+    let mut target: Target = bench.target_of(&binary, case, |command| {
+        let control = bench.path("control");
+        command.env("LD_LIBRARY_PATH", bench.home.path()).env("STEADFAST_CONTROL", control);
+    });
+    for _ in 0..5 {
+        Run::of(&mut with(&["save", "--clobber", "--dir", "saved", &target.id()])).ended(0);
+        assert_eq!(fs::read_to_string(bench.path("result")).unwrap_or_default(), "");
+    }
+    Run::of(&mut with(&["save", "--kill", "--clobber", "--dir", "saved", &target.id()])).ended(0);
+    target.child.wait().unwrap();
+    assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
+    bench.good();
+    assert_eq!(running.interrupt().1, Some(0));
+}
+
+#[test]
+fn parts_that_begin_and_end_all_the_time() {
+    is_saved_again_and_again("enter_leave");
+}
+
+#[test]
+fn parts_within_parts_in_two_threads() {
+    is_saved_again_and_again("nested");
+}
+
+#[test]
+fn parts_that_do_not_wait() {
+    is_saved_again_and_again("try_enter");
+}
+
+#[test]
+fn duplicates_of_descriptors_beside_published_events() {
+    is_saved_again_and_again("duplicates");
+}
