@@ -81,7 +81,7 @@ fn fetch(place: &Path) -> Result<()> {
         fs::remove_dir_all(&new)?;
     }
     let source = source()?;
-    for directory in ["apt/lists/partial", "apt/archives/partial", "root"] {
+    for directory in ["apt/lists/partial", "apt/archives/partial", "apt/preferences", "root"] {
         fs::create_dir_all(new.join(directory)).with_context(|| format!("cannot make {}", new.display()))?;
     }
     let apt = new.join("apt");
@@ -120,7 +120,7 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
         format!("Dir::Cache={shown}"),
         format!("Dir::Etc::sourcelist={shown}/sources.list"),
         "Dir::Etc::sourceparts=-".to_owned(),
-        "Dir::Etc::preferencesparts=-".to_owned(),
+        format!("Dir::Etc::preferencesparts={shown}/preferences"),
         "APT::Default-Release=".to_owned(),
         // These directories are root's alone, and their files are checked by their signature.
         "APT::Sandbox::User=root".to_owned(),
