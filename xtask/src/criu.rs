@@ -81,7 +81,7 @@ fn fetch(place: &Path) -> Result<()> {
         fs::remove_dir_all(&new)?;
     }
     let source = source()?;
-    for directory in ["apt/lists/partial", "apt/archives/partial", "root"] {
+    for directory in ["apt/lists/partial", "apt/archives/partial", "apt/preferences", "root"] {
         fs::create_dir_all(new.join(directory)).with_context(|| format!("cannot make {}", new.display()))?;
     }
     let apt = new.join("apt");
@@ -120,7 +120,7 @@ fn apt_get(apt: &Path, arguments: &[&str]) -> Result<()> {
         format!("Dir::Cache={shown}"),
         format!("Dir::Etc::sourcelist={shown}/sources.list"),
         "Dir::Etc::sourceparts=-".to_owned(),
-        "Dir::Etc::preferencesparts=-".to_owned(),
+        format!("Dir::Etc::preferencesparts={shown}/preferences"),
         "APT::Default-Release=".to_owned(),
         // These directories are root's alone, and their files are checked by their signature.
         "APT::Sandbox::User=root".to_owned(),
@@ -239,8 +239,8 @@ fn of_stanzas(text: &str) -> Option<Mirror> {
 mod tests {
     use super::*;
 
-    fn mirror(uri: &str, keyring: Option<&str>) -> Option<Mirror> {
-        Some(Mirror { uri: uri.to_owned(), keyring: keyring.map(str::to_owned) })
+    fn mirror(uri: &str, keyring: Option<&str>) -> Mirror {
+        Mirror { uri: uri.to_owned(), keyring: keyring.map(str::to_owned) }
     }
 
     #[test]
@@ -256,16 +256,16 @@ mod tests {
                      deb https://packages.example/apt tools-bookworm main\n\
                      deb http://security/debian bookworm-security main\n\
                      deb [arch=amd64 signed-by=/k.gpg] http://mirror/debian bookworm contrib main\n";
-        assert_eq!(of_lines(lines), mirror("http://mirror/debian", Some("/k.gpg")));
-        assert_eq!(of_lines("deb http://mirror/debian sid main"), mirror("http://mirror/debian", None));
+        assert_eq!(of_lines(lines), Some(mirror("http://mirror/debian", Some("/k.gpg"))));
+        assert_eq!(of_lines("deb http://mirror/debian sid main"), Some(mirror("http://mirror/debian", None)));
         assert_eq!(of_lines("deb http://mirror/ubuntu noble main"), None);
         let stanzas = "Types: deb\nURIs: https://tools.example\nSuites: nodistro\nComponents: main\n\n\
                        Types: deb\n# http://snapshot\nURIs: http://mirror/debian http://other\n\
                        Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n";
-        assert_eq!(of_stanzas(stanzas), mirror("http://mirror/debian", Some("/k.gpg")));
+        assert_eq!(of_stanzas(stanzas), Some(mirror("http://mirror/debian", Some("/k.gpg"))));
         let off = stanzas.replace("Components: main\nSigned-By", "Components: main\nEnabled: no\nSigned-By");
         assert_eq!(of_stanzas(&off), None);
         let inline = stanzas.replace("/k.gpg", "\n -----BEGIN PGP PUBLIC KEY BLOCK-----");
-        assert_eq!(of_stanzas(&inline), mirror("http://mirror/debian", None));
+        assert_eq!(of_stanzas(&inline), Some(mirror("http://mirror/debian", None)));
     }
 }

@@ -15,29 +15,29 @@ use super::tell;
 )]
 pub(super) struct Hooks {
     /// It runs again. The hook ends before anything else is done here, while the restored program runs.
-    #[arg(long, value_name = "COMMAND")]
-    on_success: Option<String>,
+    #[arg(long = "on-success", value_name = "COMMAND")]
+    success: Option<String>,
     /// It was not restored, for a reason that has no hook of its own.
-    #[arg(long, value_name = "COMMAND")]
-    on_failure: Option<String>,
+    #[arg(long = "on-failure", value_name = "COMMAND")]
+    failure: Option<String>,
     /// It may work later: a process number is in use, memory is short.
-    #[arg(long, value_name = "COMMAND")]
-    on_temporary: Option<String>,
+    #[arg(long = "on-temporary", value_name = "COMMAND")]
+    temporary: Option<String>,
     /// Something around is missing: rights, files, CRIU.
-    #[arg(long, value_name = "COMMAND")]
-    on_environment: Option<String>,
+    #[arg(long = "on-environment", value_name = "COMMAND")]
+    environment: Option<String>,
     /// It will never work: the checkpoint is damaged, or cannot be restored at all.
-    #[arg(long, value_name = "COMMAND")]
-    on_permanent: Option<String>,
+    #[arg(long = "on-permanent", value_name = "COMMAND")]
+    permanent: Option<String>,
     /// There is no such checkpoint.
-    #[arg(long, value_name = "COMMAND")]
-    on_usage: Option<String>,
+    #[arg(long = "on-usage", value_name = "COMMAND")]
+    usage: Option<String>,
 }
 
 impl Hooks {
     /// The hook's exit code, if that is not 0.
     pub(super) fn succeeded(&self, place: &Path, pid: u32, masked: &Masked) -> Option<u8> {
-        let command = self.on_success.as_deref()?;
+        let command = self.success.as_deref()?;
         let variables =
             [("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())];
         // Signals wait for its end: they are for the program.
@@ -47,12 +47,12 @@ impl Hooks {
     /// The same for a failure of this class.
     pub(super) fn failed(&self, place: &Path, error: &Error) -> Option<u8> {
         let own = match error.class() {
-            Class::Temporary => &self.on_temporary,
-            Class::Environment => &self.on_environment,
-            Class::Permanent => &self.on_permanent,
-            Class::Usage => &self.on_usage,
+            Class::Temporary => &self.temporary,
+            Class::Environment => &self.environment,
+            Class::Permanent => &self.permanent,
+            Class::Usage => &self.usage,
         };
-        let command = own.as_deref().or(self.on_failure.as_deref())?;
+        let command = own.as_deref().or(self.failure.as_deref())?;
         let log = error.log().map(|log| log.display().to_string()).unwrap_or_default();
         run(
             command,

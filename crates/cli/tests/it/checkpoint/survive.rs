@@ -105,6 +105,13 @@ fn signals_are_passed_on() {
     let mut run = target.arg(program()).arg("forward").arg(bench.home.path()).spawn().unwrap();
     bench.ready();
     let runner = rustix::process::Pid::from_child(&run);
+    // Not before it holds them back: that is a moment after the program has begun.
+    until("signals that are held back", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", run.id())).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?.trim().to_owned();
+        let wanted = 1 << (Signal::USR1.as_raw() - 1) | 1 << (Signal::USR2.as_raw() - 1);
+        (u64::from_str_radix(&mask, 16).ok()? & wanted == wanted).then_some(())
+    });
     rustix::process::kill_process(runner, Signal::USR1).unwrap();
     rustix::process::kill_process(runner, Signal::USR2).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(21));
