@@ -236,7 +236,8 @@ impl World {
     fn save(&mut self, on: usize, how: &str, place: &str) {
         let pid = self.pid.to_string();
         let mut command = self.bench.command(&["save", how, "--clobber", "--dir", place, &pid]);
-        let mut saving = self.hosts[on].spawn(command.stdin(Stdio::null())).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut saving = self.hosts[on].spawn(&mut command).unwrap();
         assert!(saving.wait().unwrap().success());
     }
 
