@@ -33,7 +33,7 @@ const LIBRARIES: [Library; 2] = [
     },
     Library {
         package: "libcheckpoint",
-        name: "steadfast_checkpoint",
+        name: "steadfastcheckpoint",
         package_config: "steadfast-checkpoint",
         version: "0.1.0",
         release: "0.1.0",

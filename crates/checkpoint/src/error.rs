@@ -31,7 +31,7 @@ pub enum Class {
 pub enum Error {
     /// No CRIU where it was looked for.
     #[error(
-        "there is no CRIU {place}; install it (on Debian 13 or later `apt-get install criu`, on Fedora `dnf install criu`), \
+        "there is no CRIU {place}; install it (`apt-get install criu`, `dnf install criu`; Linux 6.16 and later need CRIU 4.2, which Debian 14 has), \
          or say where it is with STEADFAST_CRIU or `criu` under [checkpoint] in the configuration"
     )]
     NoCriu {
@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// Older than what is needed.
     #[error(
-        "CRIU {found} ({}) is too old, at least {} is needed; take that of Debian 13 or a newer one",
+        "CRIU {found} ({}) is too old, at least {} is needed; take 4.2 or a newer one, as Debian 14 has it",
         program.display(), crate::criu::Version::OLDEST
     )]
     Old {

@@ -1,4 +1,4 @@
-//! Checkpoints of C programs: `include/steadfast/checkpoint.h` is the interface, `libsteadfast_checkpoint.so` the library.
+//! Checkpoints of C programs: `include/steadfast/checkpoint.h` is the interface, `libsteadfastcheckpoint.so` the library.
 //!
 //! | file | one idea |
 //! |---|---|

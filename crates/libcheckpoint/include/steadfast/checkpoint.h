@@ -1,7 +1,7 @@
 /* Checkpoints of this process, as `steadfast checkpoint` takes them: what the program does before it is frozen and after
  * it runs again, and parts of it during which it is not frozen.
  *
- * Link with -lsteadfast_checkpoint. A program that only wants to be saved and restored needs nothing of this.
+ * Link with -lsteadfastcheckpoint. A program that only wants to be saved and restored needs nothing of this.
  *
  * Functions return 0, or the negative of an errno. None of them changes errno, prints or ends the process. */
 #ifndef STEADFAST_CHECKPOINT_H

@@ -39,16 +39,16 @@ impl Program {
         let directory = env::temp_dir().join(format!("libcheckpoint-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let directory = Directory(directory);
-        let built = env::current_exe().unwrap().with_file_name("libsteadfast_checkpoint.so");
+        let built = env::current_exe().unwrap().with_file_name("libsteadfastcheckpoint.so");
         assert!(built.exists(), "{} is not there", built.display());
-        for name in ["libsteadfast_checkpoint.so", "libsteadfast_checkpoint.so.0"] {
+        for name in ["libsteadfastcheckpoint.so", "libsteadfastcheckpoint.so.0"] {
             std::os::unix::fs::symlink(&built, directory.0.join(name)).unwrap();
         }
         let (root, binary) = (Path::new(env!("CARGO_MANIFEST_DIR")), directory.0.join("program"));
         let mut compiler = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
         compiler.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-I"]);
         compiler.arg(root.join("include")).arg(root.join("tests/c/callbacks.c")).arg("-o").arg(&binary);
-        compiler.arg("-L").arg(&directory.0).arg("-lsteadfast_checkpoint");
+        compiler.arg("-L").arg(&directory.0).arg("-lsteadfastcheckpoint");
         let output = compiler.output().expect("a C compiler, which cargo itself needs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut command = Command::new(&binary);

@@ -13,16 +13,16 @@ use crate::daemon::{daemon, home};
 /// Compiles the program where the library is, too.
 fn compile(place: &Path) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let built = env::current_exe().unwrap().with_file_name("libsteadfast_checkpoint.so");
+    let built = env::current_exe().unwrap().with_file_name("libsteadfastcheckpoint.so");
     assert!(built.exists(), "{} is built with these tests", built.display());
-    for name in ["libsteadfast_checkpoint.so", "libsteadfast_checkpoint.so.0"] {
+    for name in ["libsteadfastcheckpoint.so", "libsteadfastcheckpoint.so.0"] {
         symlink(&built, place.join(name)).unwrap();
     }
     let binary = place.join("guarded");
     let mut compiler = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
     compiler.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-I"]);
     compiler.arg(root.join("../libcheckpoint/include")).arg(root.join("tests/c/guarded.c")).arg("-o").arg(&binary);
-    let output = compiler.arg("-L").arg(place).arg("-lsteadfast_checkpoint").output();
+    let output = compiler.arg("-L").arg(place).arg("-lsteadfastcheckpoint").output();
     let output = output.expect("a C compiler, which cargo itself needs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     binary
