@@ -192,7 +192,8 @@ fn make_directory(file: &Path) -> Result<()> {
 #[cfg(test)]
 fn flags(prefix: &Path, library: &Library) -> Vec<String> {
     let mut ask = Command::new("pkg-config");
-    ask.args(["--cflags", "--libs", library.package_config]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    ask.args(["--cflags", "--libs", library.package_config])
+        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
     match process::answer(&mut ask) {
         Some(flags) => flags.split_whitespace().map(str::to_owned).collect(),
         None => vec![

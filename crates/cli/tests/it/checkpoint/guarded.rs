@@ -21,7 +21,11 @@ fn compile(place: &Path) -> PathBuf {
     let binary = place.join("guarded");
     let mut compiler = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
     compiler.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-I"]);
-    compiler.arg(root.join("../libcheckpoint/include")).arg(root.join("tests/c/guarded.c")).arg("-o").arg(&binary);
+    compiler
+        .arg(root.join("../libcheckpoint/include"))
+        .arg(root.join("tests/c/guarded.c"))
+        .arg("-o")
+        .arg(&binary);
     let output = compiler.arg("-L").arg(place).arg("-lsteadfastcheckpoint").output();
     let output = output.expect("a C compiler, which cargo itself needs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
