@@ -76,7 +76,7 @@ async fn check(socket: &MultiSocket) -> Result<(), Anything> {
             return Err(format!("{:?} instead of {expected}", message.payload()).into());
         }
         expected += 1;
-        if expected % 500 == 0 {
+        if expected.is_multiple_of(500) {
             println!("{expected} numbers came");
         }
     }
