@@ -129,7 +129,8 @@ impl Present {
             return true;
         }
         counts.sort_unstable_by_key(|(count, number)| (Reverse(*count), *number));
-        let least = own + usize::from(room.lasting);
+        // Both would have as many, or the next would take it back.
+        let least = own + if room.lasting { 2 } else { 0 };
         counts.retain(|(count, _)| *count >= least);
         counts.into_iter().any(|(_, number)| self.end_oldest(number, &may_end))
     }

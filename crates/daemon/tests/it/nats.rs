@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 
 use async_nats::Client as Nats;
@@ -87,8 +89,11 @@ fn events_cross_and_others_read_them_too() {
     }
 }
 
+/// How many events may be published that did not arrive yet.
+const AHEAD: u64 = 5000;
+
 /// What one host publishes while something befalls servers arrives at the other, each event once.
-fn loses_nothing(settings: &str, befall: impl FnOnce(&Host, &Host)) {
+fn loses_nothing(settings: &str, befall: impl FnOnce(&Host, &Host, &AtomicU64)) {
     let (mut a, mut b) = pair();
     start(&mut a, settings);
     start(&mut b, settings);
@@ -106,15 +111,22 @@ fn loses_nothing(settings: &str, befall: impl FnOnce(&Host, &Host)) {
     });
     let mut at_a = a.client(SPACE);
     let (enough, more) = mpsc::channel::<()>();
+    // No more than fits what waits to leave the host, however long the servers take.
+    let most = Arc::new(AtomicU64::new(AHEAD));
+    let may = Arc::clone(&most);
     let publish = std::thread::spawn(move || {
         let mut published = BTreeMap::new();
         while more.try_recv() == Err(TryRecvError::Empty) {
+            if published.len() as u64 >= may.load(Ordering::Acquire) {
+                std::thread::yield_now();
+                continue;
+            }
             let text = published.len().to_string();
             published.insert(at_a.publish(&text), text);
         }
         published
     });
-    befall(&a, &b);
+    befall(&a, &b, &most);
     drop(enough);
     let mut published: BTreeMap<_, _> = publish.join().unwrap();
     let all = published.len() as u64;
@@ -132,17 +144,21 @@ fn loses_nothing(settings: &str, befall: impl FnOnce(&Host, &Host)) {
     assert!(published.is_empty(), "{} are lost", published.len());
 }
 
-fn wait_for_more(b: &Host) {
+fn wait_for_more(b: &Host, most: &AtomicU64) {
     let before = b.counter("remote");
-    until("more have arrived", || (b.counter("remote") > before + 200).then_some(()));
+    until("more have arrived", || {
+        let now = b.counter("remote");
+        most.store(now + AHEAD, Ordering::Release);
+        (now > before + 200).then_some(())
+    });
 }
 
 #[test]
 fn a_server_that_is_killed_under_load_loses_nothing() {
     let mut server = Server::with_jetstream();
-    loses_nothing(&settings(&server, true), |a, b| {
+    loses_nothing(&settings(&server, true), |a, b, most| {
         for part in [1, 2] {
-            wait_for_more(b);
+            wait_for_more(b, most);
             server.kill();
             until("they know", || (!a.way("nats").connected && !b.way("nats").connected).then_some(()));
             server.start();
@@ -155,12 +171,12 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
 fn a_cluster_goes_on_without_one_of_its_servers() {
     let mut servers = Server::cluster();
     let urls = servers.each_ref().map(|server| format!("'{}'", server.url())).join(", ");
-    loses_nothing(&format!("[nats]\nurl = [{urls}]\njetstream = true\nreplicas = 3\n"), |_, b| {
+    loses_nothing(&format!("[nats]\nurl = [{urls}]\njetstream = true\nreplicas = 3\n"), |_, b, most| {
         // Each in turn, so that one of them is the one that they talk to, and one the stream's leader.
         for server in &mut servers {
-            wait_for_more(b);
+            wait_for_more(b, most);
             server.kill();
-            wait_for_more(b);
+            wait_for_more(b, most);
             server.start();
         }
     });

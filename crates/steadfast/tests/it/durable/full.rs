@@ -26,7 +26,6 @@ impl Drop for Mounted<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "a test that was skipped must say so in the output of the run")]
 async fn who_waits_for_a_full_disk_still_answers() {
     let place = Directory::new();
     let mut hosts = Host::pair(&place, StoreSync::Grouped);
