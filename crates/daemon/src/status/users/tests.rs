@@ -5,7 +5,8 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 
 fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
-    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    // However much one test does in a turn.
+    pin!(tokio::task::unconstrained(future)).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Connections of a user that came in.
