@@ -27,5 +27,5 @@ mod socket;
 
 pub use client::{Attention, Client, Counters, Settings};
 pub use error::Error;
-pub use forks::inherited;
+pub use forks::{after_fork, before_fork, inherited};
 pub use place::{AGENT, HOST_AGENT, agent};

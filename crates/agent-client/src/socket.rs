@@ -39,10 +39,11 @@ impl Socket {
     pub(crate) fn connect(path: &Path, deadline: Instant) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let open = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let socket = Noted::open(open)?;
         loop {
             match connect(&socket, &address) {
-                Ok(()) => return Ok(Self(Arc::new(Noted::new(socket)))),
+                Ok(()) => return Ok(Self(Arc::new(socket))),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if Instant::now() < deadline => pause(CROWDED, deadline),
                 Err(error) => return Err(error.into()),

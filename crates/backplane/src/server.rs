@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::BytesMut;
+use core::cmp::Reverse;
 use core::time::Duration;
 use steadfast_wire::Instant;
 use steadfast_wire::frame::DecodeError;
@@ -26,7 +27,7 @@ const MAX_HELD: usize = 4096;
 const TURN: usize = 64;
 /// What a search through the past costs of that.
 const REPLAY_COST: usize = 16;
-/// Connections that have not said HELLO, at most: one more ends the oldest.
+/// Connections that have not said HELLO, at most: one more ends the oldest of the user who has most of them.
 const MAX_STRANGERS: usize = 64;
 
 const NO_HELLO: &str = "a connection begins with HELLO; is this a client of Steadfast?";
@@ -143,12 +144,7 @@ impl Server {
 
     /// A socket was accepted; `process` is what the kernel says of its other end.
     pub fn handle_connected(&mut self, now: Instant, process: Process) -> ConnectionId {
-        let stranger = |connection: &Connection| matches!(connection.state, State::ExpectHello { .. });
-        let strangers = self.connections.iter().filter(|(_, connection)| stranger(connection));
-        if strangers.clone().count() >= MAX_STRANGERS
-            && let Some((oldest, _)) = strangers.min_by_key(|(id, _)| **id)
-        {
-            let oldest = *oldest;
+        if let Some(oldest) = self.stranger_too_many(process.user) {
             self.refuse_stream(oldest, "too many connections wait to say who they are; try again".into());
         }
         self.last += 1;
@@ -165,6 +161,23 @@ impl Server {
         };
         self.connections.insert(id, connection);
         id
+    }
+
+    /// Who gives way to one more stranger of a user, if it is one too many. Of users who have as many it is the oldest.
+    fn stranger_too_many(&self, user: u32) -> Option<ConnectionId> {
+        let mut of_user: BTreeMap<u32, (usize, ConnectionId)> = BTreeMap::new();
+        let mut all = 0;
+        for (id, connection) in &self.connections {
+            if matches!(connection.state, State::ExpectHello { .. }) {
+                all += 1;
+                of_user.entry(connection.process.user).or_insert((0, *id)).0 += 1;
+            }
+        }
+        if let Some((count, _)) = of_user.get_mut(&user) {
+            *count += 1;
+        }
+        let most = of_user.into_values().max_by_key(|(count, oldest)| (*count, Reverse(*oldest)));
+        most.filter(|_| all >= MAX_STRANGERS).map(|(_, oldest)| oldest)
     }
 
     /// Takes in what a connection sent, from the front of `input`, frame by frame; part of a frame stays there.

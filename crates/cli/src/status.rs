@@ -1,14 +1,14 @@
 //! `steadfast status`: what the host's daemon knows.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 use steadfast::host::{PeerState, SessionState};
 use steadfast_daemon::SinkStatus;
 use steadfast_daemon::status::{Answer, ClientStatus, ProcessStatus, Question, Status, Subject, VERSION};
+use steadfast_net::dial;
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -16,6 +16,8 @@ use crate::output::{Output, Table, clean};
 
 /// How long the daemon may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long before it is tried again where too many wait.
+const CROWDED: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -54,7 +56,17 @@ pub(crate) fn run(Arguments {}: &Arguments, context: &Context, output: &mut Outp
 }
 
 fn ask(path: &std::path::Path) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(path)?;
+    let until = Instant::now() + LIMIT;
+    let mut stream = loop {
+        match dial(path) {
+            // Too many wait there to be let in.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(CROWDED);
+            }
+            dialled => break dialled?,
+        }
+    };
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     let question = Question { version: VERSION, ask: Some(Subject::Status), ..Question::default() };

@@ -96,12 +96,16 @@ impl Attached {
     }
 
     /// Lets a process in, unless there are too many.
-    fn enter(self: &Arc<Self>, process: Process, attach: Attach) -> Result<Guard, String> {
+    pub(crate) fn enter(self: &Arc<Self>, process: Process, attach: Attach) -> Result<Guard, String> {
         let mut inner = lock(&self.inner);
-        if inner.members.len() >= MOST {
-            return Err(format!("{MOST} processes are attached already; this one goes on by itself"));
+        let of = |user| inner.users.get(&user).copied().unwrap_or_default();
+        let (of_user, of_root) = (of(process.user), of(0));
+        // Others leave root its room.
+        if process.user != 0 && inner.members.len() - of_root >= MOST - MOST_OF_USER {
+            return Err(
+                "too many processes of all users are attached already; this one goes on by itself".into()
+            );
         }
-        let of_user = inner.users.get(&process.user).copied().unwrap_or_default();
         if of_user >= MOST_OF_USER {
             return Err(format!(
                 "{MOST_OF_USER} processes of user {} are attached already; this one goes on by itself",
@@ -171,7 +175,7 @@ impl Attached {
 }
 
 /// Takes a process out when its connection ends, and gives its part to the others at once.
-struct Guard {
+pub(crate) struct Guard {
     all: Arc<Attached>,
     id: ProcessId,
     member: Arc<Member>,
@@ -301,21 +305,8 @@ fn networks(scout: &Scout, shared: &Shared) -> HostNetworks {
 }
 
 /// Serves one process until its end. `read` is what it said after the first line.
-pub(crate) async fn serve(
-    shared: &Shared,
-    stream: UnixStream,
-    read: &[u8],
-    process: Process,
-    attach: Attach,
-) -> io::Result<()> {
+pub(crate) async fn serve(shared: &Shared, stream: UnixStream, read: &[u8], guard: &Guard) -> io::Result<()> {
     let mut lines = Lines::new(stream, read, MAX_LINE);
-    let guard = match shared.attached.enter(process, attach) {
-        Ok(guard) => guard,
-        Err(error) => {
-            return say(&mut lines, &Reply { version: VERSION, error: Some(error), ..Reply::default() })
-                .await;
-        }
-    };
     let mut measure = Measure { left: BURST, since: Wall::now() };
     let mut changes = shared.scout.subscribe();
     changes.mark_changed();
@@ -323,7 +314,7 @@ pub(crate) async fn serve(
         let mut reply = Reply { version: VERSION, ..Reply::default() };
         tokio::select! {
             line = lines.next() => {
-                hear(&guard, &line?, &mut reply);
+                hear(guard, &line?, &mut reply);
                 measure.admit().await;
             }
             () = guard.member.wake.notified() => {}

@@ -78,11 +78,12 @@ impl Bound {
 pub(crate) fn is_left_behind(path: &Path) -> Result<bool, SocketError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err(SocketError::NoSocket(path.into())),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => match steadfast_net::dial(path) {
             // Nobody listens.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
             // Somebody does, also one that is too busy to answer.
             Ok(_) => Err(SocketError::Taken(path.into())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Taken(path.into())),
             Err(error) => Err(SocketError::Refused { path: path.into(), error }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -27,14 +27,14 @@ use crate::process::name_of;
 use crate::sinks::SinkStatus;
 use crate::socket::process_of;
 use crate::ways::WayStatus;
-use users::{Asker, USER_CONNECTIONS, USER_FOLLOWERS, Users};
+use users::{Asker, CROWDED, USER_FOLLOWERS, Users};
 
 mod users;
 
 /// The version that is spoken here.
 pub const VERSION: u32 = 1;
 /// The most bytes of a question.
-const MAX_QUESTION: u64 = 64 * 1024;
+const MAX_QUESTION: u64 = 16 * 1024;
 /// How long somebody may take to ask, and to read an answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -226,6 +226,10 @@ impl NetworkStatus {
 
 impl Answer {
     const NOTHING: Self = Self { version: VERSION, status: None, networks: None, error: None };
+
+    fn error(error: impl Into<String>) -> Self {
+        Self { error: Some(error.into()), ..Self::NOTHING }
+    }
 }
 
 pub(crate) fn networks_of(scout: &Scout) -> Vec<NetworkStatus> {
@@ -284,7 +288,7 @@ fn status(shared: &Shared, user: u32) -> Status {
 
 /// Answers for as long as the daemon runs.
 pub(crate) async fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
-    let users = Users::new();
+    let users = Arc::new(Users::default());
     loop {
         let accepted = listener.accept().await.and_then(|(stream, _)| Ok((process_of(&stream)?, stream)));
         let Ok((process, stream)) = accepted else {
@@ -292,10 +296,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
             continue;
         };
         let Some(asker) = users.enter(process.user) else {
-            let error =
-                format!("{USER_CONNECTIONS} connections of this user, or too many of all, wait; close some");
-            if let Ok(mut line) = serde_json::to_vec(&Answer { error: Some(error), ..Answer::NOTHING }) {
-                line.push(b'\n');
+            if let Ok(line) = line_of(&Answer::error(CROWDED)) {
                 let _as_far_as_it_goes = stream.try_write(&line);
             }
             continue;
@@ -307,8 +308,38 @@ pub(crate) async fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
     }
 }
 
+/// What somebody said.
+enum Heard {
+    Told(Told),
+    Attach(Attach),
+    Status,
+    Networks { follow: bool },
+    Wrong(String),
+}
+
+impl Heard {
+    fn of(line: &str, follows: bool) -> Self {
+        match serde_json::from_str::<Question>(line) {
+            Ok(question) if question.version != VERSION => Self::Wrong(format!(
+                "this daemon speaks version {VERSION}, not {}; update the older of both",
+                question.version
+            )),
+            Ok(Question { tell: Some(told), .. }) => Self::Told(told),
+            Ok(Question { attach: Some(attach), .. }) if !follows => Self::Attach(attach),
+            Ok(Question { ask: Some(Subject::Status), .. }) => Self::Status,
+            Ok(Question { ask: Some(Subject::Networks), follow, .. }) => Self::Networks { follow },
+            Ok(Question { ask: None, .. }) => Self::Wrong(
+                "nothing is asked and nothing told; ask like {\"version\": 1, \"ask\": \"status\"}".into(),
+            ),
+            Err(error) => {
+                let example = r#"{"version": 1, "ask": "status"}"#;
+                Self::Wrong(format!("cannot understand that ({error}); ask like {example}"))
+            }
+        }
+    }
+}
+
 async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &Asker) -> io::Result<()> {
-    let Some(mut place) = asker.place().await else { return Ok(()) };
     let mut measure = Measure::new();
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
@@ -320,8 +351,12 @@ async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &A
                 Some(line) => line,
                 None => return Ok(()),
             },
-            // Who says nothing takes nobody's place.
+            // Who says nothing holds no descriptor for long.
             () = tokio::time::sleep(LIMIT), if !follows => return Ok(()),
+            () = asker.ended() => {
+                let _as_far_as_it_goes = write.try_write(&line_of(&Answer::error(CROWDED))?);
+                return Ok(());
+            }
             changed = networks.changed(), if follows => {
                 if changed.is_err() {
                     return Ok(());
@@ -332,59 +367,56 @@ async fn serve(shared: &Shared, stream: UnixStream, process: &Process, asker: &A
                 continue;
             }
         };
-        let answer = match serde_json::from_str::<Question>(&line) {
-            Ok(question) if question.version != VERSION => {
-                let error = format!(
-                    "this daemon speaks version {VERSION}, not {}; update the older of both",
-                    question.version
-                );
-                Answer { error: Some(error), ..Answer::NOTHING }
+        let (mut heard, mut last) = (Heard::of(&line, follows), false);
+        if let Heard::Told(told) = heard {
+            match shared.faults.hear(&shared.hub, &mut measure, process, told) {
+                Ok(()) => continue,
+                Err(error) => heard = Heard::Wrong(error),
             }
-            Ok(Question { tell: Some(told), .. }) => {
-                match shared.faults.hear(&shared.hub, &mut measure, process, told) {
-                    Ok(()) => continue,
-                    Err(error) => Answer { error: Some(error), ..Answer::NOTHING },
+        }
+        if let Heard::Attach(attach) = heard {
+            match shared.attached.enter(*process, attach) {
+                Ok(guard) => {
+                    // It has a bound of its own from here on.
+                    asker.attach();
+                    let read = lines.buffer().to_vec();
+                    let stream = lines.into_inner().reunite(write).map_err(io::Error::other)?;
+                    return attached::serve(shared, stream, &read, &guard).await;
                 }
+                Err(error) => (heard, last) = (Heard::Wrong(error), true),
             }
-            Ok(Question { attach: Some(attach), .. }) if !follows => {
-                // It has a place of its own from here on.
-                drop(place);
-                let read = lines.buffer().to_vec();
-                let stream = lines.into_inner().reunite(write).map_err(io::Error::other)?;
-                return attached::serve(shared, stream, &read, *process, attach).await;
+        }
+        if let Heard::Networks { follow: true } = heard
+            && !follows
+        {
+            follows = asker.follow();
+            if !follows {
+                heard = Heard::Wrong(format!(
+                    "{USER_FOLLOWERS} of this user, or too many of all, are told of changes already; ask without `follow`"
+                ));
             }
-            Ok(Question { ask: None, .. }) => {
-                let error =
-                    "nothing is asked and nothing told; ask like {\"version\": 1, \"ask\": \"status\"}";
-                Answer { error: Some(error.into()), ..Answer::NOTHING }
-            }
-            Ok(Question { ask: Some(Subject::Status), .. }) => {
-                Answer { status: Some(asker.make(|| status(shared, process.user)).await), ..Answer::NOTHING }
-            }
-            Ok(Question { ask: Some(Subject::Networks), follow, .. }) => {
-                if follow && !follows {
-                    let Some(other) = asker.follow() else {
-                        let error = format!(
-                            "{USER_FOLLOWERS} of this user, or too many of all, are told of changes already; ask without `follow`"
-                        );
-                        say(&mut write, &Answer { error: Some(error), ..Answer::NOTHING }).await?;
-                        continue;
-                    };
-                    drop(std::mem::replace(&mut place, other));
-                    follows = true;
+        }
+        let said = async {
+            let (costs, user) = (matches!(heard, Heard::Status), process.user);
+            let make = || match heard {
+                Heard::Status => Answer { status: Some(status(shared, user)), ..Answer::NOTHING },
+                Heard::Wrong(error) => Answer::error(error),
+                // Those that need no such answer are dealt with.
+                Heard::Networks { .. } | Heard::Told(_) | Heard::Attach(_) => {
+                    networks.mark_unchanged();
+                    Answer { networks: Some(networks_of(&shared.scout)), ..Answer::NOTHING }
                 }
-                networks.mark_unchanged();
-                Answer { networks: Some(networks_of(&shared.scout)), ..Answer::NOTHING }
-            }
-            Err(error) => {
-                let example = r#"{"version": 1, "ask": "status"}"#;
-                Answer {
-                    error: Some(format!("cannot understand that ({error}); ask like {example}")),
-                    ..Answer::NOTHING
-                }
-            }
+            };
+            let Some((answer, _place)) = asker.answer(costs, make).await else { return Ok(()) };
+            say(&mut write, &answer).await
         };
-        say(&mut write, &answer).await?;
+        tokio::select! {
+            said = said => said?,
+            () = asker.ended() => return Ok(()),
+        }
+        if last {
+            return Ok(());
+        }
     }
 }
 
@@ -396,7 +428,11 @@ async fn line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Stri
 }
 
 async fn say(write: &mut (impl tokio::io::AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    tokio::time::timeout(LIMIT, write.write_all(&line_of(answer)?)).await?
+}
+
+fn line_of(answer: &Answer) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    tokio::time::timeout(LIMIT, write.write_all(&line)).await?
+    Ok(line)
 }

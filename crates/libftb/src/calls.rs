@@ -45,9 +45,19 @@ impl Callback {
 /// long as it held them, the agent would not notice the parent's end.
 pub(crate) fn watch_forks() {
     static WATCHED: Once = Once::new();
-    // SAFETY: the function stays as long as the library, with which the C library forgets it. If it is not taken for
-    // want of memory, children let go when they call.
-    WATCHED.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
+    // SAFETY: the functions stay as long as the library, with which the C library forgets them. If they are not taken
+    // for want of memory, children let go when they call.
+    WATCHED.call_once(|| _ = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(in_child)) });
+}
+
+extern "C" fn before() {
+    let errno = Errno::last_raw();
+    steadfast_agent_client::before_fork();
+    Errno::set_raw(errno);
+}
+
+extern "C" fn after() {
+    steadfast_agent_client::after_fork();
 }
 
 /// Puts something that says nothing in the place of each connection; they stay what this process owns.
@@ -57,9 +67,10 @@ extern "C" fn in_child() {
     // takes a lock or memory. `dup3` replaces descriptors that are open and owned by this library alone, by one that is
     // as good to close.
     unsafe {
+        let inherited = steadfast_agent_client::inherited();
         let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
         if nothing >= 0 {
-            for connection in steadfast_agent_client::inherited() {
+            for connection in inherited {
                 libc::dup3(nothing, connection, libc::O_CLOEXEC);
             }
             libc::close(nothing);

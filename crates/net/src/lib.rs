@@ -8,7 +8,7 @@
 //! | [`tls`] | [`Tls`]: TLS 1.3 with raw public keys on both sides |
 //! | [`carrier`] | [`Carrier`]: a reliable, ordered, authenticated byte stream; connecting, listening, accepting |
 //! | [`datagram`] | [`Socket`](datagram::Socket): packets over UDP or IP protocol 146, many in one call; their encryption |
-//! | [`local`] | [`LocalStream`]: a stream to another process of this host |
+//! | [`local`] | [`LocalStream`]: a stream to another process of this host; [`dial`] |
 //! | [`scout`] | [`Scout`]: the host's networks now, and every change to them |
 //! | [`address`] | [`Target`]: what people type to name a peer |
 //!
@@ -34,7 +34,7 @@ pub mod trust;
 pub use address::{DEFAULT_PORT, HostPort, Target};
 pub use carrier::{Acceptor, Carrier, ConnectOptions, Listener, connect, handshake};
 pub use identity::Identity;
-pub use local::LocalStream;
+pub use local::{LocalStream, dial, dial_patiently};
 pub use places::Places;
 pub use scout::{Scout, ScoutConfig};
 pub use tls::{Expect, Tls, TlsError};

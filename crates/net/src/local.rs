@@ -6,9 +6,37 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// How long before a socket at which too many wait is tried again.
+const CROWDED: Duration = Duration::from_millis(5);
+/// How long before it is seen whether there is room to write, where the system does not tell.
+const UNTOLD: Duration = Duration::from_millis(10);
+
+/// Connects to a Unix socket at once or not at all: [`WouldBlock`](io::ErrorKind::WouldBlock) if too many wait there to be
+/// accepted. What is connected does not block.
+pub fn dial(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(std::os::fd::OwnedFd::from(socket).into())
+}
+
+/// The same, again and again while too many wait there; the caller knows for how long. Cancel safe.
+pub async fn dial_patiently(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match dial(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(CROWDED).await,
+            dialled => return dialled,
+        }
+    }
+}
 
 /// A connected Unix socket that never blocks. It belongs to the runtime in which it was made.
 #[derive(Debug)]
@@ -21,9 +49,9 @@ impl LocalStream {
         register(stream, Interest::READABLE).map(Self)
     }
 
-    /// Connects. Cancel safe.
+    /// Connects, once there is room among those who wait to be accepted. Cancel safe.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        Self::new(tokio::net::UnixStream::connect(path).await?.into_std()?)
+        Self::new(dial_patiently(path).await?)
     }
 
     /// Reads what there is; 0 is the end. For one task at a time. Cancel safe.
@@ -55,10 +83,21 @@ impl LocalStream {
         }
     }
 
-    /// Waits until the socket takes more. Costs a descriptor meanwhile. Cancel safe.
+    /// Waits until the socket takes more. Costs a descriptor meanwhile; where there is none, it looks from time to time.
+    /// Cancel safe.
     pub async fn writable(&self) -> io::Result<()> {
-        let again = register(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
-        again.writable().await.map(drop)
+        let again = self.0.get_ref().try_clone().and_then(|again| register(again, Interest::WRITABLE));
+        if let Ok(again) = again {
+            return again.writable().await.map(drop);
+        }
+        loop {
+            let mut socket = [PollFd::new(self.0.get_ref(), PollFlags::OUT)];
+            match poll(&mut socket, Some(&Timespec::default())) {
+                Ok(0) | Err(Errno::INTR) => tokio::time::sleep(UNTOLD).await,
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
@@ -108,6 +147,41 @@ mod tests {
         }
         assert!(writer.await.unwrap() > 0, "more than a socket takes at once");
         assert_eq!(came, sent);
+    }
+
+    /// Who finds too many waiting waits with them.
+    #[tokio::test]
+    async fn a_socket_at_which_too_many_wait_is_tried_again() {
+        let path = std::env::temp_dir().join(format!("steadfast-local-{}", std::process::id()));
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match dial(&path) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let mut connecting = std::pin::pin!(LocalStream::connect(&path));
+        tokio::select! {
+            biased;
+            ended = &mut connecting => panic!("{ended:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let accepted = listener.accept().unwrap().0;
+        let stream = tokio::time::timeout(Duration::from_secs(60), connecting).await.unwrap().unwrap();
+        drop(accepted);
+        // Those who waited before it.
+        for _ in 1..waiting.len() {
+            drop(listener.accept().unwrap());
+        }
+        let accepted =
+            LocalStream::new(std::os::fd::OwnedFd::from(listener.accept().unwrap().0).into()).unwrap();
+        assert_eq!(stream.try_write(b"it").unwrap(), 2);
+        assert_eq!(accepted.read(&mut [0; 8]).await.unwrap(), 2);
+        std::fs::remove_file(&path).unwrap();
     }
 
     /// What comes after a read that took everything is told, and so is an end that came with the last bytes.

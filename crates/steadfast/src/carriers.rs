@@ -377,7 +377,7 @@ impl Shared {
     /// Takes in what has arrived and says what there is to say about it, or was left to this task: whether the carrier
     /// goes on.
     async fn attend(self: &Arc<Self>, link: &Arc<Link>) -> bool {
-        self.relief().await;
+        self.flood().await;
         // Whoever left something to the task did so before the read, and is not to be forgotten over it.
         let due = link.soon.swap(READING, Ordering::AcqRel) == SOON;
         let mut taken = self.take_in(link);

@@ -486,10 +486,20 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Waits while so much is to be stored that peers have to wait.
+    /// Waits while so much is to be stored that the application has to wait. What is read meanwhile is answered, or peers
+    /// would think that this process hangs; it takes no more than their credit.
     pub(crate) async fn relief(&self) {
-        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_behind()) {
-            wait_until(&journal.relief, || (!journal.is_behind()).then_some(())).await;
+        self.relieved(Journal::is_behind).await;
+    }
+
+    /// Waits while so much is to be stored that peers have to wait.
+    pub(crate) async fn flood(&self) {
+        self.relieved(Journal::is_flooded).await;
+    }
+
+    async fn relieved(&self, too_much: impl Fn(&Journal) -> bool) {
+        if let Some(journal) = self.journal.as_ref().filter(|journal| too_much(journal)) {
+            wait_until(&journal.relief, || (!too_much(journal)).then_some(())).await;
         }
     }
 

@@ -364,6 +364,7 @@ impl MultiSocket {
         &self,
         mut attempt: impl FnMut() -> Result<R, SendError>,
     ) -> Result<R, SendError> {
+        self.shared().relief().await;
         // There is room nearly always, and then enlisting would be in vain.
         match attempt() {
             Err(SendError::Full(_)) => {}
@@ -403,6 +404,8 @@ impl MultiSocket {
     pub(crate) async fn next_message(&self, held: bool) -> Result<Option<Message>, SessionError> {
         let (shared, state) = (self.shared(), self.state());
         loop {
+            // What is delivered is to be stored, too.
+            shared.relief().await;
             let arrived = {
                 let mut readable = pin!(state.readable.notified());
                 // Enlisted before looking: a message between the two is not missed.
@@ -412,7 +415,6 @@ impl MultiSocket {
                     Look::Finished => return Ok(None),
                     Look::Nothing => {}
                 }
-                shared.relief().await;
                 if let Some(guest) = Shared::visit(state) {
                     tokio::select! {
                         biased;

@@ -19,8 +19,11 @@ use tokio::sync::Notify;
 const BATCH: usize = 4 << 20;
 /// The most records that are written at a time.
 const RECORDS: usize = 16 * 1024;
-/// What may wait to be written before nothing more is read from the networks, in bytes.
+/// What may wait to be written before the application has to wait, in bytes.
 const BACKLOG: usize = 64 << 20;
+/// And before nothing more is read from the networks, which peers may take for a process that hangs: only they can bring it so
+/// far, with what they say beside messages, and an application that tries to send without waiting.
+const FLOOD: usize = 2 * BACKLOG;
 /// What a record takes in the queue beside its payload, in bytes, about.
 const RECORD: usize = 256;
 /// How long it is until a full disk is tried again.
@@ -115,9 +118,16 @@ impl Journal {
         self.work.notify_one();
     }
 
-    /// Whether so much waits to be written that peers have to wait.
+    /// Whether so much waits to be written that the application has to wait.
     pub(crate) fn is_behind(&self) -> bool {
-        lock(&self.state).bytes > BACKLOG
+        let state = lock(&self.state);
+        !state.gone && state.bytes > BACKLOG
+    }
+
+    /// Whether so much waits to be written that peers have to wait.
+    pub(crate) fn is_flooded(&self) -> bool {
+        let state = lock(&self.state);
+        !state.gone && state.bytes > FLOOD
     }
 
     /// The last record that was emitted.

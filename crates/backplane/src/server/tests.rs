@@ -190,6 +190,27 @@ fn who_says_nothing_is_ended() {
 }
 
 #[test]
+fn who_floods_ends_his_own() {
+    let mut server = server();
+    let early = connected(&mut server, 1);
+    let hog: Vec<_> = (1..MAX_STRANGERS).map(|_| connected(&mut server, 2)).collect();
+    let late = connected(&mut server, 3);
+    (0..2 * MAX_STRANGERS).for_each(|_| _ = connected(&mut server, 2));
+    server.check_invariants();
+    assert!(hog.iter().all(|id| server.has_ended(*id)), "each gave way to the next");
+    for (id, space) in [(early, "a.b.c"), (late, "a.b.d")] {
+        assert_eq!(say(&mut server, id, &[hello(space)]), Flow::More);
+        assert!(matches!(heard(&mut server, id)[..], [Frame::Welcome(_)]));
+    }
+    // Where all have as many it is the oldest one.
+    let mut server = self::server();
+    let many: Vec<_> = (0..MAX_STRANGERS as u32).map(|user| connected(&mut server, user)).collect();
+    connected(&mut server, 1000);
+    let ended: Vec<_> = many.iter().filter(|id| server.has_ended(**id)).collect();
+    assert_eq!(ended, [&many[0]]);
+}
+
+#[test]
 fn who_does_not_read_is_not_asked_more() {
     let mut server = server();
     let one = connected(&mut server, 1);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_nats::Subscriber;
 use async_nats::jetstream::consumer::PullConsumer;
@@ -43,6 +44,10 @@ impl Bridge {
     }
 }
 
+/// How often the server that delivers says that it is there. After two that are missed, as when it died in a cluster that
+/// goes on, another one is asked.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
 /// Without `JetStream`: what comes now.
 pub(super) async fn plainly(bridge: &Bridge, mut all: Subscriber, came: Sender<String>) -> Fault {
     while let Some(message) = next(&mut all).await {
@@ -55,7 +60,7 @@ pub(super) async fn plainly(bridge: &Bridge, mut all: Subscriber, came: Sender<S
 
 /// From the stream: the servers forget a message for this host when it is in the journal here.
 pub(super) async fn from_stream(bridge: &Bridge, consumer: &PullConsumer) -> Fault {
-    let messages = consumer.stream().max_messages_per_batch(PULLED).messages().await;
+    let messages = consumer.stream().max_messages_per_batch(PULLED).heartbeat(HEARTBEAT).messages().await;
     let mut messages = match messages {
         Ok(messages) => messages,
         Err(error) => return chain(&error),

@@ -6,6 +6,8 @@ use async_nats::ServerAddr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::settings::one_or_several;
+
 /// The most bytes of a prefix.
 const MAX_PREFIX: usize = 128;
 /// The most bytes of the name of a stream.
@@ -174,16 +176,7 @@ impl<'de> Deserialize<'de> for Replicas {
 
 impl<'de> Deserialize<'de> for Urls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            One(String),
-            Several(Vec<String>),
-        }
-        let urls = match Written::deserialize(deserializer)? {
-            Written::One(url) => vec![url],
-            Written::Several(urls) => urls,
-        };
+        let urls = one_or_several(deserializer)?;
         if urls.is_empty() {
             return Err(D::Error::custom("no server is named; write one like \"nats://broker:4222\""));
         }

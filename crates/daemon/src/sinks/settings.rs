@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use steadfast_backplane::{ClientName, MAX_CLIENT_NAME, Subscription};
 
+use crate::settings::one_or_several;
+
 /// The most sinks, and subscriptions of one.
 const MAX_SINKS: usize = 32;
 const MAX_WANTED: usize = 16;
@@ -180,16 +182,7 @@ impl Default for Wanted {
 
 impl<'de> Deserialize<'de> for Wanted {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            One(String),
-            Several(Vec<String>),
-        }
-        let texts = match Written::deserialize(deserializer)? {
-            Written::One(text) => vec![text],
-            Written::Several(texts) => texts,
-        };
+        let texts = one_or_several(deserializer)?;
         if texts.is_empty() || texts.len() > MAX_WANTED {
             return Err(D::Error::custom(format!(
                 "a sink has 1 to {MAX_WANTED} subscriptions; leave `events` out for all events"

@@ -1,151 +1,252 @@
-//! Who asks: each user has places of his own, so that none takes away those of others.
+//! Who asks. Each user has room of his own, and where that of all is used up, whoever has most of it gives way: so nobody keeps
+//! out others. What root has counts for nobody else, and what others have does not keep out root.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Turn, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Turn, Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
-/// How many are answered at a time, and of one user.
-const AT_ONCE: usize = 64;
-const USER_AT_ONCE: usize = 32;
-/// How many are told of changes at a time, and of one user; they take no place of those who ask.
-const FOLLOWERS: usize = 256;
-pub(super) const USER_FOLLOWERS: usize = 128;
-/// Connections, those included that wait for a place, and of one user.
-const CONNECTIONS: usize = 2048;
-pub(super) const USER_CONNECTIONS: usize = 512;
+const ROOT: u32 = 0;
 /// Between two answers to one user that cost the agent some time.
 const GAP: Duration = Duration::from_millis(5);
 
-/// Everybody who asks.
-#[derive(Debug)]
-pub(super) struct Users {
-    places: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
-    /// Who has connections, and how many.
-    present: Mutex<HashMap<u32, (Arc<User>, usize)>>,
+/// How many there may be, of all users but root and of each.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    all: usize,
+    each: usize,
+    /// Whether one gives way only to a user who has fewer.
+    lasting: bool,
+}
+
+/// Connections, whatever they do.
+const CONNECTIONS: Room = Room { all: 2048, each: 512, lasting: false };
+/// Of these, the ones that are being answered: an answer takes memory until it is read.
+const ANSWERS: Room = Room { all: 64, each: 32, lasting: false };
+/// And the ones that are told of changes.
+const FOLLOWERS: Room = Room { all: 256, each: 128, lasting: true };
+
+pub(super) const USER_FOLLOWERS: usize = FOLLOWERS.each;
+/// Why a connection gives way.
+pub(super) const CROWDED: &str =
+    "too many connections of this user, or of all, are open; this one was silent for longest";
+
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It asks nothing.
+    Idle,
+    /// It waits until others of its user have their answers.
+    Waiting,
+    Answering,
+    Following,
+    /// It is an attached process, of which there is another bound.
+    Attached,
+    /// It gave way, and will notice.
+    Ended,
 }
 
 #[derive(Debug)]
+struct Connection {
+    state: State,
+    /// When it began with that, counted in changes of anybody's.
+    since: u64,
+    ended: Arc<Notify>,
+}
+
+/// What the connections of one user share.
+#[derive(Debug)]
 struct User {
-    places: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
+    answers: Semaphore,
     /// When the next answer may be made.
     turn: Turn<Instant>,
 }
+
+#[derive(Debug, Default)]
+struct Present {
+    changes: u64,
+    users: BTreeMap<u32, (Arc<User>, BTreeMap<u64, Connection>)>,
+}
+
+/// Everybody who asks.
+#[derive(Debug, Default)]
+pub(super) struct Users(Mutex<Present>);
 
 /// One connection of a user.
 #[derive(Debug)]
 pub(super) struct Asker {
     users: Arc<Users>,
     number: u32,
+    id: u64,
     user: Arc<User>,
+    ended: Arc<Notify>,
 }
 
-/// A place among all, and among those of the same user.
+/// While it is there its connection is being answered.
 #[derive(Debug)]
-pub(super) struct Place {
-    _both: [OwnedSemaphorePermit; 2],
+pub(super) struct Answering<'a> {
+    asker: &'a Asker,
+    /// What it goes back to.
+    after: State,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Present {
+    /// Returns what it was.
+    fn set(&mut self, number: u32, id: u64, state: State) -> State {
+        self.changes += 1;
+        let connection = self.users.get_mut(&number).and_then(|(_, all)| all.get_mut(&id));
+        let Some(connection) = connection.filter(|one| one.state != State::Ended) else {
+            return State::Ended;
+        };
+        connection.since = self.changes;
+        std::mem::replace(&mut connection.state, state)
+    }
+
+    /// Makes room for one more of these: of the same user if he has all that one may have, or else of who has most. False
+    /// if none of them `may_end`.
+    fn make_room(
+        &mut self,
+        number: u32,
+        room: Room,
+        these: impl Fn(State) -> bool,
+        may_end: impl Fn(State) -> bool,
+    ) -> bool {
+        let count = |all: &BTreeMap<u64, Connection>| all.values().filter(|one| these(one.state)).count();
+        let own = self.users.get(&number).map_or(0, |(_, all)| count(all));
+        if own >= room.each {
+            return !room.lasting && self.end_oldest(number, &may_end);
+        }
+        if number == ROOT {
+            return true;
+        }
+        let others = self.users.iter().filter(|(number, _)| **number != ROOT);
+        let mut counts: Vec<_> = others.map(|(number, (_, all))| (count(all), *number)).collect();
+        if counts.iter().map(|(count, _)| count).sum::<usize>() < room.all {
+            return true;
+        }
+        counts.sort_unstable_by_key(|(count, number)| (Reverse(*count), *number));
+        // Both would have as many, or the next would take it back.
+        let least = own + if room.lasting { 2 } else { 0 };
+        counts.retain(|(count, _)| *count >= least);
+        counts.into_iter().any(|(_, number)| self.end_oldest(number, &may_end))
+    }
+
+    /// Ends what is idle for longest, or else what does anything else for longest.
+    fn end_oldest(&mut self, number: u32, may_end: impl Fn(State) -> bool) -> bool {
+        let Some((_, all)) = self.users.get_mut(&number) else { return false };
+        let of_state = all.values_mut().filter(|one| may_end(one.state));
+        let Some(oldest) = of_state.min_by_key(|one| (one.state != State::Idle, one.since)) else {
+            return false;
+        };
+        oldest.state = State::Ended;
+        oldest.ended.notify_one();
+        true
+    }
 }
 
 impl Users {
-    pub(super) fn new() -> Arc<Self> {
-        let places = |count| Arc::new(Semaphore::new(count));
-        Arc::new(Self { places: places(AT_ONCE), followers: places(FOLLOWERS), present: Mutex::default() })
+    fn lock(&self) -> MutexGuard<'_, Present> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection of a user; none if there are too many.
+    /// One more connection of a user, perhaps instead of another; none if there are too many that cannot give way.
     pub(super) fn enter(self: &Arc<Self>, number: u32) -> Option<Asker> {
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = present.values().map(|(_, count)| count).sum();
-        let fresh = || {
-            let places = Arc::new(Semaphore::new(USER_AT_ONCE));
-            let followers = Arc::new(Semaphore::new(USER_FOLLOWERS));
-            (Arc::new(User { places, followers, turn: Turn::new(Instant::now()) }), 0)
-        };
-        let (user, count) = present.entry(number).or_insert_with(fresh);
-        if *count >= USER_CONNECTIONS || all >= CONNECTIONS {
-            if *count == 0 {
-                present.remove(&number);
-            }
+        let mut present = self.lock();
+        // An attached process and who is told of changes have bounds of their own.
+        let gives_way = |state| matches!(state, State::Idle | State::Waiting | State::Answering);
+        if !present.make_room(number, CONNECTIONS, |state| state != State::Ended, gives_way) {
             return None;
         }
-        *count += 1;
-        Some(Asker { users: Arc::clone(self), number, user: Arc::clone(user) })
+        present.changes += 1;
+        let (id, ended) = (present.changes, Arc::new(Notify::new()));
+        let fresh = || {
+            let user = User { answers: Semaphore::new(ANSWERS.each), turn: Turn::new(Instant::now()) };
+            (Arc::new(user), BTreeMap::new())
+        };
+        let (user, all) = present.users.entry(number).or_insert_with(fresh);
+        all.insert(id, Connection { state: State::Idle, since: id, ended: Arc::clone(&ended) });
+        let user = Arc::clone(user);
+        drop(present);
+        Some(Asker { users: Arc::clone(self), number, id, user, ended })
     }
 }
 
 impl Asker {
-    /// Waits for a place among those who ask; first among those of the same user, who wait for each other and for
-    /// nobody else.
-    pub(super) async fn place(&self) -> Option<Place> {
-        let of_user = Arc::clone(&self.user.places).acquire_owned().await.ok()?;
-        let of_all = Arc::clone(&self.users.places).acquire_owned().await.ok()?;
-        Some(Place { _both: [of_user, of_all] })
+    /// Comes when this connection is to end, once. Cancel safe.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
     }
 
-    /// A place among those who are told of changes, if there is one.
-    pub(super) fn follow(&self) -> Option<Place> {
-        let of_user = Arc::clone(&self.user.followers).try_acquire_owned().ok()?;
-        let of_all = Arc::clone(&self.users.followers).try_acquire_owned().ok()?;
-        Some(Place { _both: [of_user, of_all] })
+    /// Makes an answer, after others of the same user, who wait for each other and for nobody else. Until it is let go of,
+    /// its reader is one of those of whom the slowest gives way. `costs` says that it takes the agent some time: there are not
+    /// too many such answers a second.
+    pub(super) async fn answer<T>(
+        &self,
+        costs: bool,
+        make: impl FnOnce() -> T,
+    ) -> Option<(T, Answering<'_>)> {
+        let after = self.set(State::Waiting);
+        let place = self.user.answers.acquire().await.ok()?;
+        let answer = if costs {
+            let mut turn = self.user.turn.lock().await;
+            sleep_until(*turn).await;
+            let answer = make();
+            *turn = Instant::now() + GAP;
+            answer
+        } else {
+            make()
+        };
+        let answering = |state| state == State::Answering;
+        let mut present = self.users.lock();
+        // Whoever has most has one that gives way.
+        let _made = present.make_room(self.number, ANSWERS, answering, answering);
+        present.set(self.number, self.id, State::Answering);
+        drop(present);
+        Some((answer, Answering { asker: self, after, _place: place }))
     }
 
-    /// Makes an answer that costs some time: one after the other, and not too many a second.
-    pub(super) async fn make<T>(&self, answer: impl FnOnce() -> T) -> T {
-        let mut turn = self.user.turn.lock().await;
-        sleep_until(*turn).await;
-        let answer = answer();
-        *turn = Instant::now() + GAP;
-        answer
+    /// Becomes one that is told of changes, if there is room.
+    pub(super) fn follow(&self) -> bool {
+        let following = |state| state == State::Following;
+        let mut present = self.users.lock();
+        let may = present.make_room(self.number, FOLLOWERS, following, following);
+        if may {
+            present.set(self.number, self.id, State::Following);
+        }
+        may
+    }
+
+    /// Becomes an attached process.
+    pub(super) fn attach(&self) {
+        self.set(State::Attached);
+    }
+
+    fn set(&self, state: State) -> State {
+        self.users.lock().set(self.number, self.id, state)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.asker.set(self.after);
     }
 }
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        let mut present = self.users.present.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = present.get_mut(&self.number) {
-            *count -= 1;
-            if *count == 0 {
-                present.remove(&self.number);
+        let mut present = self.users.lock();
+        if let Some((_, all)) = present.users.get_mut(&self.number) {
+            all.remove(&self.id);
+            if all.is_empty() {
+                present.users.remove(&self.number);
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::Future as _;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    #[tokio::test]
-    async fn one_user_leaves_room_for_others() {
-        let users = Users::new();
-        let many: Vec<_> = std::iter::from_fn(|| users.enter(1)).collect();
-        assert_eq!(many.len(), USER_CONNECTIONS);
-        let mut places = Vec::new();
-        for asker in &many[..USER_AT_ONCE] {
-            places.push(asker.place().await.unwrap());
-        }
-        let other = users.enter(2).unwrap();
-        {
-            let mut waits = pin!(many[USER_AT_ONCE].place());
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(waits.as_mut().poll(&mut context).is_pending(), "one more of the same user waits");
-            let place = pin!(other.place()).poll(&mut context);
-            assert!(matches!(place, Poll::Ready(Some(_))), "and nobody else");
-            places.pop();
-            assert!(matches!(waits.as_mut().poll(&mut context), Poll::Ready(Some(_))));
-        }
-
-        let following: Vec<_> = std::iter::from_fn(|| many[0].follow()).collect();
-        assert_eq!(following.len(), USER_FOLLOWERS);
-        assert!(other.follow().is_some());
-        drop((many, other));
-        assert!(users.present.lock().unwrap().is_empty());
-    }
-}
+mod tests;

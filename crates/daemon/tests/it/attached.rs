@@ -15,7 +15,7 @@ use crate::host::{Directory, Host as Process};
 use crate::place::{GUARD, Host, soon};
 
 /// A user who is nobody here.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 fn builder(daemon: PathBuf) -> Builder {
     let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
@@ -73,7 +73,7 @@ async fn until_processes(host: &Host, holds: impl Fn(&[ProcessStatus]) -> bool) 
 
 /// Whether this test may act for other users; says so if it may not.
 #[expect(clippy::print_stderr, reason = "a test that was skipped must say so in the output of the run")]
-fn may_be_others(test: &str) -> bool {
+pub(crate) fn may_be_others(test: &str) -> bool {
     let may = rustix::process::geteuid().is_root()
         && std::thread::spawn(|| set_thread_uid(Uid::from_raw(NOBODY)).is_ok()).join().unwrap();
     assert!(may || std::env::var_os("CI").is_none(), "nothing may be skipped where CI is set: {test}");

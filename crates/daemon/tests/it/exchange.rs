@@ -191,11 +191,7 @@ impl Stranger {
     }
 
     async fn greet(&self, version: u8) {
-        let mut hello = vec![1];
-        hello.extend_from_slice(b"steadfast events");
-        hello.put_u8(version);
-        hello.put_u64(77);
-        self.say(hello).await;
+        self.say(hello(version)).await;
     }
 
     async fn hear(&self) -> Option<Vec<u8>> {
@@ -208,6 +204,56 @@ impl Stranger {
         while self.hear().await.is_some() {}
         self.endpoint.close("over").await;
     }
+}
+
+fn hello(version: u8) -> Vec<u8> {
+    hello_of(version, 77)
+}
+
+/// The greeting of a certain run of a daemon.
+fn hello_of(version: u8, run: u64) -> Vec<u8> {
+    let mut hello = vec![1];
+    hello.extend_from_slice(b"steadfast events");
+    hello.put_u8(version);
+    hello.put_u64(run);
+    hello
+}
+
+#[test]
+fn a_host_has_few_conversations_and_all_of_one_run() {
+    let (mut a, other) = (Host::new(), Host::new());
+    a.start(&settings(0, other.key(), 1));
+    let port = port_of(&a);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut all = vec![Stranger::call(&a, other.identity.clone(), port).await];
+        let endpoint = all[0].endpoint.clone();
+        for _ in 1..6 {
+            let socket = endpoint.connect(format!("{}@127.0.0.1:{port}", a.key())).await.unwrap();
+            all.push(Stranger { endpoint: endpoint.clone(), socket });
+        }
+        let mut all = all.into_iter();
+        let four: Vec<_> = all.by_ref().take(4).collect();
+        for one in &four {
+            one.greet(1).await;
+            assert!(one.hear().await.is_some(), "it is greeted");
+            // Taken in as one of those that stand.
+            one.say(events(1, &[])).await;
+            assert_eq!(one.hear().await.unwrap(), [3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        }
+        let (fifth, later) = (all.next().unwrap(), all.next().unwrap());
+        fifth.greet(1).await;
+        while fifth.hear().await.is_some() {}
+        // A daemon that was started again: what its earlier run had is over.
+        later.say(hello_of(1, 78)).await;
+        assert!(later.hear().await.is_some());
+        for one in &four {
+            assert_eq!(one.hear().await, None);
+        }
+        later.say(events(1, &[])).await;
+        assert_eq!(later.hear().await.unwrap(), [3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        endpoint.close("over").await;
+    });
 }
 
 fn events(number: u64, all: &[&Event]) -> Vec<u8> {
@@ -277,6 +323,9 @@ fn what_another_originated_and_what_is_no_event_is_refused() {
         until("it says why", || a.way(&way(&evil)).fault.filter(|fault| fault.contains("version 2")));
         // Trusted, but not a host to exchange events with.
         if let Ok(stranger) = Stranger::try_call(&a, third.identity.clone(), port).await {
+            // It may be over before this is said.
+            let _over = stranger.socket.send(hello(1), Labels::foreground()).await;
+            assert_eq!(stranger.hear().await, None);
             stranger.is_refused().await;
         }
     });

@@ -6,6 +6,7 @@
 mod attached;
 mod backplane;
 mod client;
+mod crowd;
 mod exchange;
 mod host;
 mod nats;

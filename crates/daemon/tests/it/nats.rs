@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 
 use async_nats::Client as Nats;
 use futures_core::Stream;
+use nkeys::KeyPair;
 use steadfast_backplane::{Event, Provenance, Replay};
 
 use crate::host::{GUARD, Host, until};
@@ -86,12 +89,14 @@ fn events_cross_and_others_read_them_too() {
     }
 }
 
-#[test]
-fn a_server_that_is_killed_under_load_loses_nothing() {
-    let mut server = Server::with_jetstream();
+/// How many events may be published that did not arrive yet.
+const AHEAD: u64 = 5000;
+
+/// What one host publishes while something befalls servers arrives at the other, each event once.
+fn loses_nothing(settings: &str, befall: impl FnOnce(&Host, &Host, &AtomicU64)) {
     let (mut a, mut b) = pair();
-    start(&mut a, &settings(&server, true));
-    start(&mut b, &settings(&server, true));
+    start(&mut a, settings);
+    start(&mut b, settings);
     let mut at_b = b.client(SPACE);
     at_b.subscribe("", Replay::Nothing);
     let reader = std::thread::spawn(move || {
@@ -106,22 +111,22 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
     });
     let mut at_a = a.client(SPACE);
     let (enough, more) = mpsc::channel::<()>();
+    // No more than fits what waits to leave the host, however long the servers take.
+    let most = Arc::new(AtomicU64::new(AHEAD));
+    let may = Arc::clone(&most);
     let publish = std::thread::spawn(move || {
         let mut published = BTreeMap::new();
         while more.try_recv() == Err(TryRecvError::Empty) {
+            if published.len() as u64 >= may.load(Ordering::Acquire) {
+                std::thread::yield_now();
+                continue;
+            }
             let text = published.len().to_string();
             published.insert(at_a.publish(&text), text);
         }
         published
     });
-    for part in [1, 2] {
-        let before = b.counter("remote");
-        until("more have arrived", || (b.counter("remote") > before + 200).then_some(()));
-        server.kill();
-        until("they know", || (!a.way("nats").connected && !b.way("nats").connected).then_some(()));
-        server.start();
-        until("both are back", || (a.way("nats").connected && b.way("nats").connected).then_some(part));
-    }
+    befall(&a, &b, &most);
     drop(enough);
     let mut published: BTreeMap<_, _> = publish.join().unwrap();
     let all = published.len() as u64;
@@ -137,6 +142,44 @@ fn a_server_that_is_killed_under_load_loses_nothing() {
         );
     }
     assert!(published.is_empty(), "{} are lost", published.len());
+}
+
+fn wait_for_more(b: &Host, most: &AtomicU64) {
+    let before = b.counter("remote");
+    until("more have arrived", || {
+        let now = b.counter("remote");
+        most.store(now + AHEAD, Ordering::Release);
+        (now > before + 200).then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_under_load_loses_nothing() {
+    let mut server = Server::with_jetstream();
+    loses_nothing(&settings(&server, true), |a, b, most| {
+        for part in [1, 2] {
+            wait_for_more(b, most);
+            server.kill();
+            until("they know", || (!a.way("nats").connected && !b.way("nats").connected).then_some(()));
+            server.start();
+            until("both are back", || (a.way("nats").connected && b.way("nats").connected).then_some(part));
+        }
+    });
+}
+
+#[test]
+fn a_cluster_goes_on_without_one_of_its_servers() {
+    let mut servers = Server::cluster();
+    let urls = servers.each_ref().map(|server| format!("'{}'", server.url())).join(", ");
+    loses_nothing(&format!("[nats]\nurl = [{urls}]\njetstream = true\nreplicas = 3\n"), |_, b, most| {
+        // One after the other: one that they talk to, or the stream's leader.
+        for server in &mut servers[..2] {
+            wait_for_more(b, most);
+            server.kill();
+            wait_for_more(b, most);
+            server.start();
+        }
+    });
 }
 
 #[test]
@@ -293,6 +336,62 @@ fn passwords_and_tokens() {
         host.client(SPACE).publish("one");
         until("it was sent", || (host.way("nats").sent == 1).then_some(()));
     }
+}
+
+/// What one key says of another, as NATS has it: a JWT.
+fn token(issuer: &KeyPair, subject: &KeyPair, name: &str, mut claims: serde_json::Value) -> String {
+    claims["version"] = 2.into();
+    let claims = serde_json::json!({
+        "jti": name, "iat": 1_700_000_000, "iss": issuer.public_key(), "name": name, "sub": subject.public_key(),
+        "nats": claims,
+    });
+    let encode = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+    let head = encode(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let text = format!("{head}.{}", encode(claims.to_string().as_bytes()));
+    format!("{text}.{}", encode(&issuer.sign(text.as_bytes()).unwrap()))
+}
+
+#[test]
+fn credentials() {
+    let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+    let of_operator = token(&operator, &operator, "operator", serde_json::json!({ "type": "operator" }));
+    let limits = serde_json::json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+    });
+    let claims = serde_json::json!({ "type": "account", "limits": limits });
+    let of_account = token(&operator, &account, "account", claims);
+    let claims = serde_json::json!({ "type": "user", "subs": -1, "data": -1, "payload": -1 });
+    let server = Server::new(|_| {
+        format!(
+            "operator: '{of_operator}'\nresolver: MEMORY\nresolver_preload: {{ {}: '{of_account}' }}",
+            account.public_key()
+        )
+    });
+    // As `nsc` writes them.
+    let file = |name: &str, issuer: &KeyPair| {
+        let path = server.directory.0.join(name);
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            token(issuer, &user, "user", claims.clone()),
+            user.seed().unwrap()
+        );
+        std::fs::write(&path, text).unwrap();
+        format!("[nats]\nurl = '{}'\ncredentials = '{}'\n", server.url(), path.display())
+    };
+    let (mut a, mut b) = pair();
+    let text = file("user.creds", &account);
+    start(&mut a, &text);
+    start(&mut b, &text);
+    let mut at_b = b.client(SPACE);
+    at_b.subscribe("", Replay::Nothing);
+    a.client(SPACE).publish("one");
+    assert_eq!(at_b.next_text(), ("one".into(), Provenance::Signed));
+    let mut stranger = Host::new();
+    stranger.start(&file("other.creds", &KeyPair::new_account()));
+    until("it is refused, and says why", || {
+        stranger.way("nats").fault.filter(|fault| fault.contains("authorization violation"))
+    });
 }
 
 #[test]

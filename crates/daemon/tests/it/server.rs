@@ -29,6 +29,22 @@ impl Server {
         })
     }
 
+    /// Three that keep together what they got.
+    pub(crate) fn cluster() -> [Self; 3] {
+        let free = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = free.map(|listener| listener.local_addr().unwrap().port());
+        let routes = ports.map(|port| format!("'nats://127.0.0.1:{port}'")).join(", ");
+        ports.map(|port| {
+            Self::new(|directory| {
+                format!(
+                    "server_name: 'n{port}'\njetstream {{ store_dir: '{}' }}\n\
+                     cluster {{ name: 'three', listen: '127.0.0.1:{port}', routes: [{routes}] }}",
+                    directory.0.join("jetstream").display()
+                )
+            })
+        })
+    }
+
     pub(crate) fn start(&mut self) {
         let at = &self.directory.0;
         let ports = at.join("ports");

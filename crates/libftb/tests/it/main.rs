@@ -207,6 +207,13 @@ fn a_child_holds_nothing_of_its_parents_callbacks() {
     assert_eq!(bench.run("forks_callbacks", &[]), "done\n");
 }
 
+#[test]
+fn a_child_holds_nothing_of_what_other_threads_open() {
+    let bench = Bench::new();
+    let _agent = bench.agent();
+    assert_eq!(bench.run("forks_connecting", &[]), "done\n");
+}
+
 /// A payload beyond FTB's room comes with its beginning.
 #[test]
 fn everything_is_logged_as_far_as_it_fits() {

@@ -12,6 +12,7 @@ mod common;
 mod datagram;
 mod datagram_lab;
 mod listener;
+mod local;
 mod scout;
 mod tls;
 mod trust;

@@ -18,6 +18,7 @@ use steadfast_backplane::{
 use steadfast_net::LocalStream;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
 
 /// How much is read at a time.
 const READ: usize = 32 * 1024;
@@ -114,7 +115,9 @@ impl Link {
         path: PathBuf,
         limit: Duration,
     ) -> Result<Arc<Self>, BackplaneError> {
-        let stream = LocalStream::connect(&path).await;
+        let until = Instant::now() + limit;
+        let late = || BackplaneError::Late { what: "connect to the backplane", limit };
+        let stream = timeout_at(until, LocalStream::connect(&path)).await.map_err(|_| late())?;
         let stream = stream.map_err(|error| BackplaneError::NoAgent { path: path.clone(), error })?;
         let state = State {
             session: Session::new(space, client),
@@ -137,8 +140,7 @@ impl Link {
             let state = lock(&link.inner.state);
             state.check().err().map(Err).or_else(|| state.session.is_open().then_some(Ok(())))
         });
-        let late = BackplaneError::Late { what: "connect to the backplane", limit };
-        tokio::time::timeout(limit, open).await.map_err(|_| late)??;
+        timeout_at(until, open).await.map_err(|_| late())??;
         Ok(Arc::new(link))
     }
 

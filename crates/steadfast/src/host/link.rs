@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use steadfast_net::dial_patiently;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -76,7 +77,7 @@ impl Place {
 
 /// Connects to a daemon that may be believed: one of root or of this user, as the kernel says of who listens there.
 pub(crate) async fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(socket).await?;
+    let stream = UnixStream::from_std(dial_patiently(socket).await?)?;
     let owner = stream.peer_cred()?.uid();
     if owner == 0 || owner == rustix::process::geteuid().as_raw() {
         return Ok(stream);

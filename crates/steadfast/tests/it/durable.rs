@@ -14,6 +14,7 @@ use steadfast::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+mod full;
 mod side;
 
 /// How often a process is killed; `STEADFAST_ROUNDS` sets another number.
