@@ -147,7 +147,7 @@ fn report(
 
 fn conditions(outcome: &mut Outcome, rounds: u32, ground: &Ground) -> anyhow::Result<()> {
     outcome.condition("rounds", rounds);
-    outcome.condition("criu", Criu::find(Some(&ground.criu))?.version()?.to_string());
+    outcome.condition("criu_version", Criu::find(Some(&ground.criu))?.version()?.to_string());
     outcome.condition(
         "process",
         format!(
