@@ -107,11 +107,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Outcome> {
             let flow = took.flow.map_or_else(String::new, |Flow { still, stall, resume }| {
                 format!(", process {still:.1} ms, peer {stall:.1} ms, flows again after {resume:.1} ms")
             });
-            eprintln!(
-                "round {round} of {rounds}: {:9} still for {:.1} ms{flow}",
-                system.name(),
-                took.freeze
-            );
+            eprintln!("round {round} of {rounds}: {:9} still for {:.1} ms{flow}", system.name(), took.freeze);
             freezes[system as usize] = took.freeze;
             found.push((system, took));
         }
@@ -158,7 +154,8 @@ fn conditions(outcome: &mut Outcome, rounds: u32, ground: &Ground) -> anyhow::Re
             PACE.as_millis()
         ),
     );
-    outcome.condition("runtime", "tokio, current thread, and a thread that looks at the clock each millisecond");
+    outcome
+        .condition("runtime", "tokio, current thread, and a thread that looks at the clock each millisecond");
     outcome.condition("encryption", "TLS 1.3");
     outcome.condition(
         "steadfast",
@@ -239,7 +236,9 @@ fn save(ground: &Ground, place: &Path, images: &Path, pid: u32) -> anyhow::Resul
         .with_context(|| format!("`steadfast checkpoint save --json` says {said:?}"))?;
     let nothing = saved["faults"].as_array().is_some_and(Vec::is_empty);
     ensure!(nothing, "the process did not go on as it was: {}", saved["faults"]);
-    saved["frozen_ms"].as_f64().context("`steadfast checkpoint save --json` does not say how long it stood still")
+    saved["frozen_ms"]
+        .as_f64()
+        .context("`steadfast checkpoint save --json` does not say how long it stood still")
 }
 
 /// CRIU's own command; the same.
@@ -267,15 +266,23 @@ fn succeeded(what: &str, output: &Output) -> anyhow::Result<String> {
 fn flow(pair: &mut Pair, freeze: f64) -> anyhow::Result<Flow> {
     let deadline = Instant::now() + GUARD;
     let millis = |nanos: u64| nanos as f64 / 1e6;
+    let mut last = None;
     while Instant::now() < deadline {
         let look = pair.look()?;
+        last = Some(look);
         if let Look { stood: Some(stood), again: Some(again), longest, .. } = look
             && millis(stood.to - stood.from) >= freeze * 0.9
         {
             let still = millis(stood.to - stood.from);
-            return Ok(Flow { still, stall: millis(longest), resume: millis(again.saturating_sub(stood.to)) });
+            return Ok(Flow {
+                still,
+                stall: millis(longest),
+                resume: millis(again.saturating_sub(stood.to)),
+            });
         }
         sleep(LOOK);
     }
-    bail!("not all conversations went on within {GUARD:?}")
+    bail!(
+        "not all conversations went on within {GUARD:?}: {last:?}, and the process stood still for {freeze} ms"
+    )
 }

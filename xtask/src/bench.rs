@@ -34,7 +34,10 @@ const BENCHES: [(&str, &str); 16] = [
     ("events", "an event and its answer, and floods: steadfast, libftb, a bare Unix socket, NATS, JetStream"),
     ("sessions", "memory and processor time of idle conversations"),
     ("durable", "messages that are kept on a disk: steadfast with a store, without, a bare file"),
-    ("checkpoint", "how long a process stands still that is saved, and its conversations: steadfast, CRIU alone"),
+    (
+        "checkpoint",
+        "how long a process stands still that is saved, and its conversations: steadfast, CRIU alone",
+    ),
 ];
 
 /// One line for each benchmark.

@@ -106,7 +106,9 @@ impl Pair {
         command.args(["-c", "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"$@\"", "sh"]);
         command.arg(std::env::current_exe()?).arg(WORD).arg(serde_json::to_string(&Part::CheckpointSaved)?);
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir(place);
-        command.stderr(fs::File::create(place.join("errors"))?).env("STEADFAST_CONTROL", place.join("control"));
+        command
+            .stderr(fs::File::create(place.join("errors"))?)
+            .env("STEADFAST_CONTROL", place.join("control"));
         let saved = Saved(command.spawn().context("cannot start the process that is to be saved")?);
         let mut pair = Self { saved, peer };
         pair.until("all conversations are live", place, |pair| Ok(pair.look()?.fewest >= LIVE))?;
@@ -159,7 +161,8 @@ impl Pair {
 pub(crate) async fn saved() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // Pages that are not all alike, each of its own.
-    let memory: Vec<u64> = (0..MEMORY as u64 / 8).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    let memory: Vec<u64> =
+        (0..MEMORY as u64 / 8).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
     let clock = Clock::start();
     let identity = Identity::load_or_create(Path::new(IDENTITY))?;
     let contact = fs::read_to_string(CONTACT).context("there is no contact")?;

@@ -140,6 +140,9 @@ fn writes(pid: u32, number: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::process::{Child, Command, Stdio};
 
     #[test]
     fn names_may_hold_anything() {
@@ -152,14 +155,6 @@ mod tests {
         assert!(own.resident() > 0 && holder(own.pid).is_some() && !command(own.pid).is_empty());
         assert!(!is_apart(own.pid, "pid") && lives(own.pid) && unsavable(own.pid).is_none());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-    use std::os::unix::net::UnixStream;
-    use std::process::{Child, Command, Stdio};
 
     struct Sleeper(Child);
 
