@@ -25,8 +25,7 @@ pub const fn is_same_start(one: u64, other: u64) -> bool {
 fn read(who: &str) -> Option<u64> {
     let seen = start_time(&std::fs::read_to_string(format!("/proc/{who}/stat")).ok()?)?;
     // The kernel tells it in the time namespace of who asks (time_namespaces(7)).
-    let offset =
-        std::fs::read_to_string("/proc/self/timens_offsets").ok().and_then(|text| boot_offset(&text));
+    let offset = std::fs::read_to_string("/proc/self/timens_offsets").ok().and_then(|text| boot_offset(&text));
     let tick = 1_000_000_000 / i128::from(rustix::param::clock_ticks_per_second().max(1));
     let start = (i128::from(seen) * tick - offset.unwrap_or(0)).div_euclid(tick);
     Some(u64::try_from(start).unwrap_or(0))

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use steadfast_control::{
-    Checkpoint, Outcome, Participant, Registration, Stage, Veto, register as participate,
-};
+use steadfast_control::{Checkpoint, Outcome, Participant, Registration, Stage, Veto, register as participate};
 
 use crate::calls::{Functions, Words};
 
@@ -31,8 +29,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn register(functions: Functions) -> Result<u64, Errno> {
     let functions = Arc::new(Mutex::new(functions));
     let registration = participate(Stage::Application, Callback(Arc::clone(&functions)));
-    let registration =
-        registration.map_err(|error| error.raw_os_error().map_or(Errno::EACCES, Errno::from_raw))?;
+    let registration = registration.map_err(|error| error.raw_os_error().map_or(Errno::EACCES, Errno::from_raw))?;
     let mut all = lock(&REGISTERED);
     let id = all.last_key_value().map_or(1, |(last, _)| last + 1);
     all.insert(id, Registered { functions, _registration: registration });

@@ -87,11 +87,7 @@ fn guarded(call: impl FnOnce() -> Result<(), Errno>) -> c_int {
     result.map_or_else(|error| -(error as c_int), |()| 0)
 }
 
-fn functions(
-    before: Option<Before>,
-    after: Option<After>,
-    argument: *mut c_void,
-) -> Result<Functions, Errno> {
+fn functions(before: Option<Before>, after: Option<After>, argument: *mut c_void) -> Result<Functions, Errno> {
     if before.is_none() && after.is_none() {
         return Err(Errno::EINVAL);
     }

@@ -64,7 +64,12 @@ const FLOORS: [Floor; 19] = [
         may_test_with: &[],
         attributes: &["#![forbid(unsafe_code)]"],
     },
-    Floor { package: "libcheckpoint", may_use: &["steadfast-control"], may_test_with: &[], attributes: &[] },
+    Floor {
+        package: "libcheckpoint",
+        may_use: &["steadfast-control"],
+        may_test_with: &[],
+        attributes: &[],
+    },
     Floor { package: "steadfast-fabric", may_use: &["steadfast-homa"], may_test_with: &[], attributes: &[] },
     Floor {
         package: "steadfast-net",
