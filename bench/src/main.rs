@@ -15,6 +15,7 @@
 //! | `events.rs` and below | events through the agent, and through its peers |
 //! | `sessions.rs` | what idle conversations cost |
 //! | `durable.rs` | what it costs to keep messages on a disk |
+//! | `checkpoint.rs` and below | how long a process stands still that is saved, and its conversations with it |
 //! | `load.rs` and below | small exchanges and bulk between two hosts, whatever the system |
 //! | `stage.rs` | two hosts and the networks between them |
 //! | `systems.rs` and below | the systems, and how client and server of each find together |
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a benchmark is for")]
 
+mod checkpoint;
 mod child;
 mod durable;
 mod events;
@@ -103,6 +105,8 @@ pub(crate) enum Part {
     VerdictsPeer,
     DurableClient,
     DurableServer,
+    CheckpointSaved,
+    CheckpointPeer,
     EventsAsker(Side),
     EventsAnswerer(Side),
 }
@@ -166,6 +170,7 @@ fn conduct(name: &str, options: &[&str]) -> anyhow::Result<()> {
         "latency" => latency::run(effort)?,
         "sessions" => sessions::run(effort)?,
         "durable" => durable::run(effort)?,
+        "checkpoint" => checkpoint::run(effort)?,
         _ => bail!("there is no such benchmark; `cargo xtask bench` lists them"),
     };
     outcome.condition(
@@ -194,6 +199,10 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
     }
     let part: Part = serde_json::from_str(part).context("no such part")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Part::CheckpointSaved = part {
+        // Nobody gives it orders: no image can hold half of a pipe.
+        return runtime.block_on(checkpoint::saved());
+    }
     let mut console = Console::open();
     let console = &mut console;
     runtime.block_on(async {
@@ -215,6 +224,8 @@ fn perform(part: &str, core: &[&str]) -> anyhow::Result<()> {
             Part::VerdictsPeer => verdicts::peer(console).await,
             Part::DurableClient => durable::client(console).await,
             Part::DurableServer => durable::server(console).await,
+            Part::CheckpointSaved => bail!("this part has no console"),
+            Part::CheckpointPeer => checkpoint::peer(console).await,
             Part::EventsAsker(side) => events::asker(side, console).await,
             Part::EventsAnswerer(side) => events::answerer(side, console).await,
             Part::Hostile(part) => rpc_load::hostile(part, console).await,

@@ -1,20 +1,24 @@
 //! The benchmarks: a workspace of their own, built in release and run.
 
+use std::env;
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
-use crate::{install, process};
+use crate::{criu, install, process};
 
 /// The manifest of the benchmarks' workspace, from the root of the repository.
 pub(crate) const MANIFEST: &str = "bench/Cargo.toml";
 
-/// The one that measures the program and the C library as a user has them, and where it looks for them.
-const PROGRAMS_FOR: &str = "events";
+/// Those that measure what a user has, of which packages that is, and where they look for it.
+const PROGRAMS_FOR: [(&str, &[&str]); 2] =
+    [("events", &["steadfast-cli", "libftb"]), ("checkpoint", &["steadfast-cli"])];
 const PROGRAMS: &str = "STEADFAST_BENCH_PROGRAMS";
+/// Which CRIU is used.
+const CRIU: &str = "STEADFAST_CRIU";
 
 /// Each benchmark and what it measures.
-const BENCHES: [(&str, &str); 15] = [
+const BENCHES: [(&str, &str); 16] = [
     ("foreground", "a request's wait while bulk fills the link: steadfast, noq, aggligator, TCP"),
     ("stripe", "one stream over two networks at once: steadfast, MPTCP, noq, aggligator, TCP"),
     ("mixed", "requests beside large messages over slow uplinks: steadfast, MPTCP, noq, aggligator, TCP"),
@@ -30,6 +34,10 @@ const BENCHES: [(&str, &str); 15] = [
     ("events", "an event and its answer, and floods: steadfast, libftb, a bare Unix socket, NATS, JetStream"),
     ("sessions", "memory and processor time of idle conversations"),
     ("durable", "messages that are kept on a disk: steadfast with a store, without, a bare file"),
+    (
+        "checkpoint",
+        "how long a process stands still that is saved, and its conversations: steadfast, CRIU alone",
+    ),
 ];
 
 /// One line for each benchmark.
@@ -48,13 +56,19 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result<bool> {
     let mut command =
         process::cargo(&["run", "--quiet", "--locked", "--release", "--manifest-path", MANIFEST]);
     command.args(["--", name]).args(options);
-    if name == PROGRAMS_FOR {
+    if let Some((_, packages)) = PROGRAMS_FOR.iter().find(|(of, _)| *of == name) {
         let mut build = process::cargo(&["build", "--quiet", "--locked", "--release"]);
-        build.args(["--package", "steadfast-cli", "--package", "libftb"]);
+        build.args(packages.iter().flat_map(|package| ["--package", *package]));
         if !process::succeeds(&mut build)? {
             return Ok(false);
         }
         command.env(PROGRAMS, install::target()?.join("release"));
+    }
+    if name == "checkpoint"
+        && env::var_os(CRIU).is_none()
+        && let Some(fetched) = criu::fetched()
+    {
+        command.env(CRIU, fetched);
     }
     process::succeeds(&mut command)
 }

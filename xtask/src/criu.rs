@@ -54,6 +54,11 @@ pub(crate) fn run(is_root: bool) {
     }
 }
 
+/// The one that was fetched, if there is one and it works.
+pub(crate) fn fetched() -> Option<PathBuf> {
+    Some(place().join("criu")).filter(|program| works(program))
+}
+
 /// Where the tests look for it, too: beside the directory of what was built.
 fn place() -> PathBuf {
     let target =

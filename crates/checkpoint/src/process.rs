@@ -106,6 +106,18 @@ pub(crate) fn unsavable(pid: u32) -> Option<(u32, &'static str)> {
     })
 }
 
+/// Whether a process has a socket that may be a connection to another host: any that is not among the Unix ones.
+pub(crate) fn may_be_connected(pid: u32) -> bool {
+    let unix = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
+    let unix: BTreeSet<&str> =
+        unix.lines().skip(1).filter_map(|line| line.split_whitespace().nth(6)).collect();
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
+    entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| {
+        let inode = target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
+        inode.is_some_and(|inode| !unix.contains(inode))
+    })
+}
+
 /// Whether a process runs, or could: one that has ended and is not waited for does not.
 pub(crate) fn lives(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -128,6 +140,9 @@ fn writes(pid: u32, number: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::process::{Child, Command, Stdio};
 
     #[test]
     fn names_may_hold_anything() {
@@ -139,5 +154,29 @@ mod tests {
         assert_eq!(Process::all().unwrap()[&own.pid], own);
         assert!(own.resident() > 0 && holder(own.pid).is_some() && !command(own.pid).is_empty());
         assert!(!is_apart(own.pid, "pid") && lives(own.pid) && unsavable(own.pid).is_none());
+    }
+
+    struct Sleeper(Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ended = self.0.kill();
+            let _ended = self.0.wait();
+        }
+    }
+
+    fn sleeper(input: impl Into<Stdio>) -> Sleeper {
+        Sleeper(Command::new("sleep").arg("1000").stdin(input).spawn().unwrap())
+    }
+
+    #[test]
+    fn a_socket_of_unix_leads_to_no_other_host() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let (nothing, unix) = (sleeper(Stdio::null()), sleeper(std::os::fd::OwnedFd::from(one)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = sleeper(std::os::fd::OwnedFd::from(listener));
+        assert!(!may_be_connected(nothing.0.id()) && !may_be_connected(unix.0.id()));
+        assert!(may_be_connected(tcp.0.id()));
+        assert!(may_be_connected(u32::MAX), "what cannot be looked at may be");
     }
 }

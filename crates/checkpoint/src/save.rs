@@ -161,14 +161,7 @@ fn attempt(
     observer.progress(Progress::Asking);
     let goes_on = save.after != After::Kill;
     let prepared = Prepared::ask(&tree.processes, draft.place(), goes_on, save.timeout, deadline)?;
-    let entries = prepared.entries().to_vec();
-    let mut saved = dump(criu, save, masked, observer, (&tree, &entries), &mut draft, deadline)?;
-    match save.after {
-        After::Run => saved.faults = prepared.go_on(),
-        // They may have gone already, or stand still: then they go on by themselves when they can.
-        After::Signal(_) | After::Stop | After::Kill => prepared.leave(),
-    }
-    Ok(saved)
+    dump(criu, save, masked, observer, (&tree, prepared), &mut draft, deadline)
 }
 
 /// What follows the saving of one tree.
@@ -189,7 +182,7 @@ fn dump(
     save: &Save,
     masked: Option<&Masked>,
     observer: &mut dyn Observer,
-    (tree, entries): (&Tree, &[Participant]),
+    (tree, prepared): (&Tree, Prepared),
     draft: &mut Draft,
     deadline: Option<Instant>,
 ) -> Result<Saved, SaveError> {
@@ -198,7 +191,7 @@ fn dump(
     let words: OwnedFd = File::create(draft.directory().join("criu.out")).map_err(cannot)?.into();
     let around = Around { masked, words: Some(words), ..Around::default() };
     let mut worker = Worker::start(criu, around)?;
-    let facts = facts(save, tree, worker.version(), entries);
+    let facts = facts(save, tree, worker.version(), prepared.entries());
     let request = request(save, tree, number(&directory));
     let expected = tree.processes.iter().map(process::Process::resident).sum();
     let mut dump = Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
@@ -230,13 +223,22 @@ fn dump(
             return Err(Error::Late { what, limit, more: more.to_owned() }.into());
         }
     }
+    // They run again: what is left to do here, their peers need not wait for.
+    let (standing, faults) = match save.after {
+        After::Run => (None, prepared.go_on()),
+        After::Signal(_) | After::Stop | After::Kill => (Some(prepared), Vec::new()),
+    };
     let (manifest, backup) = match dump.committed.take() {
         Some(committed) => committed?,
         None => dump.finish()?,
     };
+    if let Some(prepared) = standing {
+        // They may have gone already, or stand still: then they go on by themselves when they can.
+        prepared.leave();
+    }
     let place = dump.draft.place().to_owned();
     let frozen = image::frozen(&place).map(Duration::from_micros);
-    Ok(Saved { place, backup, manifest, frozen, faults: Vec::new() })
+    Ok(Saved { place, backup, manifest, frozen, faults })
 }
 
 impl Dump<'_> {
@@ -302,6 +304,9 @@ fn described(tree: &Tree) -> String {
 
 fn request(save: &Save, tree: &Tree, directory: i32) -> Request {
     let goes_on = save.after != After::Kill;
+    // With nftables CRIU removes its table while the processes stand still, for which the kernel takes tens of milliseconds,
+    // also where no connection was held up.
+    let connected = tree.pids().into_iter().any(process::may_be_connected);
     let options = Options {
         images_dir_fd: directory,
         pid: Some(tree.root().pid.cast_signed()),
@@ -320,7 +325,7 @@ fn request(save: &Save, tree: &Tree, directory: i32) -> Request {
         cgroups: Some(Cgroups::Ignore.into()),
         ghost_limit: Some(save.ghost_limit),
         timeout: save.timeout.map(|timeout| (timeout.as_secs_f64().ceil() as u32).max(1)),
-        network_lock: Some(NetworkLock::Nftables.into()),
+        network_lock: connected.then(|| NetworkLock::Nftables.into()),
         unprivileged: (!rustix::process::geteuid().is_root()).then_some(true),
         ..Options::default()
     };

@@ -33,7 +33,8 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The image was taken, and this is the process that it was taken of.
+    /// The image was taken, and this is the process that it was taken of. Whether it can be read back and is on the disk,
+    /// only whoever took it knows later.
     Continued,
     /// This is the process that the image became, perhaps much later, perhaps on another host, perhaps one of several.
     Restored {
