@@ -19,7 +19,7 @@ struct Floor {
 
 const CORE: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-const FLOORS: [Floor; 19] = [
+const FLOORS: [Floor; 20] = [
     Floor { package: "steadfast-wire", may_use: &[], may_test_with: &[], attributes: CORE },
     Floor {
         package: "steadfast-session",
