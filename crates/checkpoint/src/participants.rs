@@ -14,7 +14,7 @@ use crate::process::Process;
 /// How long a process may take to be ready, and to go on, where nobody says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long it waits for us when it is ready. After that it goes on by itself, as it has to if this process dies.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 /// A process that took part, as the manifest keeps it: it is told when it runs again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Participant {
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     entries: Vec<Participant>,
+    /// When the first of them goes on by itself.
+    until: Option<Instant>,
 }
 
 impl Prepared {
@@ -51,8 +53,10 @@ impl Prepared {
             let left = deadline.map_or(LIMIT, |deadline| deadline.saturating_duration_since(Instant::now()));
             let silence = timeout.map_or(SILENCE, |timeout| timeout + SILENCE);
             let wish = Wish { ready: left.min(LIMIT), silence, images: Some(images.to_owned()), goes_on };
+            let until = Instant::now() + silence;
             let ready = place.prepare(&wish).map_err(|error| refused(process, error))?;
             prepared.entries.push(Participant { pid: process.pid, ready });
+            prepared.until.get_or_insert(until);
         }
         Ok(prepared)
     }
@@ -67,9 +71,22 @@ impl Prepared {
         self.tell(&Outcome::Continued)
     }
 
-    /// They ended with the checkpoint; those that were stopped are told nothing, they cannot answer.
+    /// Until when all of them are surely quiet.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// They ended with the checkpoint.
     pub(crate) fn leave(mut self) {
         self.entries.clear();
+    }
+
+    /// They go on when they can: they stand still, or do what a signal says.
+    pub(crate) fn leave_word(mut self) {
+        for entry in std::mem::take(&mut self.entries) {
+            // One that the signal ended hears nothing.
+            let _gone = entry.ready.leave_word(&Outcome::Continued);
+        }
     }
 
     fn tell(mut self, outcome: &Outcome) -> Vec<String> {

@@ -19,7 +19,7 @@ use crate::events::{Publisher, Verb};
 use crate::image;
 use crate::manifest::{self, FORMAT, LOG, Manifest, Outward};
 use crate::parent::Masked;
-use crate::participants::{Participant, Prepared};
+use crate::participants::{Participant, Prepared, SILENCE};
 use crate::place::{Draft, Existing};
 use crate::process;
 use crate::rpc::{Cgroups, Kind, NetworkLock, Notify, Options, Request};
@@ -172,6 +172,8 @@ struct Dump<'a> {
     observer: &'a mut dyn Observer,
     facts: Manifest,
     expected: u64,
+    /// Until when those who take part are surely quiet.
+    quiet_until: Option<Instant>,
     /// What came of putting it in place, if that was done while the processes stood still.
     committed: Option<Result<(Manifest, Option<PathBuf>), Error>>,
     interrupted: bool,
@@ -194,7 +196,18 @@ fn dump(
     let facts = facts(save, tree, worker.version(), prepared.entries());
     let request = request(save, tree, number(&directory));
     let expected = tree.processes.iter().map(process::Process::resident).sum();
-    let mut dump = Dump { save, tree, draft, observer, facts, expected, committed: None, interrupted: false };
+    let quiet_until = prepared.until();
+    let mut dump = Dump {
+        save,
+        tree,
+        draft,
+        observer,
+        facts,
+        expected,
+        quiet_until,
+        committed: None,
+        interrupted: false,
+    };
     let served = worker.serve(&request, deadline, &mut dump);
     worker.end();
     let served = served?;
@@ -223,6 +236,7 @@ fn dump(
             return Err(Error::Late { what, limit, more: more.to_owned() }.into());
         }
     }
+    let was_quiet = dump.committed.is_some() || dump.is_quiet();
     // They run again: what is left to do here, their peers need not wait for.
     let (standing, faults) = match save.after {
         After::Run => (None, prepared.go_on()),
@@ -230,18 +244,34 @@ fn dump(
     };
     let (manifest, backup) = match dump.committed.take() {
         Some(committed) => committed?,
-        None => dump.finish()?,
+        None if was_quiet => dump.finish()?,
+        None => return Err(loud(tree).into()),
     };
-    if let Some(prepared) = standing {
-        // They may have gone already, or stand still: then they go on by themselves when they can.
-        prepared.leave();
+    match standing {
+        Some(prepared) if save.after == After::Kill => prepared.leave(),
+        Some(prepared) => prepared.leave_word(),
+        None => {}
     }
     let place = dump.draft.place().to_owned();
     let frozen = image::frozen(&place).map(Duration::from_micros);
     Ok(Saved { place, backup, manifest, frozen, faults })
 }
 
+/// Somebody went on before the processes were frozen: the image may hold what none can.
+fn loud(tree: &Tree) -> Error {
+    Error::Late {
+        what: format!("{}, and a process that takes part went on by itself meanwhile", described(tree)),
+        limit: SILENCE,
+        more: "; try again when less is going on here".to_owned(),
+    }
+}
+
 impl Dump<'_> {
+    /// Whether nobody who takes part can have gone on by itself yet.
+    fn is_quiet(&self) -> bool {
+        self.quiet_until.is_none_or(|until| Instant::now() < until)
+    }
+
     /// Looks at what was written, and puts it in place.
     fn finish(&mut self) -> Result<(Manifest, Option<PathBuf>), Error> {
         self.observer.progress(Progress::Checking);
@@ -272,7 +302,7 @@ impl Watch for Dump<'_> {
         if notify.script.as_deref() != Some("post-dump") || self.save.after == After::Run {
             return true;
         }
-        let committed = self.finish();
+        let committed = if self.is_quiet() { self.finish() } else { Err(loud(self.tree)) };
         let whole = committed.is_ok();
         self.committed = Some(committed);
         match self.save.after {

@@ -41,7 +41,7 @@ pub enum Outcome {
         /// The directory that it came from, if that is known.
         images: Option<PathBuf>,
     },
-    /// There is no image.
+    /// There is no image, or nobody said in time that there is one.
     Abandoned(String),
 }
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub const CONTROL: &str = "STEADFAST_CONTROL";
 /// How many processes of the same number share a directory: those of different pid namespaces.
 const NAMESAKES: u32 = 16;
+/// The longest directory in which the path of a socket fits (unix(7)).
+const MAX_DIRECTORY: usize = 107 - "/4294967295-15.sock".len();
 /// How many sockets are looked at whose process is perhaps gone.
 const MAX_SWEPT: usize = 256;
 
@@ -26,8 +28,18 @@ impl Bound {
     /// Listens at a place of its own, in the directory of this user.
     pub(crate) fn open() -> io::Result<Self> {
         let uid = rustix::process::geteuid().as_raw();
-        let directory = directory(env::var_os(CONTROL), env::var_os("XDG_RUNTIME_DIR"), uid);
-        Self::open_in(&directory.ok_or(io::ErrorKind::Unsupported)?, uid)
+        let directory =
+            directory(env::var_os(CONTROL), env::var_os("XDG_RUNTIME_DIR"), uid).ok_or_else(|| {
+                let why = "this process is to have no control socket: STEADFAST_CONTROL is `off`";
+                io::Error::new(io::ErrorKind::Unsupported, why)
+            })?;
+        // The kernel tells others the path as it was bound.
+        let directory = std::path::absolute(directory)?;
+        if directory.as_os_str().len() > MAX_DIRECTORY {
+            let why = format!("{} is too long for a socket; {CONTROL} can name another", directory.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, why));
+        }
+        Self::open_in(&directory, uid)
     }
 
     fn open_in(directory: &Path, uid: u32) -> io::Result<Self> {

@@ -2,14 +2,17 @@
 
 use crate::participant::Veto;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The version of what is said.
 pub(crate) const VERSION: u32 = 1;
 /// The most bytes of a line.
-const MAX_LINE: u64 = 64 * 1024;
+const MAX_LINE: usize = 64 * 1024;
+/// The shortest wait that the kernel knows.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What a requester says: one of these.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -115,12 +118,32 @@ pub(crate) fn say(mut stream: &UnixStream, words: &impl Serialize) -> io::Result
     stream.write_all(&line)
 }
 
-/// Reads one line.
-pub(crate) fn hear<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
-    if !line.ends_with('\n') {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+/// Reads one line, all of it until `deadline`, however it comes.
+pub(crate) fn hear<T: DeserializeOwned>(stream: &UnixStream, deadline: Instant) -> io::Result<T> {
+    let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
+    while line.last() != Some(&b'\n') {
+        if line.len() > MAX_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        match read(stream, &mut chunk, deadline)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => line.extend_from_slice(&chunk[..count]),
+        }
     }
-    Ok(serde_json::from_str(&line)?)
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// Reads what comes until `deadline`; 0 is the end.
+pub(crate) fn read(mut stream: &UnixStream, chunk: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left.max(TICK)))?;
+        match stream.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }

@@ -117,15 +117,17 @@ impl Serving {
 
     fn serve(&mut self, stream: UnixStream) -> io::Result<()> {
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(MAX_WORDS))?;
         stream.set_write_timeout(Some(MAX_WORDS))?;
+        // Whoever says it slowly must not keep the process from going on.
+        let limit = Instant::now() + MAX_WORDS;
+        let limit = self.prepared.as_ref().map_or(limit, |prepared| prepared.until.min(limit));
         let who = rustix::net::sockopt::socket_peercred(&stream)?;
         let (uid, pid) = (who.uid.as_raw(), who.pid.as_raw_pid().unsigned_abs());
         if uid != 0 && uid != rustix::process::geteuid().as_raw() {
             let reason = "only the user of the process, and root, may take its checkpoints";
             return protocol::say(&stream, &Answer::refused(&Veto::Permanent(reason.into())));
         }
-        let question: Question = protocol::hear(&stream)?;
+        let question: Question = protocol::hear(&stream, limit)?;
         let mut answer = match question {
             Question { prepare: Some(prepare), .. } => match self.prepare(Requester { pid, uid }, prepare) {
                 Ok(()) => Answer { ready: Some(protocol::Empty {}), ..Answer::default() },

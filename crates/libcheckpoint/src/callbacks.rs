@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,6 +23,8 @@ struct Registered {
     _registration: Registration,
 }
 
+/// No id is given twice.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 /// Everything that is registered, by its id.
 static REGISTERED: Mutex<BTreeMap<u64, Registered>> = Mutex::new(BTreeMap::new());
 
@@ -28,14 +32,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn errno(error: &io::Error) -> Errno {
+    match error.kind() {
+        io::ErrorKind::InvalidFilename => Errno::ENAMETOOLONG,
+        io::ErrorKind::Unsupported => Errno::EOPNOTSUPP,
+        _ => error.raw_os_error().map_or(Errno::EACCES, Errno::from_raw),
+    }
+}
+
 pub(crate) fn register(functions: Functions) -> Result<u64, Errno> {
     let functions = Arc::new(Mutex::new(functions));
     let registration = participate(Stage::Application, Callback(Arc::clone(&functions)));
-    let registration =
-        registration.map_err(|error| error.raw_os_error().map_or(Errno::EACCES, Errno::from_raw))?;
-    let mut all = lock(&REGISTERED);
-    let id = all.last_key_value().map_or(1, |(last, _)| last + 1);
-    all.insert(id, Registered { functions, _registration: registration });
+    let registration = registration.map_err(|error| errno(&error))?;
+    let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+    lock(&REGISTERED).insert(id, Registered { functions, _registration: registration });
     Ok(id)
 }
 

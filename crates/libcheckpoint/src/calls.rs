@@ -110,7 +110,12 @@ pub unsafe extern "C" fn steadfast_checkpoint_register(
     id: *mut u64,
 ) -> c_int {
     guarded(|| {
-        let number = callbacks::register(functions(before, after, argument)?)?;
+        let functions = functions(before, after, argument)?;
+        // Not while one is being taken: it would not be asked.
+        sections::enter();
+        let number = callbacks::register(functions);
+        sections::leave()?;
+        let number = number?;
         if !id.is_null() {
             // SAFETY: it leads to a number of the caller's.
             unsafe { id.write(number) };

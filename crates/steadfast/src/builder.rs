@@ -1,6 +1,6 @@
 //! Making an endpoint.
 
-use crate::checkpoint::{Quieted, register_own};
+use crate::checkpoint::{self, Quieted, register_own};
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
@@ -215,6 +215,8 @@ impl Builder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(BindError::NoRuntime);
         }
+        // Not while a checkpoint is taken: nobody would ask this endpoint to prepare for it.
+        let section = if self.checkpoints { Some(checkpoint::enter().await) } else { None };
         let (identity, trusted, opened, builder) = tokio::task::spawn_blocking(move || self.read_files())
             .await
             .map_err(|_| BindError::NoRuntime)??;
@@ -255,6 +257,7 @@ impl Builder {
             register_own(Quieted { commands, who, quiet: false })
         });
         let registration = registration.flatten();
+        drop(section);
         let driver =
             Driver::new(Arc::clone(&shared), plan, kernel, Arc::clone(&addresses), receiver, registration);
         tokio::spawn(driver.run());

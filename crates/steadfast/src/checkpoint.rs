@@ -59,7 +59,8 @@ const TAKE_UP: Duration = Duration::from_secs(10);
 /// work in it, and again in `after`, which may return a text that whoever asked for the checkpoint is told. Both run on a
 /// thread of their own while the rest of the program goes on; they may use the runtime that this was called in.
 ///
-/// Fails if this process can have no control socket ([`CONTROL`] names another directory).
+/// While a checkpoint is being taken it counts from the next. Fails if this process can have no control socket ([`CONTROL`] names
+/// another directory, or is `off`).
 pub fn register<B, BF, A, AF>(before: B, after: A) -> io::Result<Registration>
 where
     B: FnMut(Checkpoint) -> BF + Send + 'static,
@@ -131,7 +132,7 @@ impl Participant for Quieted {
             // It has ended: nothing of it is left.
             Some(Err(_)) => {}
             None => {
-                let _later = self.command(Command::Revive);
+                let _later = self.command(Command::GoOn);
                 return Err(late());
             }
         }
@@ -170,9 +171,13 @@ impl Participant for backplane::Pause {
 
 /// Registers a part of this library. Without a control socket there is nobody to be asked.
 pub(crate) fn register_own(participant: impl Participant + 'static) -> Option<Registration> {
-    steadfast_control::register(Stage::Library, participant)
-        .inspect_err(|error| tracing::debug!(%error, "no checkpoint of this process can be prepared"))
-        .ok()
+    let told = |error: &io::Error| {
+        // What somebody wished is no news.
+        if error.kind() != io::ErrorKind::Unsupported {
+            tracing::info!(%error, "no checkpoint of this process can be prepared");
+        }
+    };
+    steadfast_control::register(Stage::Library, participant).inspect_err(told).ok()
 }
 
 /// Waits for a future on this thread, whatever becomes of any runtime.

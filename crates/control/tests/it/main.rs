@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -205,6 +205,41 @@ fn a_requester_that_is_gone_is_not_waited_for() {
     drop(stream);
     drop(held);
     bench.hears(&["slow goes on without an image: the requester is gone"]);
+}
+
+/// It hears of it as soon as it runs; nobody waits until then.
+#[test]
+fn a_word_is_left_for_who_stands_still() {
+    let _alone = alone();
+    let mut bench = Bench::new();
+    let one = bench.witness("one");
+    bench.add(Stage::Library, one);
+    let prepared = place().prepare(&wish()).unwrap();
+    prepared.leave_word(&Outcome::Continued).unwrap();
+    bench.hears(&["one prepares for /images", "one goes on after its image was taken"]);
+}
+
+fn connect_at_once(path: &std::path::Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+#[test]
+fn who_does_not_accept_is_not_waited_for() {
+    let _alone = alone();
+    let path = std::env::temp_dir().join(format!("control-crowded-{}.sock", std::process::id()));
+    let _listener = UnixListener::bind(&path).unwrap();
+    let place = Place { pid: std::process::id(), path: path.clone() };
+    // All places of those who wait to be accepted are taken.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = connect_at_once(&path) {
+        waiting.push(stream);
+    }
+    let error = place.status(Duration::ZERO).unwrap_err();
+    assert!(matches!(error, ControlError::Late { .. }), "{error}");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

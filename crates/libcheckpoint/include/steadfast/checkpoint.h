@@ -43,7 +43,7 @@ enum {
     STEADFAST_CONTINUED = 0,
     /* This is the process that the image became, perhaps later and elsewhere. */
     STEADFAST_RESTORED = 1,
-    /* There is no image. */
+    /* There is no image, or nobody said in time that there is one. */
     STEADFAST_ABANDONED = 2
 };
 
@@ -65,7 +65,8 @@ typedef int (*steadfast_after_t)(int outcome, const char *text, void *argument);
 /* Registers two functions, each of which may be NULL. They are called on a thread of the library while the program goes
  * on; before a checkpoint what was registered last comes first, after it the other way round. `id` receives by what it is
  * replaced or unregistered, and may be NULL.
- * -EINVAL: both are NULL. Others: this process can have no control socket (STEADFAST_CONTROL names another directory). */
+ * Waits while a checkpoint is taken. -EINVAL: both are NULL. -EOPNOTSUPP: STEADFAST_CONTROL is `off`. -ENAMETOOLONG and others: this
+ * process can have no control socket; STEADFAST_CONTROL names another directory. */
 int steadfast_checkpoint_register(steadfast_before_t before, steadfast_after_t after, void *argument, uint64_t *id);
 /* The same with other functions from now on, at the same place. -ENOENT: nothing is registered by that id. */
 int steadfast_checkpoint_replace(uint64_t id, steadfast_before_t before, steadfast_after_t after, void *argument);

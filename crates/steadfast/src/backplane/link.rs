@@ -1,7 +1,7 @@
 //! The connection to the agent, and after it the next: who waits for which answer, and where events go.
 
 use super::{BackplaneError, LIMIT, Notice, Subscribing};
-use crate::checkpoint::{Registration, register_own};
+use crate::checkpoint::{self, Registration, register_own};
 use crate::lock;
 use crate::receipt::wait_until;
 use bytes::BytesMut;
@@ -117,6 +117,8 @@ impl Link {
     ) -> Result<Arc<Self>, BackplaneError> {
         let until = Instant::now() + limit;
         let late = || BackplaneError::Late { what: "connect to the backplane", limit };
+        // Not while a checkpoint is taken: nobody would ask this client to leave for it.
+        let section = timeout_at(until, checkpoint::enter()).await.map_err(|_| late())?;
         let stream = timeout_at(until, LocalStream::connect(&path)).await.map_err(|_| late())?;
         let stream = stream.map_err(|error| BackplaneError::NoAgent { path: path.clone(), error })?;
         let state = State {
@@ -136,6 +138,7 @@ impl Link {
         let task = tokio::spawn(run(Arc::clone(&inner), stream, path)).abort_handle();
         let registration = register_own(Pause(Arc::downgrade(&inner)));
         let link = Self { inner, space, limit, task, _registration: registration };
+        drop(section);
         let open = wait_until(&link.inner.changed, || {
             let state = lock(&link.inner.state);
             state.check().err().map(Err).or_else(|| state.session.is_open().then_some(Ok(())))
