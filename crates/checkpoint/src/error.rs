@@ -77,6 +77,27 @@ pub enum Error {
     /// Something else is there.
     #[error("{} is there and is no checkpoint, so it is left alone; name another --dir", .0.display())]
     Taken(PathBuf),
+    /// One that is there cannot be kept under that name.
+    #[error(
+        "cannot keep a checkpoint as `{}`: {why}; give --backup another name, or none for DIR.~1~ and so on", name.display()
+    )]
+    Backup {
+        /// The name.
+        name: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A checkpoint that others than its user and root could have changed.
+    #[error(
+        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours          (`chown -R`, `chmod -R go-w`)",
+        path.display()
+    )]
+    Foreign {
+        /// Where it is.
+        path: PathBuf,
+        /// Who may change it.
+        why: String,
+    },
     /// No checkpoint is there.
     #[error("{} is no checkpoint; `steadfast checkpoint list` shows those of a directory", .0.display())]
     NoCheckpoint(PathBuf),
@@ -247,6 +268,7 @@ impl Error {
             | Self::NoProcess { .. }
             | Self::NoCheckpoint(_)
             | Self::Exists(_)
+            | Self::Backup { .. }
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
             Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => {
@@ -257,6 +279,7 @@ impl Error {
             | Self::Old { .. }
             | Self::Newer { .. }
             | Self::Machine { .. }
+            | Self::Foreign { .. }
             | Self::Start { .. } => Class::Environment,
             Self::Damaged { .. } | Self::Format { .. } | Self::Descriptor { .. } => Class::Permanent,
             Self::Criu { diagnosis, .. } => diagnosis.class,
@@ -273,7 +296,8 @@ impl Error {
                 Errno::ENOSYS
             }
             Self::NoProcess { .. } => Errno::ESRCH,
-            Self::Scope(_) => Errno::EINVAL,
+            Self::Scope(_) | Self::Backup { .. } => Errno::EINVAL,
+            Self::Foreign { .. } => Errno::EACCES,
             Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
             Self::NoCheckpoint(_) => Errno::ENOENT,
             Self::Descriptor { .. } => Errno::ENOTSUP,

@@ -148,6 +148,16 @@ struct Unix {
     state: u32,
     #[prost(bytes = "vec", required, tag = "11")]
     name: Vec<u8>,
+    #[prost(message, optional, tag = "13")]
+    owner: Option<Owner>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Owner {
+    #[prost(uint32, required, tag = "2")]
+    uid: u32,
+    #[prost(uint32, required, tag = "3")]
+    gid: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -347,6 +357,17 @@ pub(crate) fn processes(directory: &Path) -> io::Result<Vec<Process>> {
 pub(crate) fn frozen(directory: &Path) -> Option<u64> {
     let stats: Vec<Stats> = entries(&directory.join("stats-dump")).ok()?;
     Some(stats.into_iter().next()?.dump?.frozen.into())
+}
+
+/// Whose a socket was that lay there: user and group.
+pub(crate) fn owner_of_socket(directory: &Path, path: &Path) -> Option<(u32, u32)> {
+    let files: Vec<FileEntry> = entries(&directory.join("files.img")).ok()?;
+    let lay_there = |unix: &Unix| {
+        let name = unix.name.strip_suffix(b"\0").unwrap_or(&unix.name);
+        name == path.as_os_str().as_encoded_bytes()
+    };
+    let mut unix = files.into_iter().filter_map(|file| file.unix).filter(lay_there);
+    unix.find_map(|unix| unix.owner).map(|owner| (owner.uid, owner.gid))
 }
 
 /// What a process has open.

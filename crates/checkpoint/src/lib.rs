@@ -8,6 +8,7 @@
 //! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
 //! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
 //! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
+//! | `sockets.rs` | directories of control sockets, for those that are restored |
 //! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
 //! | `parent.rs` | being the parent of a program: signals, and how it ended |
 //! | `events.rs` | what is published |
@@ -35,6 +36,7 @@ mod rpc;
 mod run;
 mod save;
 mod scope;
+mod sockets;
 
 use std::path::Path;
 

@@ -3,13 +3,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, waitpid};
 
 /// Signals of this thread that are held back, to be passed on. They are let through again when this is dropped.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Masked {
     fn sleep(&self, limit: Option<Duration>) -> io::Result<()> {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         match poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], limit.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -154,20 +154,24 @@ impl Drop for Masked {
 
 /// Whether the child has ended. A terminal's stop of it stops this process, too, so that the shell sees it.
 fn reap(child: Pid) -> io::Result<Option<Ended>> {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+    // As numbers: a program may also end by a real-time signal, which has no name.
+    let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+    let child = rustix::process::Pid::from_raw(child.as_raw());
     loop {
-        match waitpid(child, Some(flags)) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(Some(Ended::Code(code))),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Some(Ended::Signal(signal as i32))),
-            Ok(WaitStatus::Stopped(_, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => {
-                nix::sys::signal::raise(Signal::SIGSTOP)?;
-            }
-            Ok(WaitStatus::StillAlive) => return Ok(None),
-            Ok(_) => {}
-            Err(Errno::EINTR) => {}
-            // A signal that this library has no name for.
-            Err(Errno::EINVAL) => return Ok(Some(Ended::Signal(0))),
+        let status = match waitpid(child, options) {
+            Ok(Some((_, status))) => status,
+            Ok(None) => return Ok(None),
+            Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
+        };
+        if let Some(code) = status.exit_status() {
+            return Ok(Some(Ended::Code(code)));
+        }
+        if let Some(signal) = status.terminating_signal() {
+            return Ok(Some(Ended::Signal(signal)));
+        }
+        if matches!(status.stopping_signal(), Some(libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)) {
+            nix::sys::signal::raise(Signal::SIGSTOP)?;
         }
     }
 }

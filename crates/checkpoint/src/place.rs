@@ -12,11 +12,12 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, open, renameat_with};
+use rustix::process::geteuid;
 
 use crate::error::Error;
 use crate::manifest::{FILE, LOG, Manifest};
@@ -57,6 +58,9 @@ impl Draft {
         let (parent, name) = split(&place)?;
         fs::create_dir_all(parent).map_err(|error| Error::io("make the directory", parent, error))?;
         check(&place, &existing)?;
+        if let Existing::Keep(Some(named)) = &existing {
+            check_backup(&place, parent, name, named)?;
+        }
         sweep(parent, name);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = parent.join(joined(".", name, &format!(".new-{}-{number}", std::process::id())));
@@ -90,22 +94,23 @@ impl Draft {
 
     /// All is written: it takes its place. Returns where the one that was there is now, if it was kept.
     pub(crate) fn commit(&mut self) -> Result<Option<PathBuf>, Error> {
-        let failed = |error: io::Error| Error::io("put the checkpoint in place at", &self.place, error);
+        let place = self.place.clone();
+        let failed = |error: io::Error| Error::io("put the checkpoint in place at", &place, error);
         self.handle.sync_all().map_err(failed)?;
-        let (parent, name) = split(&self.place)?;
+        let (parent, name) = split(&place)?;
         let mut kept = None;
         match renameat_with(CWD, &self.directory, CWD, &self.place, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => {
                 // Somebody else may have put it there meanwhile.
-                check(&self.place, &self.existing)?;
-                renameat_with(CWD, &self.directory, CWD, &self.place, RenameFlags::EXCHANGE)
+                check(&place, &self.existing)?;
+                renameat_with(CWD, &self.directory, CWD, &place, RenameFlags::EXCHANGE)
                     .map_err(|error| failed(error.into()))?;
                 // From here the new one is in place, and the old one in the draft's.
-                if let Existing::Keep(backup) = &self.existing
+                if let Existing::Keep(backup) = self.existing.clone()
                     && self.directory.join(FILE).exists()
                 {
-                    kept = Some(keep(&self.directory, parent, name, backup.as_deref()).map_err(failed)?);
+                    kept = Some(self.keep(parent, name, backup.as_deref()).map_err(failed)?);
                 } else {
                     let _old = fs::remove_dir_all(&self.directory);
                 }
@@ -115,6 +120,15 @@ impl Draft {
         self.done = true;
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
         Ok(kept)
+    }
+
+    /// Keeps what was in place, which is the draft's now. If that cannot be, all is as it was.
+    fn keep(&mut self, parent: &Path, name: &OsStr, backup: Option<&Path>) -> io::Result<PathBuf> {
+        keep(&self.directory, parent, name, backup).inspect_err(|_| {
+            let back = renameat_with(CWD, &self.directory, CWD, &self.place, RenameFlags::EXCHANGE);
+            // Otherwise the draft is the old checkpoint, and must not go with it.
+            self.done = back.is_err();
+        })
     }
 
     /// Where it is, once it is done.
@@ -153,7 +167,42 @@ fn check(place: &Path, existing: &Existing) -> Result<(), Error> {
     if empty && fs::remove_dir(place).is_ok() { Ok(()) } else { Err(Error::Taken(place.to_owned())) }
 }
 
-/// Puts an old checkpoint under the name of a backup that nobody has.
+/// Whether a checkpoint can be kept under that name, which is found out before anything is saved.
+fn check_backup(place: &Path, parent: &Path, name: &OsStr, named: &Path) -> Result<(), Error> {
+    let to = parent.join(named);
+    let cannot = |why: String| Err(Error::Backup { name: named.to_owned(), why });
+    let (Some(beside), Some(last)) = (to.parent(), to.file_name()) else {
+        return cannot("it is no name of a directory".to_owned());
+    };
+    if named.as_os_str().is_empty() {
+        return cannot("it is empty".to_owned());
+    }
+    let found = fs::canonicalize(beside).and_then(|beside| Ok((fs::metadata(&beside)?, beside)));
+    let (metadata, beside) = match found {
+        Ok(found) => found,
+        Err(error) => return cannot(format!("{}: {error}", beside.display())),
+    };
+    let own = fs::canonicalize(parent)
+        .and_then(|own| Ok((fs::metadata(&own)?.dev(), own)))
+        .map_err(|error| Error::io("use", parent, error))?;
+    if metadata.dev() != own.0 {
+        return cannot("it is on another file system".to_owned());
+    }
+    if beside == own.1 && last == name || beside.starts_with(own.1.join(name)) {
+        return cannot("that is where the new one goes".to_owned());
+    }
+    if beside == own.1 && last.as_encoded_bytes().starts_with(joined(".", name, ".new-").as_encoded_bytes()) {
+        return cannot("names like this are of checkpoints that are being written".to_owned());
+    }
+    // The same by another name, on file systems that take several names for one.
+    let identity = |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()));
+    match (identity(&to), identity(place)) {
+        (Ok(to), Ok(place)) if to == place => cannot("that is where the new one goes".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Puts an old checkpoint under the name of a backup. Where that is impossible, it goes under the next number.
 fn keep(old: &Path, parent: &Path, name: &OsStr, named: Option<&Path>) -> io::Result<PathBuf> {
     let rename = |to: &Path| renameat_with(CWD, old, CWD, to, RenameFlags::NOREPLACE);
     if let Some(named) = named {
@@ -162,8 +211,7 @@ fn keep(old: &Path, parent: &Path, name: &OsStr, named: Option<&Path>) -> io::Re
             return Ok(to);
         }
         // The name is taken: by an older backup, which gives way as with `cp --backup`, or by something else.
-        if to.join(FILE).exists() {
-            renameat_with(CWD, old, CWD, &to, RenameFlags::EXCHANGE)?;
+        if to.join(FILE).exists() && renameat_with(CWD, old, CWD, &to, RenameFlags::EXCHANGE).is_ok() {
             let _older = fs::remove_dir_all(old);
             return Ok(to);
         }
@@ -187,9 +235,12 @@ fn sweep(parent: &Path, name: &OsStr) {
         if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
             continue;
         }
-        let unlocked = File::open(entry.path())
-            .is_ok_and(|handle| flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if unlocked {
+        // Anybody may have put anything there, where they may write: only what is ours is looked at.
+        let flags =
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(handle) = open(entry.path(), flags, Mode::empty()) else { continue };
+        let ours = fstat(&handle).is_ok_and(|found| found.st_uid == geteuid().as_raw());
+        if ours && flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
             let _gone = fs::remove_dir_all(entry.path());
         }
     }
@@ -248,6 +299,10 @@ fn below(directory: &Path) -> Result<BTreeSet<PathBuf>, Error> {
     read().map_err(|error| Error::io("list the checkpoints of", directory, error))
 }
 
+/// How long the names are that number checkpoints, until these numbers are used up; and how long they may become.
+const DIGITS: usize = 6;
+const MAX_DIGITS: usize = 18;
+
 /// A directory in which checkpoints follow each other.
 #[derive(Debug)]
 pub(crate) struct Rotation {
@@ -263,16 +318,21 @@ impl Rotation {
         Ok(Self { base: base.to_owned() })
     }
 
-    /// The numbers that are taken, by whatever.
+    /// The numbers that are taken, by whatever. Of six digits; longer ones are ours once that did not suffice.
     fn numbers(&self) -> Vec<(u64, PathBuf)> {
+        let newest = fs::read_link(self.base.join(LATEST)).unwrap_or_default();
+        let digits = DIGITS..=newest.as_os_str().len().clamp(DIGITS, MAX_DIGITS);
+        let number = |name: &str| -> Option<u64> {
+            let name = name.strip_suffix(".failed.log").unwrap_or(name);
+            let whole = digits.contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_digit());
+            whole.then(|| name.parse().ok())?
+        };
         let mut numbers: Vec<_> = fs::read_dir(&self.base)
             .into_iter()
             .flatten()
             .filter_map(|entry| {
                 let entry = entry.ok()?;
-                let name = entry.file_name();
-                let name = name.to_str()?.strip_suffix(".failed.log").unwrap_or(name.to_str()?).to_owned();
-                Some((name.parse().ok()?, entry.path()))
+                Some((number(entry.file_name().to_str()?)?, entry.path()))
             })
             .collect();
         numbers.sort();
@@ -297,6 +357,7 @@ impl Rotation {
         let whole: Vec<_> = self
             .numbers()
             .into_iter()
+            .filter(|(_, path)| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()))
             .filter(|(_, path)| path.join(FILE).exists())
             .map(|(_, path)| path)
             .collect();

@@ -1,15 +1,18 @@
 //! Restoring processes: the checkpoint is looked at, what stands in the way is told before CRIU tries, and the restored
 //! process is a child of this one, unless it is to be on its own.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use rustix::io::dup;
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, unlinkat};
+use rustix::io::{Errno, dup};
+use rustix::process::geteuid;
 use rustix::system::uname;
 
 use crate::criu::{Around, Criu, Served, Watch, Worker, number};
@@ -23,6 +26,7 @@ use crate::place;
 use crate::process;
 use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
 use crate::save::Tcp;
+use crate::sockets;
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -69,6 +73,7 @@ pub fn restore(
 fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Restored, Error> {
     let place = place::resolve(&restore.place);
     let place = std::path::absolute(&place).map_err(|error| Error::io("use", &place, error))?;
+    let images = trusted(&place)?;
     let manifest = Manifest::read(&place)?;
     let here = uname().machine().to_string_lossy().into_owned();
     if manifest.machine != here {
@@ -78,7 +83,8 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
     if !manifest.own_pids {
         free(&manifest)?;
     }
-    let pid = run(criu, restore, masked, &place, &manifest)?;
+    sockets::prepare(&manifest.participants, &place)?;
+    let pid = run(criu, restore, masked, (&place, images), &manifest)?;
     // One that was restored stopped answers when it runs.
     let stopped =
         manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
@@ -98,26 +104,65 @@ fn free(manifest: &Manifest) -> Result<(), Error> {
     Ok(())
 }
 
+/// Opens a checkpoint that nobody but root and the caller could have changed: what is in it will run.
+fn trusted(place: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = match open(place, flags, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(Error::NoCheckpoint(place.to_owned())),
+        Err(error) => return Err(Error::io("read", place, error.into())),
+    };
+    let found = fstat(&handle).map_err(|error| Error::io("read", place, error.into()))?;
+    let foreign = |why: String| Err(Error::Foreign { path: place.to_owned(), why });
+    if ![0, geteuid().as_raw()].contains(&found.st_uid) {
+        return foreign(format!("it belongs to user {}", found.st_uid));
+    }
+    if found.st_mode & 0o022 != 0 {
+        return foreign(format!("others may write into it (mode {:o})", found.st_mode & 0o777));
+    }
+    Ok(handle)
+}
+
+/// A new file, whatever had its name.
+fn create(directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(directory, name, flags, Mode::from_raw_mode(0o600))?)
+}
+
+/// What CRIU says before it logs.
+const WORDS: &str = "criu.out";
+
 /// Where CRIU logs: beside the images, or where that is possible.
 struct Work {
     directory: PathBuf,
+    handle: OwnedFd,
     temporary: bool,
 }
 
 impl Work {
-    fn new(place: &Path) -> Result<Self, Error> {
-        if File::create(place.join(RESTORE_LOG)).is_ok() {
-            return Ok(Self { directory: place.to_owned(), temporary: false });
+    fn new(place: &Path, images: &OwnedFd) -> Result<Self, Error> {
+        if create(images, RESTORE_LOG).is_ok() {
+            let handle = images.try_clone().map_err(|error| Error::io("use", place, error))?;
+            return Ok(Self { directory: place.to_owned(), handle, temporary: false });
         }
         let directory = std::env::temp_dir().join(format!("steadfast-restore-{}", std::process::id()));
-        let make = |directory: &Path| match fs::create_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory))
+        let create = || DirBuilder::new().mode(0o700).create(&directory);
+        let make = || {
+            match create() {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    fs::remove_dir_all(&directory).and_then(|()| create())?;
+                }
+                made => made?,
             }
-            made => made,
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            Ok(open(&directory, flags, Mode::empty())?)
         };
-        make(&directory).map_err(|error| Error::io("make the directory", &directory, error))?;
-        Ok(Self { directory, temporary: true })
+        let handle = make().map_err(|error: io::Error| Error::io("make the directory", &directory, error))?;
+        Ok(Self { directory, handle, temporary: true })
     }
 
     fn log(&self) -> PathBuf {
@@ -129,16 +174,12 @@ fn run(
     criu: &Criu,
     restore: &Restore,
     masked: Option<&Masked>,
-    place: &Path,
+    (place, images): (&Path, OwnedFd),
     manifest: &Manifest,
 ) -> Result<u32, Error> {
-    let work = Work::new(place)?;
-    let open = |path: &Path| -> Result<OwnedFd, Error> {
-        File::open(path).map(OwnedFd::from).map_err(|error| Error::io("read", path, error))
-    };
-    let (images, logs) = (open(place)?, open(&work.directory)?);
-    let words = work.directory.join("criu.out");
-    let out: OwnedFd = File::create(&words).map_err(|error| Error::io("write", &words, error))?.into();
+    let work = Work::new(place, &images)?;
+    let words = work.directory.join(WORDS);
+    let out = create(&work.handle, WORDS).map_err(|error| Error::io("write", &words, error))?;
     let (descriptors, inherit) = standard(manifest)?;
     let around = Around { terminal: true, descriptors, masked, words: Some(out), same_group: true };
     let mut worker = Worker::start(criu, around)?;
@@ -146,7 +187,7 @@ fn run(
         let (made, here) = (manifest.criu, worker.version());
         return Err(Error::Newer { path: place.to_owned(), made, here });
     }
-    let mut options = options(restore, number(&images), number(&logs));
+    let mut options = options(restore, number(&images), number(&work.handle));
     options.inherit = inherit;
     let request = Request { kind: Kind::Restore.into(), options: Some(options), ..Request::default() };
     let mut points = Points { signal: restore.signal, pids: pids(manifest), root: None };
@@ -277,7 +318,7 @@ fn options(restore: &Restore, images: i32, work: i32) -> Options {
         restore_sibling: Some(!restore.detach),
         cgroups: Some(Cgroups::Ignore.into()),
         network_lock: Some(NetworkLock::Nftables.into()),
-        unprivileged: (!rustix::process::geteuid().is_root()).then_some(true),
+        unprivileged: (!geteuid().is_root()).then_some(true),
         ..Options::default()
     }
 }

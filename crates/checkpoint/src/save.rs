@@ -406,7 +406,8 @@ impl Series {
         Ok(Self { rotation: crate::place::Rotation::new(directory)?, keep })
     }
 
-    /// Saves the next one. The place that `how` names counts for nothing.
+    /// Saves the next one. The place that `how` names counts for nothing. Beside it comes why the newest is not pointed to, if
+    /// that failed: it is saved all the same.
     pub fn save(
         &self,
         criu: &Criu,
@@ -414,10 +415,10 @@ impl Series {
         masked: Option<&Masked>,
         publisher: &mut Publisher,
         observer: &mut dyn Observer,
-    ) -> Result<Saved, SaveError> {
+    ) -> Result<(Saved, Option<Error>), SaveError> {
         let how = Save { place: self.rotation.next(), existing: Existing::Refuse, ..how.clone() };
         let saved = save(criu, &how, masked, publisher, observer)?;
-        self.rotation.turn(&saved.place, self.keep)?;
-        Ok(saved)
+        let fault = self.rotation.turn(&saved.place, self.keep).err();
+        Ok((saved, fault))
     }
 }

@@ -79,6 +79,49 @@ fn backups_never_overwrite() {
 }
 
 #[test]
+fn a_backup_that_cannot_be_is_refused_before_anything_is_saved() {
+    let base = Base::new("refused");
+    base.put("a", Existing::Refuse, "one").unwrap();
+    let absolute = base.0.join("a").display().to_string();
+    let names = ["a", "./a", "a/", "a/.", "a/inside", "", "..", "nowhere/b", ".a.new-1-0", absolute.as_str()];
+    for name in names {
+        let refused = Draft::begin(&base.0.join("a"), Existing::Keep(Some(name.into())));
+        assert!(matches!(refused, Err(Error::Backup { .. })), "{name}: {refused:?}");
+        assert_eq!((base.text("a"), base.names()), ("one".to_owned(), vec!["a".to_owned()]));
+    }
+    // `/proc` is on no other's file system.
+    let refused = Draft::begin(&base.0.join("a"), Existing::Keep(Some("/proc/b".into()))).unwrap_err();
+    assert!(refused.to_string().contains("another file system"), "{refused}");
+}
+
+#[test]
+fn a_backup_that_has_become_impossible_gets_a_number() {
+    let base = Base::new("became");
+    base.put("a", Existing::Refuse, "one").unwrap();
+    fs::create_dir(base.0.join("beside")).unwrap();
+    let keep = Existing::Keep(Some("beside/b".into()));
+    let mut draft = Draft::begin(&base.0.join("a"), keep).unwrap();
+    fs::write(draft.directory().join(FILE), "two").unwrap();
+    fs::remove_dir(base.0.join("beside")).unwrap();
+    assert_eq!(draft.commit().unwrap(), Some(base.0.join("a.~1~")));
+    drop(draft);
+    assert_eq!((base.text("a"), base.text("a.~1~")), ("two".into(), "one".into()));
+    assert_eq!(base.names(), ["a", "a.~1~"]);
+}
+
+#[test]
+fn what_others_put_beside_is_left_alone() {
+    let base = Base::new("beside");
+    let fifo = base.0.join(".a.new-x");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::create_dir(base.0.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(base.0.join("elsewhere"), base.0.join(".a.new-y")).unwrap();
+    // It does not wait for somebody to write.
+    base.put("a", Existing::Refuse, "one").unwrap();
+    assert_eq!(base.names(), [".a.new-x", ".a.new-y", "a", "elsewhere"]);
+}
+
+#[test]
 fn what_a_dead_writer_left_is_swept_and_a_living_one_is_not() {
     let base = Base::new("sweep");
     fs::create_dir(base.0.join(".a.new-1-0")).unwrap();
@@ -107,4 +150,38 @@ fn rotation_counts_on_and_keeps_the_newest() {
     fs::write(base.0.join("000006.failed.log"), "").unwrap();
     assert_eq!(rotation.next(), base.0.join("000007"));
     assert!(matches!(Rotation::new(&base.0.join("000005")), Err(Error::Taken(_))));
+}
+
+#[test]
+fn rotation_leaves_alone_what_it_did_not_make() {
+    let base = Base::new("others");
+    let rotation = Rotation::new(&base.0).unwrap();
+    for name in ["other", "7", "20260101", "18446744073709551615", "0000002"] {
+        base.put(name, Existing::Refuse, "somebody's").unwrap();
+    }
+    std::os::unix::fs::symlink("other", base.0.join("000001")).unwrap();
+    let mut before = base.names();
+    for number in [2, 3] {
+        let next = rotation.next();
+        assert_eq!(next, base.0.join(format!("{number:06}")));
+        base.put(&format!("{number:06}"), Existing::Refuse, "").unwrap();
+        rotation.turn(&next, 1).unwrap();
+    }
+    before.extend(["000003".to_owned(), LATEST.to_owned()]);
+    before.sort();
+    assert_eq!((base.names(), base.text("other")), (before, "somebody's".to_owned()));
+}
+
+#[test]
+fn rotation_goes_on_when_six_digits_are_used_up() {
+    let base = Base::new("digits");
+    let rotation = Rotation::new(&base.0).unwrap();
+    base.put("999998", Existing::Refuse, "").unwrap();
+    for name in ["999999", "1000000", "1000001"] {
+        let next = rotation.next();
+        assert_eq!(next, base.0.join(name));
+        base.put(name, Existing::Refuse, "").unwrap();
+        rotation.turn(&next, 2).unwrap();
+    }
+    assert_eq!(base.names(), ["1000000", "1000001", LATEST]);
 }

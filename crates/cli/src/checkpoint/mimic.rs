@@ -14,7 +14,10 @@ pub(super) fn mimic(ended: Ended, masked: Masked) -> ExitCode {
         Ended::Code(code) => return ExitCode::from(code as u8),
         Ended::Signal(number) => number,
     };
-    if let Some(signal) = Signal::from_named_raw(number) {
+    if number > Signal::SYS.as_raw() {
+        // Real-time signals have no name here, and a shell needs none.
+        let _failed = Command::new("/bin/sh").args(["-c", &format!("kill -{number} $$")]).exec();
+    } else if let Some(signal) = Signal::from_named_raw(number) {
         // Whatever is to be seen in a core is in the program's own.
         let maximum = getrlimit(Resource::Core).maximum;
         let _unlimited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });

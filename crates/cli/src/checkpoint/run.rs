@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use steadfast_checkpoint::{After, Masked, Observer, Progress, Scope, Series, Woken, run as start};
 
-use super::save::{How, Keep, with_exit};
+use super::save::{How, Keep, SAVED_BUT, with_exit};
 use super::{Talk, Tools, mask, mimic, tell};
 use crate::context::Context;
 use crate::duration;
@@ -25,7 +25,7 @@ Examples:
   steadfast checkpoint run --every 10m --dir saved -- simulation --steps 1000 input.dat")]
 pub(crate) struct Arguments {
     /// The program and its arguments.
-    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM", allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     program: Vec<String>,
     /// Save it again and again, so long apart, into numbered directories below --dir.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -88,7 +88,10 @@ fn save(arguments: &Arguments, pid: u32, tools: &mut Tools, masked: &Masked) {
     });
     arguments.talk.notes(&mut tools.publisher);
     match saved {
-        Ok(saved) => arguments.talk.note(&format!("saved into {}", saved.place.display())),
+        Ok((saved, fault)) => {
+            arguments.talk.note(&format!("saved into {}", saved.place.display()));
+            fault.iter().for_each(|fault| tell(&format!("{SAVED_BUT}: {fault}")));
+        }
         Err(error) => tell(&format!("this time nothing was saved: {error}")),
     }
 }

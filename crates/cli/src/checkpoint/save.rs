@@ -40,6 +40,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     after: AfterArguments,
     #[command(flatten)]
+    existing: ExistingArguments,
+    #[command(flatten)]
     how: How,
     /// Save again and again, so long apart, into numbered directories below --dir, until it ends or Ctrl-C.
     #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with_all = ["stop", "kill", "signal", "clobber", "backup"])]
@@ -90,6 +92,20 @@ pub(super) struct How {
     /// Where the checkpoint goes; without it ./checkpoint.ID.
     #[arg(long, short, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
+    /// Give up after this time, and let the processes go on.
+    #[arg(long, short, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Connections over TCP: part of the checkpoint, or closed when it is restored.
+    #[arg(long, value_name = "HOW", default_value = "keep")]
+    tcp: TcpArgument,
+    /// The most bytes of one open file that has been removed, which becomes part of the checkpoint.
+    #[arg(long, value_name = "BYTES", default_value_t = GHOST_LIMIT)]
+    ghost_limit: u32,
+}
+
+/// What becomes of a checkpoint that is there.
+#[derive(Debug, Args)]
+struct ExistingArguments {
     /// A checkpoint that is there is replaced.
     #[arg(long, overrides_with = "no_clobber")]
     clobber: bool,
@@ -100,15 +116,16 @@ pub(super) struct How {
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, conflicts_with = "clobber")]
     #[expect(clippy::option_option, reason = "not given, given, and given with a name are three things")]
     backup: Option<Option<PathBuf>>,
-    /// Give up after this time, and let the processes go on.
-    #[arg(long, short, value_name = "TIME", value_parser = duration::parse)]
-    timeout: Option<Duration>,
-    /// Connections over TCP: part of the checkpoint, or closed when it is restored.
-    #[arg(long, value_name = "HOW", default_value = "keep")]
-    tcp: TcpArgument,
-    /// The most bytes of one open file that has been removed, which becomes part of the checkpoint.
-    #[arg(long, value_name = "BYTES", default_value_t = GHOST_LIMIT)]
-    ghost_limit: u32,
+}
+
+impl ExistingArguments {
+    fn existing(&self) -> Existing {
+        match &self.backup {
+            Some(name) => Existing::Keep(name.clone()),
+            None if self.clobber => Existing::Replace,
+            None => Existing::Refuse,
+        }
+    }
 }
 
 /// How many there are at most.
@@ -146,21 +163,13 @@ pub(super) fn signal(text: &str) -> Result<Signal, String> {
 }
 
 impl How {
-    fn existing(&self) -> Existing {
-        match &self.backup {
-            Some(name) => Existing::Keep(name.clone()),
-            None if self.clobber => Existing::Replace,
-            None => Existing::Refuse,
-        }
-    }
-
-    /// What is asked for.
+    /// What is asked for, where nothing is there yet.
     pub(super) fn save(&self, scope: Scope, id: u32, after: After) -> Save {
         Save {
             scope,
             id,
             place: self.dir.clone().unwrap_or_else(|| format!("checkpoint.{id}").into()),
-            existing: self.existing(),
+            existing: Existing::Refuse,
             after,
             timeout: self.timeout,
             tcp: self.tcp.into(),
@@ -183,7 +192,7 @@ impl Arguments {
             AfterArguments { signal: Some(signal), .. } => After::Signal(*signal),
             _ => After::Run,
         };
-        self.how.save(scope, self.id, after)
+        Save { existing: self.existing.existing(), ..self.how.save(scope, self.id, after) }
     }
 }
 
@@ -240,9 +249,10 @@ fn repeat(
         let result = series.save(&tools.criu, how, Some(masked), &mut tools.publisher, &mut watcher);
         arguments.talk.notes(&mut tools.publisher);
         match result {
-            Ok(result) => {
+            Ok((result, fault)) => {
                 saved += 1;
                 told(&result, output)?;
+                fault.iter().for_each(|fault| tell(&format!("{SAVED_BUT}: {fault}")));
             }
             // It has ended, or somebody wants this to end.
             Err(SaveError::Failed(_)) if saved > 0 && !is_there(how.scope, how.id) => break,
@@ -289,6 +299,9 @@ fn told(saved: &Saved, output: &mut Output) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// What comes before the reason why `latest` is not what was saved last.
+pub(super) const SAVED_BUT: &str = "it was saved, and older ones are as they were";
 
 pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })

@@ -34,6 +34,28 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn run_ends_as_the_program_does() {
+    let home = crate::common::Home::new();
+    let run = |words: &[&str]| home.command(&["checkpoint", "run"]).args(words).output().unwrap().status;
+    assert_eq!(run(&["sh", "-c", "exit 7"]).code(), Some(7));
+    for signal in [9, 15, 40, 64] {
+        let status = run(&["--", "sh", "-c", &format!("kill -{signal} $$")]);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal), "{status:?}");
+    }
+    // What follows the program is the program's.
+    assert_eq!(run(&["sh", "-c", "exit $#", "--clobber", "--backup", "--every"]).code(), Some(2));
+}
+
+#[test]
+fn run_takes_only_what_it_heeds() {
+    let home = crate::common::Home::new();
+    for option in ["--clobber", "--no-clobber", "--backup", "--backup=old", "--bogus"] {
+        let run = Run::of(home.command(&["checkpoint", "run"]).args([option, "--dir", "saved", "true"]));
+        assert!(run.ended(2).err.contains("unexpected argument"), "{option}");
+    }
+}
+
+#[test]
 fn without_criu_it_is_said_how_to_get_one() {
     let Some(bench) = Bench::new("without_criu") else { return };
     let target = bench.target("plain");

@@ -2,7 +2,7 @@
 //! left descriptors behind.
 
 use std::env;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,7 +44,8 @@ fn is_saved_again_and_again(case: &str) {
         command
     };
     let mut target: Target = bench.target_of(&binary, case, |command| {
-        let control = bench.path("control");
+        let control = bench.path("run/control");
+        fs::create_dir(bench.path("run")).unwrap();
         command.env("LD_LIBRARY_PATH", bench.home.path()).env("STEADFAST_CONTROL", control);
     });
     for _ in 0..5 {
@@ -53,8 +54,12 @@ fn is_saved_again_and_again(case: &str) {
     }
     Run::of(&mut with(&["save", "--kill", "--clobber", "--dir", "saved", &target.id()])).ended(0);
     target.child.wait().unwrap();
+    // As after a reboot.
+    fs::remove_dir_all(bench.path("run")).unwrap();
     assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
     bench.good();
+    let made = fs::symlink_metadata(bench.path("run/control")).unwrap();
+    assert_eq!((made.mode() & 0o7777, made.uid()), (0o700, rustix::process::geteuid().as_raw()));
     assert_eq!(running.interrupt().1, Some(0));
 }
 
@@ -76,4 +81,30 @@ fn parts_that_do_not_wait() {
 #[test]
 fn duplicates_of_descriptors_beside_published_events() {
     is_saved_again_and_again("duplicates");
+}
+
+#[test]
+fn the_directory_of_the_socket_is_again_its_users() {
+    let Some(bench) = Bench::new("sockets_user") else { return };
+    let binary = compile(bench.home.path());
+    let (user, group) = (65_534, 65_533);
+    let mut target: Target = bench.target_of(&binary, "enter_leave", |command| {
+        let agent = bench.path("none");
+        command.env("LD_LIBRARY_PATH", bench.home.path()).env("STEADFAST_AGENT", agent);
+        command.env("STEADFAST_CONTROL", bench.path("control"));
+    });
+    // Not every root may save processes of others, and the socket says whose it is.
+    chown(bench.path(&format!("control/{}.sock", target.pid)), Some(user), Some(group)).unwrap();
+    Run::of(&mut bench.command(&["save", "--kill", "--dir", "saved", &target.id()])).ended(0);
+    target.child.wait().unwrap();
+    fs::remove_dir_all(bench.path("control")).unwrap();
+    // Whoever may write there does not lead root elsewhere.
+    fs::create_dir(bench.path("elsewhere")).unwrap();
+    symlink(bench.path("elsewhere"), bench.path("control")).unwrap();
+    bench.run(&["restore", "saved"]).failed(1, &["control", "symbolic link"]);
+    fs::remove_file(bench.path("control")).unwrap();
+    assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
+    bench.good();
+    let made = fs::symlink_metadata(bench.path("control")).unwrap();
+    assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o700, user, group));
 }

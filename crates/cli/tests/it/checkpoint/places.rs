@@ -58,6 +58,11 @@ fn one_that_is_there_is_refused_replaced_or_kept() {
     assert_eq!(all.len(), 4, "{all:?}");
     assert!(all.iter().all(|one| one["whole"] == true && one["root"] == target.pid), "{all:?}");
 
+    // No checkpoint can be its own backup.
+    let now = seal(&place);
+    let own = format!("--backup=checkpoint.{id}");
+    save(&[&own]).failed(2, &["where the new one goes", "--backup"]);
+    assert_eq!(seal(&place), now);
     // What is no checkpoint is left alone.
     fs::create_dir(bench.path("other")).unwrap();
     save(&["--dir", "other"]).ended(0);
@@ -111,6 +116,53 @@ fn damage_is_found_and_named() {
     bench.run(&["inspect", "saved"]).ended(0);
     assert_eq!(bench.restore(&[]).code(), Some(0));
     bench.good();
+}
+
+#[test]
+fn what_somebody_else_may_change_is_not_restored() {
+    let Some(bench) = Bench::new("foreign") else { return };
+    let target = bench.target("plain");
+    bench.save_and_kill(target);
+    let place = bench.path("saved");
+    std::os::unix::fs::chown(&place, Some(65_534), None).unwrap();
+    let told = bench.run(&["restore", "--json", "saved"]).failed(1, &["belongs to user 65534", "chown"]);
+    assert_eq!(told.object()["class"], "environment");
+    std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+    bench.run(&["restore", "saved"]).failed(1, &["others may write", "chmod"]);
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    // A log goes nowhere else.
+    fs::write(bench.path("precious"), "precious").unwrap();
+    for name in ["restore.log", "criu.out"] {
+        std::os::unix::fs::symlink(bench.path("precious"), place.join(name)).unwrap();
+    }
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+    assert_eq!(fs::read_to_string(bench.path("precious")).unwrap(), "precious");
+    assert!(fs::symlink_metadata(place.join("restore.log")).unwrap().is_file());
+}
+
+#[test]
+fn a_link_to_the_newest_that_cannot_be_is_no_failed_save() {
+    let Some(bench) = Bench::new("no_link") else { return };
+    let mut target = bench.target("plain");
+    // Something else has the name.
+    fs::create_dir_all(bench.path("saved/latest/other")).unwrap();
+    let every = ["save", "--json", "--every", "50ms", "--keep", "2", "--dir", "saved", &target.id()];
+    let mut command = bench.command(&every);
+    let mut saving =
+        Running::start(command.stderr(fs::File::create(bench.path("err")).unwrap()), |command| {
+            command.spawn().unwrap()
+        });
+    for number in 1..=2 {
+        let told = saving.object().unwrap();
+        assert_eq!(told["checkpoint"], bench.text(&format!("saved/{number:06}")));
+    }
+    assert_eq!(saving.interrupt().1, Some(0));
+    let told = fs::read_to_string(bench.path("err")).unwrap();
+    assert!(told.contains("it was saved") && told.contains("newest"), "{told}");
+    target.signal(Signal::KILL);
+    target.child.wait().unwrap();
 }
 
 #[test]
