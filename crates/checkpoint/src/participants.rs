@@ -83,10 +83,7 @@ impl Prepared {
 
     /// They go on when they can: they stand still, or do what a signal says.
     pub(crate) fn leave_word(mut self) {
-        for entry in std::mem::take(&mut self.entries) {
-            // One that the signal ended hears nothing.
-            let _gone = entry.ready.leave_word(&Outcome::Continued);
-        }
+        left(&std::mem::take(&mut self.entries), &Outcome::Continued);
     }
 
     fn tell(mut self, outcome: &Outcome) -> Vec<String> {
@@ -101,9 +98,21 @@ impl Drop for Prepared {
     }
 }
 
-/// Tells those that were restored. What they could not take up again.
-pub(crate) fn restored(entries: &[Participant], images: &Path) -> Vec<String> {
-    told(entries, &Outcome::Restored { images: Some(images.to_owned()) })
+/// Tells those that were restored. What they could not take up again, unless they are stopped.
+pub(crate) fn restored(entries: &[Participant], images: &Path, stopped: bool) -> Vec<String> {
+    let outcome = Outcome::Restored { images: Some(images.to_owned()) };
+    if stopped {
+        left(entries, &outcome);
+        return Vec::new();
+    }
+    told(entries, &outcome)
+}
+
+/// Leaves word for each: one that has ended hears nothing.
+fn left(entries: &[Participant], outcome: &Outcome) {
+    for entry in entries {
+        let _gone = entry.ready.leave_word(outcome);
+    }
 }
 
 /// In the opposite order, and each of them.

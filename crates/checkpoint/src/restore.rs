@@ -85,10 +85,10 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
     }
     sockets::prepare(&manifest.participants, &place)?;
     let pid = run(criu, restore, masked, (&place, images), &manifest)?;
-    // One that was restored stopped answers when it runs.
+    // One that was restored stopped hears of it when it runs.
     let stopped =
         manifest.processes.iter().any(|process| process.state == "stopped") && restore.signal.is_none();
-    let faults = if stopped { Vec::new() } else { participants::restored(&manifest.participants, &place) };
+    let faults = participants::restored(&manifest.participants, &place, stopped);
     Ok(Restored { place, pid, manifest, faults })
 }
 
