@@ -90,7 +90,9 @@ fn save(arguments: &Arguments, pid: u32, tools: &mut Tools, masked: &Masked) {
     match saved {
         Ok((saved, fault)) => {
             arguments.talk.note(&format!("saved into {}", saved.place.display()));
-            fault.iter().for_each(|fault| tell(&format!("{SAVED_BUT}: {fault}")));
+            if let Some(fault) = fault {
+                tell(&format!("{SAVED_BUT}: {fault}"));
+            }
         }
         Err(error) => tell(&format!("this time nothing was saved: {error}")),
     }

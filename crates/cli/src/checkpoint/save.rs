@@ -252,7 +252,9 @@ fn repeat(
             Ok((result, fault)) => {
                 saved += 1;
                 told(&result, output)?;
-                fault.iter().for_each(|fault| tell(&format!("{SAVED_BUT}: {fault}")));
+                if let Some(fault) = fault {
+                    tell(&format!("{SAVED_BUT}: {fault}"));
+                }
             }
             // It has ended, or somebody wants this to end.
             Err(SaveError::Failed(_)) if saved > 0 && !is_there(how.scope, how.id) => break,
