@@ -90,7 +90,7 @@ fn save(arguments: &Arguments, pid: u32, tools: &mut Tools, masked: &Masked) {
     match saved {
         Ok((saved, fault)) => {
             arguments.talk.note(&format!("saved into {}", saved.place.display()));
-            for fault in fault {
+            if let Some(fault) = fault {
                 tell(&format!("{SAVED_BUT}: {fault}"));
             }
         }

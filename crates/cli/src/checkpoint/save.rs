@@ -252,7 +252,7 @@ fn repeat(
             Ok((result, fault)) => {
                 saved += 1;
                 told(&result, output)?;
-                for fault in fault {
+                if let Some(fault) = fault {
                     tell(&format!("{SAVED_BUT}: {fault}"));
                 }
             }
