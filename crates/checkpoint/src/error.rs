@@ -204,6 +204,12 @@ pub enum Error {
         /// What became of the processes.
         more: String,
     },
+    /// Somebody who takes part went on before the processes were frozen: the image might hold what none can.
+    #[error(
+        "saving {0} took so long that a process of it, which was quiet for it, went on by itself; nothing was saved, try again when \
+         less is going on here"
+    )]
+    WentOn(String),
     /// CRIU said no.
     #[error("cannot {doing}: {diagnosis}; CRIU's own words are in {}", log.display())]
     Criu {
@@ -271,9 +277,11 @@ impl Error {
             | Self::Backup { .. }
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
-            Self::PidInUse { .. } | Self::Refused { .. } | Self::Unready { .. } | Self::Late { .. } => {
-                Class::Temporary
-            }
+            Self::PidInUse { .. }
+            | Self::Refused { .. }
+            | Self::Unready { .. }
+            | Self::Late { .. }
+            | Self::WentOn(_) => Class::Temporary,
             Self::NoCriu { .. }
             | Self::Unusable { .. }
             | Self::Old { .. }
@@ -305,7 +313,7 @@ impl Error {
             Self::Format { .. } => Errno::EINVAL,
             Self::PidInUse { .. } => Errno::EBUSY,
             Self::Refused { .. } => Errno::EAGAIN,
-            Self::Late { .. } | Self::Unready { .. } => Errno::ETIMEDOUT,
+            Self::Late { .. } | Self::Unready { .. } | Self::WentOn(_) => Errno::ETIMEDOUT,
             Self::Criu { diagnosis, .. } => return diagnosis.errno,
             Self::Io { source, .. } | Self::Start { source, .. } => {
                 return source.raw_os_error().unwrap_or(Errno::EIO as i32);

@@ -14,7 +14,7 @@ use crate::process::Process;
 /// How long a process may take to be ready, and to go on, where nobody says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long it waits for us when it is ready. After that it goes on by itself, as it has to if this process dies.
-pub(crate) const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A process that took part, as the manifest keeps it: it is told when it runs again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

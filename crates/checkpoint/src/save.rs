@@ -19,7 +19,7 @@ use crate::events::{Publisher, Verb};
 use crate::image;
 use crate::manifest::{self, FORMAT, LOG, Manifest, Outward};
 use crate::parent::Masked;
-use crate::participants::{Participant, Prepared, SILENCE};
+use crate::participants::{Participant, Prepared};
 use crate::place::{Draft, Existing};
 use crate::process;
 use crate::rpc::{Cgroups, Kind, NetworkLock, Notify, Options, Request};
@@ -246,7 +246,7 @@ fn dump(
     let (manifest, backup) = match dump.committed.take() {
         Some(committed) => committed?,
         None if was_quiet => dump.finish()?,
-        None => return Err(loud(tree).into()),
+        None => return Err(Error::WentOn(described(tree)).into()),
     };
     match standing {
         Some(prepared) if save.after == After::Kill => prepared.leave(),
@@ -256,15 +256,6 @@ fn dump(
     let place = dump.draft.place().to_owned();
     let frozen = image::frozen(&place).map(Duration::from_micros);
     Ok(Saved { place, backup, manifest, frozen, faults })
-}
-
-/// Somebody went on before the processes were frozen: the image may hold what none can.
-fn loud(tree: &Tree) -> Error {
-    Error::Late {
-        what: format!("{}, and a process that takes part went on by itself meanwhile", described(tree)),
-        limit: SILENCE,
-        more: "; try again when less is going on here".to_owned(),
-    }
 }
 
 impl Dump<'_> {
@@ -303,7 +294,8 @@ impl Watch for Dump<'_> {
         if notify.script.as_deref() != Some("post-dump") || self.save.after == After::Run {
             return true;
         }
-        let committed = if self.is_quiet() { self.finish() } else { Err(loud(self.tree)) };
+        let committed =
+            if self.is_quiet() { self.finish() } else { Err(Error::WentOn(described(self.tree))) };
         let whole = committed.is_ok();
         self.committed = Some(committed);
         match self.save.after {

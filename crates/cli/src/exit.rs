@@ -87,7 +87,7 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<Error>() {
             return Some(match (error, error.class()) {
-                (Error::Late { .. } | Error::Unready { .. }, _) => Self::Unreachable,
+                (Error::Late { .. } | Error::Unready { .. } | Error::WentOn(_), _) => Self::Unreachable,
                 (Error::Refused { .. }, _) => Self::Refused,
                 (error, _) if error.errno() == ETIMEDOUT => Self::Unreachable,
                 (_, Class::Usage) => Self::Usage,

@@ -201,7 +201,8 @@ impl Builder {
     }
 
     /// Whether it prepares for [checkpoints](crate::checkpoint) of this process, so that its conversations survive them. It does
-    /// unless said otherwise; the first endpoint of a process that does opens the control socket.
+    /// unless said otherwise; the first endpoint of a process that does opens the control socket. [`bind`](Self::bind) waits while a
+    /// checkpoint is being taken.
     pub fn checkpoints(mut self, takes_part: bool) -> Self {
         self.checkpoints = takes_part;
         self

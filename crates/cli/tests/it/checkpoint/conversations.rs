@@ -15,6 +15,7 @@ use steadfast_testbed::{Host, Lab, isolated};
 
 use super::{Bench, GUARD, until};
 use crate::common::Run;
+use crate::daemon::{daemon, home};
 
 /// Where the identity of a counting process lies, whom it trusts, and whom it calls.
 const IDENTITY: &str = "STEADFAST_TEST_COUNTER_IDENTITY";
@@ -329,4 +330,44 @@ fn images_of_a_process_that_goes_on() {
         let report = Run::of(&mut world.bench.command(&["inspect", "image"]));
         report.ended(0);
     });
+}
+
+/// What was published while it was gone comes, once.
+#[test]
+fn a_client_of_the_agent_is_there_again() {
+    let Some(mut bench) = Bench::new("checkpoint::conversations::a_client_of_the_agent_is_there_again")
+    else {
+        return;
+    };
+    bench.home = home();
+    let (running, _) = daemon(&bench.home);
+    let agent = bench.path("agent.sock");
+    let heard = bench.path("heard");
+    let publish = |payload: &str| {
+        let words = ["events", "publish", "site.apps.backup", "DONE", payload];
+        Run::of(bench.home.command(&words).env("STEADFAST_AGENT", &agent)).ended(0);
+    };
+    let times = |payload: &str| std::fs::read_to_string(&heard).unwrap().matches(payload).count();
+    let mut run = bench.command(&["run", "--", env!("CARGO_BIN_EXE_steadfast"), "events", "subscribe"]);
+    run.arg("event_space=site.all.all").env("STEADFAST_AGENT", &agent);
+    run.env("STEADFAST_CONTROL", bench.path("control"));
+    let out = std::fs::File::create(&heard).unwrap();
+    let mut parent = run.stdin(Stdio::null()).stdout(out).spawn().unwrap();
+    until("a subscriber", || {
+        publish("before");
+        (times("before") > 0).then_some(())
+    });
+    let pid = child_of(parent.id());
+    bench.run(&["save", "--kill", "--dir", "image", &pid.to_string()]).ended(0);
+    parent.wait().unwrap();
+    publish("meanwhile");
+    let mut restored = bench.command(&["restore", "image"]).stdin(Stdio::null()).spawn().unwrap();
+    until("what was published meanwhile", || (times("meanwhile") > 0).then_some(()));
+    publish("afterwards");
+    until("what was published afterwards", || (times("afterwards") > 0).then_some(()));
+    assert_eq!((times("meanwhile"), times("afterwards")), (1, 1));
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    restored.wait().unwrap();
+    assert_eq!(running.interrupt().1, Some(0));
 }
