@@ -2,9 +2,14 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -33,26 +38,106 @@ pub(crate) fn answer(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// How long what the command started may hold its output when itself has ended.
+const LINGERING: Duration = Duration::from_secs(10);
+
+/// How a command that was listened to ended.
+pub(crate) struct Streamed {
+    pub(crate) status: ExitStatus,
+    /// Whether something had to be killed: it said nothing for too long, or something that it started outlived it.
+    pub(crate) killed: bool,
+}
+
 /// Runs to the end and shows each line, in the order of both streams, as soon as `keep` has seen it and wants it shown.
-pub(crate) fn stream(command: &mut Command, mut keep: impl FnMut(&str) -> bool) -> Result<ExitStatus> {
+/// If there is none for as long as `patience`, everything that could still print one is killed.
+pub(crate) fn stream(
+    command: &mut Command,
+    patience: Duration,
+    mut keep: impl FnMut(&str) -> bool,
+) -> Result<Streamed> {
     // One pipe for both: cargo names a test binary on stderr, the binary reports on stdout, and their order matters.
     let (reader, writer) = io::pipe().context("cannot make a pipe for the output")?;
+    let pipe = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    let pipe = pipe.context("cannot tell the pipe of the output; is /proc there?")?;
     command.stderr(writer.try_clone().context("cannot share a pipe for the output")?).stdout(writer);
     let mut child = command.spawn().with_context(|| cannot_start(command))?;
     // The command keeps its ends of the pipe, and the last line would never come.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut reader = BufReader::new(reader);
-    let mut bytes = Vec::new();
-    while reader.read_until(b'\n', &mut bytes).context("cannot read the output")? > 0 {
-        let line = String::from_utf8_lossy(&bytes);
-        if keep(line.trim_end_matches(['\n', '\r'])) {
-            // Someone who closed our output wants the rest of the run's verdict all the same.
-            let mut out = io::stdout().lock();
-            let _closed = out.write_all(&bytes).and_then(|()| out.flush());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        loop {
+            let mut bytes = Vec::new();
+            let end = matches!(reader.read_until(b'\n', &mut bytes), Ok(0) | Err(_));
+            if end || sender.send(bytes).is_err() {
+                return;
+            }
         }
-        bytes.clear();
+    });
+    let mut killed = false;
+    let mut quiet_since = Instant::now();
+    loop {
+        match lines.recv_timeout(Duration::from_millis(100)) {
+            Ok(bytes) => {
+                quiet_since = Instant::now();
+                if keep(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r'])) {
+                    // Someone who closed our output wants the rest of the run's verdict all the same.
+                    let mut out = io::stdout().lock();
+                    let _closed = out.write_all(&bytes).and_then(|()| out.flush());
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let ended = child.try_wait().context("cannot wait for the tests to end")?.is_some();
+                if quiet_since.elapsed() > if ended { LINGERING } else { patience } {
+                    let what = if ended { "were left behind" } else { "have said nothing for too long" };
+                    println!("These processes {what}, and are killed: {}", kill_holders(&pipe));
+                    killed = true;
+                    quiet_since = Instant::now();
+                }
+            }
+        }
     }
-    child.wait().context("cannot wait for the tests to end")
+    Ok(Streamed { status: child.wait().context("cannot wait for the tests to end")?, killed })
+}
+
+/// Kills whoever has this pipe open, except for this process; says who that was.
+fn kill_holders(pipe: &Path) -> String {
+    let mut killed = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().filter_map(Result::ok);
+        let holds =
+            files.map(|file| file.path()).any(|file| fs::read_link(file).is_ok_and(|open| open == pipe));
+        if holds && pid != std::process::id() {
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            killed.push(format!("{pid} `{}`", words.trim()));
+            let _gone = succeeds(Command::new("kill").args(["-KILL", &pid.to_string()]));
+        }
+    }
+    killed.join(", ")
+}
+
+/// Closes what whoever runs this left open, and leaves a session that was begun outside of this PID namespace: a process of
+/// which either holds cannot be saved. Ctrl-C does not reach a session of its own.
+const APART: &str = r#"
+for open in /proc/$$/fd/*; do
+    open=${open##*/}
+    if [ "$open" -gt 2 ]; then eval "exec $open>&-"; fi
+done
+if [ "$(cut -d " " -f 6 /proc/$$/stat)" = 0 ]; then exec setsid "$@"; fi
+exec "$@"
+"#;
+
+/// A call of cargo whose tests start processes and save them.
+pub(crate) fn cargo_apart(arguments: &[&str]) -> Command {
+    let cargo = cargo(arguments);
+    let Some(bash) = find("bash") else { return cargo };
+    let mut command = Command::new(bash);
+    command.args(["-c", APART, "bash"]).arg(cargo.get_program()).args(cargo.get_args());
+    command.current_dir(root()).stdin(Stdio::null());
+    command
 }
 
 /// Where a program lies on the search path.
@@ -69,16 +154,31 @@ fn cannot_start(command: &Command) -> String {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(600);
+
     #[test]
     fn both_streams_keep_their_order_to_the_last_line() {
         let script = "echo one; echo two >&2; echo three; printf four >&2; exit 3";
         let mut lines = Vec::new();
-        let status = stream(Command::new("sh").args(["-c", script]), |line| {
+        let ended = stream(Command::new("sh").args(["-c", script]), PATIENCE, |line| {
             lines.push(line.to_owned());
             false
         });
         assert_eq!(lines, ["one", "two", "three", "four"]);
-        assert_eq!(status.unwrap().code(), Some(3));
+        let ended = ended.unwrap();
+        assert_eq!((ended.status.code(), ended.killed), (Some(3), false));
+    }
+
+    #[test]
+    fn what_hangs_or_is_left_behind_is_killed() {
+        let mut hangs = Command::new("sh");
+        hangs.args(["-c", "echo begun; exec sleep 1000"]);
+        let ended = stream(&mut hangs, Duration::from_millis(300), |_| false).unwrap();
+        assert_eq!((ended.status.code(), ended.killed), (None, true));
+        let mut leaves = Command::new("sh");
+        leaves.args(["-c", "sleep 1000 & exit 0"]);
+        let ended = stream(&mut leaves, PATIENCE, |_| false).unwrap();
+        assert_eq!((ended.status.code(), ended.killed), (Some(0), true));
     }
 
     #[test]

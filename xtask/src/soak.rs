@@ -2,13 +2,16 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::process;
 use crate::tally::Tally;
 use crate::test;
+
+/// Most say nothing until their end.
+const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// One test that takes its counts from environment variables.
 struct Soak {
@@ -107,14 +110,15 @@ pub(crate) fn run(name: Option<&str>) -> Result<bool> {
     for soak in chosen {
         println!("== soak {}: {}", soak.name, soak.what);
         let started = Instant::now();
-        let mut command = process::cargo(&["test", "--package", soak.package, "--profile", soak.profile]);
+        let mut command =
+            process::cargo_apart(&["test", "--package", soak.package, "--profile", soak.profile]);
         command.args([soak.filter, "--", "--nocapture"]);
         for (variable, count) in soak.counts {
             let count = env::var(variable).unwrap_or_else(|_| (*count).to_owned());
             println!("{variable}={count}");
             command.env(variable, count);
         }
-        let verdict = test::verdict(&mut command, Tally::new(false))?;
+        let verdict = test::verdict(&mut command, Tally::new(false), PATIENCE)?;
         let nothing_ran = if verdict.ran == 0 { " (no test ran)" } else { "" };
         success &= verdict.success && verdict.ran > 0;
         let seconds = started.elapsed().as_secs_f64();
@@ -127,12 +131,13 @@ pub(crate) fn run(name: Option<&str>) -> Result<bool> {
 /// `cargo xtask replay SEED`.
 pub(crate) fn replay(seed: &str) -> Result<bool> {
     let seed = parse_seed(seed)?;
-    let mut command = process::cargo(&["test", "--package", "steadfast-sim", "swarm", "--", "--nocapture"]);
+    let mut command =
+        process::cargo_apart(&["test", "--package", "steadfast-sim", "swarm", "--", "--nocapture"]);
     command.env("STEADFAST_SEED", seed.to_string());
     if env::var_os("STEADFAST_LOG").is_none() {
         command.env("STEADFAST_LOG", "trace");
     }
-    let verdict = test::verdict(&mut command, Tally::new(false))?;
+    let verdict = test::verdict(&mut command, Tally::new(false), PATIENCE)?;
     if verdict.ran == 0 {
         bail!("cannot replay seed {seed}: steadfast-sim ran no test with `swarm` in its name");
     }

@@ -2,12 +2,16 @@
 
 use std::env;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process;
+use crate::process::{self, Streamed};
 use crate::setup;
 use crate::tally::Tally;
+
+/// No test and no crate's build is silent for longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What a run came to. The caller prints `summary` last.
 pub(crate) struct Verdict {
@@ -29,7 +33,7 @@ pub(crate) fn all(arguments: &[&str]) -> Result<Verdict> {
     setup::run();
     // Without a choice of targets this is the libraries, programs, integration tests and doctests; examples are built,
     // benches are left alone.
-    let mut command = process::cargo(&["test", "--no-fail-fast"]);
+    let mut command = process::cargo_apart(&["test", "--no-fail-fast"]);
     let (for_cargo, for_tests) = split(arguments);
     if !for_cargo.iter().any(|argument| is_package_choice(argument)) {
         command.arg("--workspace");
@@ -41,18 +45,20 @@ pub(crate) fn all(arguments: &[&str]) -> Result<Verdict> {
         command.arg("--show-output");
     }
     command.args(for_tests);
-    verdict(&mut command, Tally::new(!shows_output))
+    verdict(&mut command, Tally::new(!shows_output), PATIENCE)
 }
 
-/// Runs a prepared `cargo test` and judges its output.
-pub(crate) fn verdict(command: &mut Command, mut tally: Tally) -> Result<Verdict> {
-    let status = process::stream(command, |line| tally.line(line))?;
+/// Runs a prepared `cargo test` and judges its output. It may be silent for so long.
+pub(crate) fn verdict(command: &mut Command, mut tally: Tally, patience: Duration) -> Result<Verdict> {
+    let Streamed { status, killed } = process::stream(command, patience, |line| tally.line(line))?;
     tally.end();
     println!();
     for reason in tally.reasons() {
         println!("{reason}");
     }
-    Ok(judge(&tally, status, env::var_os("CI").is_some()))
+    let mut verdict = judge(&tally, status, env::var_os("CI").is_some());
+    verdict.success &= !killed;
+    Ok(verdict)
 }
 
 /// `is_ci` turns a skip into a failure.

@@ -92,6 +92,12 @@ const RULES: &[Rule] = &[
         "this command would save itself; run it from outside that tree, for example with setsid",
     ),
     Rule(
+        &["session leader", "outside of its pid namespace"],
+        Class::Permanent,
+        Errno::ENOTSUP,
+        "its session was begun outside of this container or PID namespace; start the program with setsid in here",
+    ),
+    Rule(
         &["Unseizable"],
         Class::Environment,
         Errno::EPERM,

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Pid, getsid, setsid};
 
 use crate::error::Error;
 use crate::parent::Masked;
@@ -27,6 +28,7 @@ pub struct Started {
 /// they are.
 pub fn run(program: &str, arguments: &[String], masked: &Masked) -> Result<Started, Error> {
     let failed = |source: io::Error| Error::Start { program: program.to_owned(), source };
+    own_session();
     let before = apart();
     let mut command = Command::new(program);
     command.args(arguments);
@@ -39,6 +41,15 @@ pub fn run(program: &str, arguments: &[String], masked: &Masked) -> Result<Start
         setns(before, NEW_TIME).map_err(|error| failed(error.into()))?;
     }
     Ok(Started { child: child.map_err(failed)?, shared_clock: before.err().map(|error| error.to_string()) })
+}
+
+/// CRIU saves no process whose session has its leader outside of its PID namespace. Without a terminal, which would be
+/// lost, this process then leads a session of its own. A leader of a process group cannot; saving says what would help.
+fn own_session() {
+    let led_from_outside = getsid(None) == Ok(Pid::from_raw(0));
+    if led_from_outside && File::open("/dev/tty").is_err() {
+        let _group_leader = setsid();
+    }
 }
 
 /// From here children are in a new time namespace. Returns the way back.

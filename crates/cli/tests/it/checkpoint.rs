@@ -131,6 +131,13 @@ impl Bench {
         Run::of(&mut self.command(arguments))
     }
 
+    /// Lets one work meanwhile.
+    fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Working {
+        let mut command = self.command(arguments);
+        change(&mut command);
+        Working(command.spawn().unwrap())
+    }
+
     /// Starts a target and waits until it is ready.
     fn target(&self, case: &str) -> Target {
         self.target_with(case, |_| {})
@@ -176,16 +183,37 @@ impl Bench {
     fn restore(&self, more: &[&str]) -> ExitStatus {
         let mut arguments = vec!["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"];
         arguments.extend(more);
+        let guard = Instant::now() + GUARD;
         loop {
             let run = self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
             let run = run.wait_with_output().unwrap();
             let errors = String::from_utf8_lossy(&run.stderr);
             // Somebody else of this machine may have got the number meanwhile.
-            if !errors.contains("is in use by") {
+            if !errors.contains("is in use by") || Instant::now() > guard {
                 assert!(errors.is_empty(), "{errors}");
                 return run.status;
             }
         }
+    }
+}
+
+/// A command that ends with the test at the latest.
+struct Working(Child);
+
+impl Working {
+    fn id(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
     }
 }
 

@@ -348,26 +348,30 @@ fn a_client_of_the_agent_is_there_again() {
         Run::of(bench.home.command(&words).env("STEADFAST_AGENT", &agent)).ended(0);
     };
     let times = |payload: &str| std::fs::read_to_string(&heard).unwrap().matches(payload).count();
-    let mut run = bench.command(&["run", "--", env!("CARGO_BIN_EXE_steadfast"), "events", "subscribe"]);
-    run.arg("event_space=site.all.all").env("STEADFAST_AGENT", &agent);
-    run.env("STEADFAST_CONTROL", bench.path("control"));
     let out = std::fs::File::create(&heard).unwrap();
-    let mut parent = run.stdin(Stdio::null()).stdout(out).spawn().unwrap();
+    let words =
+        ["run", "--", env!("CARGO_BIN_EXE_steadfast"), "events", "subscribe", "event_space=site.all.all"];
+    let parent = bench.start(&words, |run| {
+        run.env("STEADFAST_AGENT", &agent).env("STEADFAST_CONTROL", bench.path("control"));
+        run.stdin(Stdio::null()).stdout(out);
+    });
     until("a subscriber", || {
         publish("before");
         (times("before") > 0).then_some(())
     });
-    let pid = child_of(parent.id());
+    let pid = child_of(parent.0.id());
     bench.run(&["save", "--kill", "--dir", "image", &pid.to_string()]).ended(0);
-    parent.wait().unwrap();
+    parent.wait();
     publish("meanwhile");
-    let mut restored = bench.command(&["restore", "image"]).stdin(Stdio::null()).spawn().unwrap();
+    let restored = bench.start(&["restore", "image"], |restore| {
+        restore.stdin(Stdio::null());
+    });
     until("what was published meanwhile", || (times("meanwhile") > 0).then_some(()));
     publish("afterwards");
     until("what was published afterwards", || (times("afterwards") > 0).then_some(()));
     assert_eq!((times("meanwhile"), times("afterwards")), (1, 1));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    restored.wait().unwrap();
+    restored.wait();
     assert_eq!(running.interrupt().1, Some(0));
 }

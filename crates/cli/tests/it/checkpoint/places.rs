@@ -1,6 +1,6 @@
 //! Directories of checkpoints: replaced, kept, damaged, killed half-way, following each other.
 
-use super::{Bench, Path, PathBuf, Signal, Stdio, fs, program, state, steadfast, until};
+use super::{Bench, Path, PathBuf, Signal, Stdio, Working, fs, program, state, steadfast, until};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -302,12 +302,10 @@ fn again_and_again_the_newest_stay() {
 #[test]
 fn a_program_that_is_run_is_saved_meanwhile() {
     let Some(bench) = Bench::new("run_every") else { return };
-    let arguments = ["run", "--every", "50ms", "--keep", "2", "--dir", "saved", "--"];
-    let mut command = bench.command(&arguments);
-    let mut run = command.arg(program()).arg("clocks").arg(bench.home.path());
     let out = fs::File::create(bench.path("out")).unwrap();
-    run = run.stdout(out.try_clone().unwrap()).stderr(out);
-    let mut run = run.spawn().unwrap();
+    let run = bench.start(&["run", "--every", "50ms", "--keep", "2", "--dir", "saved", "--"], |run| {
+        run.arg(program()).arg("clocks").arg(bench.home.path()).stdout(out.try_clone().unwrap()).stderr(out);
+    });
     let pid = bench.ready();
     // One that was begun after it was ready.
     let ready = fs::metadata(bench.path("ready")).unwrap().modified().unwrap();
@@ -321,9 +319,33 @@ fn a_program_that_is_run_is_saved_meanwhile() {
         (number(&now) >= number(&first) + 2).then_some(())
     });
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::USR1).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(run.wait().code(), Some(0));
     bench.good();
     assert!(numbers(&bench.path("saved")).len() <= 2);
     assert_eq!(bench.restore(&[]).code(), Some(0));
     bench.good();
+}
+
+/// A session that was begun outside of the PID namespace cannot be saved; a program that is run there begins its own.
+#[test]
+fn a_program_that_is_run_in_a_container_is_saved_meanwhile() {
+    let Some(bench) = Bench::new("run_contained") else { return };
+    // What is open in it has to be opened inside as well.
+    let inside = r#"
+        for open in /proc/$$/fd/*; do open=${open##*/}; if [ "$open" -gt 2 ]; then eval "exec $open>&-"; fi; done
+        exec </dev/null >out 2>&1; "$@"; echo "ended with $?"
+    "#;
+    let words = bench.command(&["run", "--every", "50ms", "--dir", "saved", "--"]);
+    // The session outside has no terminal either, wherever the tests run.
+    let mut run = Command::new("setsid");
+    run.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", inside, "bash"]);
+    run.arg(words.get_program()).args(words.get_args()).arg(program()).arg("plain").arg(bench.home.path());
+    run.envs(words.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let run = Working(run.current_dir(bench.home.path()).spawn().unwrap());
+    until("a checkpoint", || bench.path("saved/latest/steadfast.json").exists().then_some(()));
+    // Its number is that of the inside.
+    let pid = bench.ready().to_string();
+    let told = fs::read_to_string(bench.path("out")).unwrap();
+    assert_eq!(told, "", "process {pid}");
+    drop(run);
 }

@@ -91,30 +91,31 @@ fn signals_are_passed_on() {
     bench.save_and_kill(target);
     for (signal, code) in [(Signal::USR2, 21), (Signal::TERM, 22)] {
         let hook = format!("kill -USR1 $STEADFAST_PID; echo >{}", bench.text("restored"));
-        let restorer = bench.command(&["restore", "saved", "--on-success", &hook]).spawn().unwrap();
+        let restorer = bench.start(&["restore", "saved", "--on-success", &hook], |_| {});
         until("a hook that ran", || bench.path("restored").exists().then_some(()));
         until("a target that went on", || bench.path("result").exists().then_some(()));
-        rustix::process::kill_process(rustix::process::Pid::from_child(&restorer), signal).unwrap();
-        assert_eq!({ restorer }.wait().unwrap().code(), Some(code));
+        rustix::process::kill_process(restorer.id(), signal).unwrap();
+        assert_eq!(restorer.wait().code(), Some(code));
         fs::remove_file(bench.path("restored")).unwrap();
         bench.good();
     }
     // A program that is run gets them, too, and none is held back from it.
-    let mut target = bench.command(&["run"]);
     let _before = fs::remove_file(bench.path("ready"));
-    let mut run = target.arg(program()).arg("forward").arg(bench.home.path()).spawn().unwrap();
+    let run = bench.start(&["run"], |run| {
+        run.arg(program()).arg("forward").arg(bench.home.path());
+    });
     bench.ready();
-    let runner = rustix::process::Pid::from_child(&run);
+    let runner = run.id();
     // Not before it holds them back: that is a moment after the program has begun.
     until("signals that are held back", || {
-        let status = fs::read_to_string(format!("/proc/{}/status", run.id())).ok()?;
+        let status = fs::read_to_string(format!("/proc/{runner}/status")).ok()?;
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?.trim().to_owned();
         let wanted = 1 << (Signal::USR1.as_raw() - 1) | 1 << (Signal::USR2.as_raw() - 1);
         (u64::from_str_radix(&mask, 16).ok()? & wanted == wanted).then_some(())
     });
     rustix::process::kill_process(runner, Signal::USR1).unwrap();
     rustix::process::kill_process(runner, Signal::USR2).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(21));
+    assert_eq!(run.wait().code(), Some(21));
     let free = bench.run(&["run", "grep", "SigBlk", "/proc/self/status"]).ended(0);
     assert!(free.out.trim().ends_with("0000000000000000"), "{free:?}");
 }
@@ -135,12 +136,12 @@ fn a_stopped_process_stays_stopped() {
 
     // Restored it is stopped, until somebody says otherwise.
     let hook = format!("echo >{}", bench.text("restored"));
-    let mut restorer = bench.command(&["restore", "saved", "--on-success", &hook]).spawn().unwrap();
+    let restorer = bench.start(&["restore", "saved", "--on-success", &hook], |_| {});
     until("a hook that ran", || bench.path("restored").exists().then_some(()));
     until("a stopped target", || (state(target.pid) == Some('T')).then_some(()));
     target.signal(Signal::USR1);
     target.signal(Signal::CONT);
-    assert_eq!(restorer.wait().unwrap().code(), Some(0));
+    assert_eq!(restorer.wait().code(), Some(0));
     bench.good();
 
     assert_eq!(bench.restore(&["--signal", "CONT"]).code(), Some(0));
@@ -178,14 +179,16 @@ fn outward_pipes_are_connected_again() {
     let ends = (target.child.stdin.take(), target.child.stdout.take());
     bench.save_and_kill(target);
     drop(ends);
-    let mut command = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
-    let mut restorer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = restorer.stdin.take().unwrap();
+    let go_on = ["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"];
+    let mut restorer = bench.start(&go_on, |restore| {
+        restore.stdin(Stdio::piped()).stdout(Stdio::piped());
+    });
+    let mut input = restorer.0.stdin.take().unwrap();
     input.write_all(b"hello\nagain\n").unwrap();
     drop(input);
     let mut out = String::new();
-    restorer.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-    assert_eq!((restorer.wait().unwrap().code(), out.as_str()), (Some(0), "hello\nagain\n"));
+    restorer.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!((restorer.wait().code(), out.as_str()), (Some(0), "hello\nagain\n"));
     bench.good();
 }
 
@@ -194,17 +197,17 @@ fn outward_pipes_are_connected_again() {
 fn run_gives_a_time_namespace() {
     let Some(bench) = Bench::new("clocks") else { return };
     let _before = fs::remove_file(bench.path("ready"));
-    let mut run = bench.command(&["run"]);
     let out = fs::File::create(bench.path("out")).unwrap();
-    run.stdout(out.try_clone().unwrap()).stderr(out);
-    let mut run = run.arg(program()).arg("clocks").arg(bench.home.path()).spawn().unwrap();
+    let run = bench.start(&["run"], |run| {
+        run.arg(program()).arg("clocks").arg(bench.home.path()).stdout(out.try_clone().unwrap()).stderr(out);
+    });
     let pid = bench.ready();
     let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
     assert_ne!(of(&pid.to_string()), of("self"));
     assert_eq!(of(&run.id().to_string()), of("self"));
     let saved = bench.run(&["save", "--kill", "--dir", "saved", &pid.to_string()]).ended(0);
     assert!(saved.out.contains(&format!("process {pid} (target")), "{saved:?}");
-    assert_eq!(run.wait().unwrap().signal(), Some(9));
+    assert_eq!(run.wait().signal(), Some(9));
     let seen = bench.run(&["inspect", "--json", "saved"]).ended(0).object();
     assert_eq!((&seen["manifest"]["own_time"], &seen["manifest"]["ended"]), (&true.into(), &true.into()));
     assert_eq!(bench.restore(&[]).code(), Some(0), "{GUARD:?}");
