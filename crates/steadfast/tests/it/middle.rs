@@ -222,7 +222,12 @@ fn what_is_changed_on_the_way_is_never_believed() {
                                 break reason;
                             }
                         };
-                        assert_eq!(reason, DownReason::Carrier, "{harm:?}, towards b: {towards_b}");
+                        // Where the other side finds out, its word may come before the end of the connection.
+                        let told = towards_b && reason == DownReason::Closed;
+                        assert!(
+                            told || reason == DownReason::Carrier,
+                            "{reason:?}, {harm:?}, towards b: {towards_b}"
+                        );
                         assert!(endpoint.stats().paths_down > before);
                     }
                 }
