@@ -170,6 +170,22 @@ pub enum Error {
         /// What has it now.
         name: String,
     },
+    /// The number belongs to a process that has ended, and whose parent has not waited for it.
+    #[error(
+        "cannot restore process {pid} ({was}): its number is still in use: {name} has ended, but its parent, {keeper}, has not noticed \
+         and so keeps the number; end that parent or let it wait for its children (in a container: start that with an init, as \
+         `docker run --init` does), or restore in a new PID namespace (`unshare --pid --fork --mount-proc`)"
+    )]
+    Kept {
+        /// The number.
+        pid: u32,
+        /// What had it when it was saved.
+        was: String,
+        /// What had it last.
+        name: String,
+        /// The parent, by number and name.
+        keeper: String,
+    },
     /// A process that takes part does not want it now.
     #[error("process {pid} ({name}) does not let itself be saved: {reason}{}", again(*temporary))]
     Refused {
@@ -278,6 +294,7 @@ impl Error {
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
             Self::PidInUse { .. }
+            | Self::Kept { .. }
             | Self::Refused { .. }
             | Self::Unready { .. }
             | Self::Late { .. }
@@ -311,7 +328,7 @@ impl Error {
             Self::Descriptor { .. } => Errno::ENOTSUP,
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,
-            Self::PidInUse { .. } => Errno::EBUSY,
+            Self::PidInUse { .. } | Self::Kept { .. } => Errno::EBUSY,
             Self::Refused { .. } => Errno::EAGAIN,
             Self::Late { .. } | Self::Unready { .. } | Self::WentOn(_) => Errno::ETIMEDOUT,
             Self::Criu { diagnosis, .. } => return diagnosis.errno,

@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -23,7 +25,7 @@ use crate::manifest::{Manifest, RESTORE_LOG};
 use crate::parent::Masked;
 use crate::participants;
 use crate::place;
-use crate::process;
+use crate::process::{self, Holder};
 use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
 use crate::save::Tcp;
 use crate::sockets;
@@ -56,6 +58,10 @@ pub struct Restored {
 
 /// Restored processes get these descriptors where theirs led out of the checkpoint; numbers in CRIU.
 const STANDARD: i32 = 10;
+
+/// How long the parent of a process that has ended may take to notice, and how often that is looked at.
+const REAPING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Restores processes.
 pub fn restore(
@@ -94,10 +100,17 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
 
 /// Whether the numbers that the processes had are nobody's now.
 fn free(manifest: &Manifest) -> Result<(), Error> {
+    let deadline = Instant::now() + REAPING;
     for saved in &manifest.processes {
         for number in std::iter::once(&saved.pid).chain(&saved.threads) {
-            if let Some(name) = process::holder(*number) {
-                return Err(Error::PidInUse { pid: *number, was: saved.name.clone(), name });
+            let (pid, was) = (*number, saved.name.clone());
+            while let Some(Holder { name, keeper }) = process::holder(pid) {
+                match keeper {
+                    None => return Err(Error::PidInUse { pid, was, name }),
+                    // Who ended a moment ago is about to be waited for.
+                    Some(_) if Instant::now() < deadline => thread::sleep(LOOK),
+                    Some(keeper) => return Err(Error::Kept { pid, was, name, keeper }),
+                }
             }
         }
     }

@@ -173,6 +173,26 @@ fn numbers_in_use_are_told_before_anything_is_tried() {
     bench.good();
 }
 
+/// Who has ended has its number until its parent notices: that parent is told, not the one who cannot be ended any more.
+#[test]
+fn a_number_that_a_parent_keeps_is_told_with_the_parent() {
+    let Some(bench) = Bench::new("pid_kept") else { return };
+    let mut target = bench.target("plain");
+    bench.run(&["save", "--kill", "--dir", "saved", &target.id()]).ended(0);
+    until("a target that has ended", || (state(target.pid) == Some('Z')).then_some(()));
+    let own = std::process::id();
+    let name = fs::read_to_string(format!("/proc/{own}/comm")).unwrap();
+    let keeper = format!("process {own} ({})", name.trim_end());
+    let parts = [&format!("process {}", target.pid)[..], "has ended", &keeper, "not noticed", "wait for its children"];
+    let told = bench.run(&["restore", "--json", "saved"]).failed(1, &parts);
+    assert_eq!(told.object()["class"], "temporary");
+    assert!(!told.err.contains("in use by"), "{told:?}");
+    assert!(!bench.path("saved/restore.log").exists());
+    target.child.wait().unwrap();
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+}
+
 #[test]
 fn hooks_follow_the_class_of_the_failure() {
     let Some(bench) = Bench::new("hooks") else { return };
