@@ -220,10 +220,28 @@ pub enum Error {
         /// What became of the processes.
         more: String,
     },
+    /// CRIU did nothing any more.
+    #[error(
+        "saving {what} came to a stand: CRIU wrote nothing for {} s, {at}{more}{}; give it longer with --timeout, or look what is \
+         the matter with the process and with the disk",
+        limit.as_secs(), words(log.as_deref())
+    )]
+    Standstill {
+        /// What was to be saved.
+        what: String,
+        /// How long nothing was written.
+        limit: Duration,
+        /// What it was waiting for.
+        at: String,
+        /// What became of the processes.
+        more: &'static str,
+        /// CRIU's log, if it has one.
+        log: Option<PathBuf>,
+    },
     /// Somebody who takes part went on before the processes were frozen: the image might hold what none can.
     #[error(
         "saving {0} took so long that a process of it, which was quiet for it, went on by itself; nothing was saved, try again when \
-         less is going on here"
+         less is going on here, or give it more with --timeout"
     )]
     WentOn(String),
     /// CRIU said no.
@@ -258,6 +276,10 @@ pub enum Error {
 
 fn again(temporary: bool) -> &'static str {
     if temporary { "; try again later" } else { "" }
+}
+
+fn words(log: Option<&Path>) -> String {
+    log.map_or_else(String::new, |log| format!("; CRIU's own words are in {}", log.display()))
 }
 
 fn at(path: &Path) -> String {
@@ -298,6 +320,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Unready { .. }
             | Self::Late { .. }
+            | Self::Standstill { .. }
             | Self::WentOn(_) => Class::Temporary,
             Self::NoCriu { .. }
             | Self::Unusable { .. }
@@ -330,7 +353,9 @@ impl Error {
             Self::Format { .. } => Errno::EINVAL,
             Self::PidInUse { .. } | Self::Kept { .. } => Errno::EBUSY,
             Self::Refused { .. } => Errno::EAGAIN,
-            Self::Late { .. } | Self::Unready { .. } | Self::WentOn(_) => Errno::ETIMEDOUT,
+            Self::Late { .. } | Self::Standstill { .. } | Self::Unready { .. } | Self::WentOn(_) => {
+                Errno::ETIMEDOUT
+            }
             Self::Criu { diagnosis, .. } => return diagnosis.errno,
             Self::Io { source, .. } | Self::Start { source, .. } => {
                 return source.raw_os_error().unwrap_or(Errno::EIO as i32);
@@ -344,6 +369,7 @@ impl Error {
     pub fn log(&self) -> Option<&Path> {
         match self {
             Self::Criu { log, .. } => Some(log),
+            Self::Standstill { log, .. } => log.as_deref(),
             _ => None,
         }
     }

@@ -147,6 +147,15 @@ pub(crate) fn lives(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+/// Whether a process, or a thread of it, waits in the kernel for something that no signal ends.
+pub(crate) fn is_held(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    threads.filter_map(Result::ok).any(|thread| {
+        let stat = fs::read(thread.path().join("stat")).unwrap_or_default();
+        String::from_utf8_lossy(&stat).rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    })
+}
+
 fn is_pipe(target: &Path) -> bool {
     target.to_str().is_some_and(|target| target.starts_with("pipe:["))
 }

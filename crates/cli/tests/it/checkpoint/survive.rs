@@ -1,5 +1,6 @@
 //! What a process has when it is saved it has when it goes on, and when it is restored.
 
+use super::conversations::{half, set_back};
 use super::{Bench, ExitStatusExt, GUARD, fs, program, state, until};
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -209,4 +210,20 @@ fn run_gives_a_time_namespace() {
     assert_eq!((&seen["manifest"]["own_time"], &seen["manifest"]["ended"]), (&true.into(), &true.into()));
     assert_eq!(bench.restore(&[]).code(), Some(0), "{GUARD:?}");
     bench.good();
+}
+
+/// A machine whose clock is behind, as after a reboot, does not set that of the process back; nor need this be started in any way.
+#[test]
+fn the_clock_goes_on_where_that_of_the_machine_is_behind() {
+    let Some(bench) = Bench::new("clock_behind") else { return };
+    let target = bench.target("clocks");
+    let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
+    assert_eq!(of(&target.id()), of("self"));
+    bench.save_and_kill(target);
+    for again in 0..2 {
+        let restore = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
+        let status = set_back(&restore, half()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{again}: {:?}", fs::read_to_string(bench.path("result")));
+        bench.good();
+    }
 }
