@@ -86,6 +86,12 @@ impl Criu {
             .ok_or_else(|| Error::NoCriu { place: "on the path or in /usr/sbin".to_owned() })
     }
 
+    /// This program, whatever anybody else says.
+    #[must_use]
+    pub const fn at(program: PathBuf) -> Self {
+        Self { program }
+    }
+
     /// The program.
     #[must_use]
     pub fn program(&self) -> &Path {

@@ -170,6 +170,18 @@ pub enum Error {
         /// What has it now.
         name: String,
     },
+    /// The clock of this machine is behind that of the process, and CRIU cannot give it one of its own.
+    #[error(
+        "cannot restore {what}: the clock here (CLOCK_MONOTONIC) is {} s behind, so all its timers would wait for so long; restore as \
+         root, on a kernel with time namespaces (CONFIG_TIME_NS), where its clock goes on",
+        by.as_secs()
+    )]
+    Behind {
+        /// What was to be restored.
+        what: String,
+        /// How far.
+        by: Duration,
+    },
     /// The number belongs to a process that has ended, and whose parent has not waited for it.
     #[error(
         "cannot restore process {pid} ({was}): its number is still in use: {name} has ended, but its parent, {keeper}, has not noticed \
@@ -328,6 +340,7 @@ impl Error {
             | Self::Newer { .. }
             | Self::Machine { .. }
             | Self::Foreign { .. }
+            | Self::Behind { .. }
             | Self::Start { .. } => Class::Environment,
             Self::Damaged { .. } | Self::Format { .. } | Self::Descriptor { .. } => Class::Permanent,
             Self::Criu { diagnosis, .. } => diagnosis.class,
@@ -346,6 +359,7 @@ impl Error {
             Self::NoProcess { .. } => Errno::ESRCH,
             Self::Scope(_) | Self::Backup { .. } => Errno::EINVAL,
             Self::Foreign { .. } => Errno::EACCES,
+            Self::Behind { .. } => Errno::EPERM,
             Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
             Self::NoCheckpoint(_) => Errno::ENOENT,
             Self::Descriptor { .. } => Errno::ENOTSUP,

@@ -16,11 +16,13 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, unlinkat};
 use rustix::io::{Errno, dup};
 use rustix::process::geteuid;
 use rustix::system::uname;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::criu::{Around, Criu, Served, Watch, Worker, number};
 use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::events::{Publisher, Verb};
+use crate::image;
 use crate::manifest::{Manifest, RESTORE_LOG};
 use crate::parent::Masked;
 use crate::participants;
@@ -89,6 +91,7 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
     if !manifest.own_pids {
         free(&manifest)?;
     }
+    keeps_clock(&manifest, &place)?;
     sockets::prepare(&manifest.participants, &place)?;
     let pid = run(criu, restore, masked, (&place, images), &manifest)?;
     // One that was restored stopped hears of it when it runs.
@@ -115,6 +118,21 @@ fn free(manifest: &Manifest) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Timers that a program has set wait for its clock, which must not go back. CRIU sees to that where it may.
+fn keeps_clock(manifest: &Manifest, place: &Path) -> Result<(), Error> {
+    if geteuid().is_root() && Path::new("/proc/self/ns/time").exists() {
+        return Ok(());
+    }
+    let was = image::clock(place, manifest.files.keys()).unwrap_or_default();
+    let is = clock_gettime(ClockId::Monotonic).tv_sec.cast_unsigned();
+    behind(manifest, was, is)
+}
+
+fn behind(manifest: &Manifest, was: u64, is: u64) -> Result<(), Error> {
+    let by = Duration::from_secs(was.saturating_sub(is));
+    if by.is_zero() { Ok(()) } else { Err(Error::Behind { what: named(manifest), by }) }
 }
 
 /// Opens a checkpoint that nobody but root and the caller could have changed: what is in it will run.

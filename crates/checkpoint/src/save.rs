@@ -64,18 +64,19 @@ pub struct Save {
     pub after: After,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Without such a limit: how long CRIU may write nothing, not even to its log.
+    pub patience: Duration,
     /// What becomes of TCP connections.
     pub tcp: Tcp,
     /// The most bytes of one open file that was removed, which becomes part of the checkpoint.
     pub ghost_limit: u32,
 }
 
+/// The default of [`Save::patience`]. CRIU's own limit, for what it waits for in a process, is shorter.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The default of [`Save::ghost_limit`]: 64 MiB.
 pub const GHOST_LIMIT: u32 = 64 << 20;
-
-/// How long CRIU may write nothing, not even to its log, where nobody has set a limit. Its own, for what it waits for in a
-/// process, is shorter.
-const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,7 +309,7 @@ impl Dump<'_> {
             (None, None) => "it has not even begun".to_owned(),
         };
         let log = log.is_file().then(|| self.draft.keep_log());
-        Error::Standstill { what, limit: STANDSTILL, at, more, log }
+        Error::Standstill { what, limit: self.save.patience, at, more, log }
     }
 
     fn signal(&self, signal: Signal) {
@@ -348,7 +349,7 @@ impl Watch for Dump<'_> {
             self.written = (written, Instant::now());
         }
         self.interrupted |= self.observer.interrupted();
-        self.stands_still |= self.save.timeout.is_none() && self.written.1.elapsed() > STANDSTILL;
+        self.stands_still |= self.save.timeout.is_none() && self.written.1.elapsed() > self.save.patience;
         !self.interrupted && !self.stands_still
     }
 }

@@ -1,9 +1,16 @@
 //! Options, what is told, exit codes, and hooks.
 
+use super::conversations::{half, set_back};
 use super::{Bench, Path, fs, program, state, steadfast, until};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use steadfast_checkpoint::{
+    After, Class, Criu, ETIMEDOUT, Existing, GHOST_LIMIT, Observer, Progress, Publisher, Save, SaveError, Scope,
+    Tcp,
+};
 
 use crate::common::Run;
 
@@ -101,7 +108,21 @@ fn nobody_is_told_to_be_root() {
     let run = Run::of(command.uid(65_534).gid(65_534).stdin(Stdio::null()).current_dir("/"));
     let run = run.failed(1, &["cannot save process", "root", "CRIU's own words are in"]);
     assert_eq!(run.object()["class"], "environment");
-    assert_eq!(target.go_on().code(), Some(0));
+
+    // Who may not make a time namespace does not set the clock of a process back.
+    bench.save_and_kill(target);
+    let place = bench.path("saved");
+    for entry in fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).chain([place.clone()]) {
+        std::os::unix::fs::chown(entry, Some(65_534), Some(65_534)).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own);
+    command.args(["checkpoint", "restore", "--json"]).arg(&place).env("STEADFAST_CRIU", &criu);
+    command.env("HOME", bench.home.path()).env("STEADFAST_AGENT", bench.path("none")).current_dir("/");
+    let run = Run::of(set_back(&command, half()).stdin(Stdio::null()));
+    let run = run.failed(1, &["cannot restore process", "s behind", "restore as root"]);
+    assert_eq!(run.object()["class"], "environment");
+    assert_eq!(bench.restore(&[]).code(), Some(0));
 }
 
 #[test]
@@ -283,6 +304,54 @@ fn what_takes_too_long_is_given_up() {
     let root = target.child.id().to_string();
     let run = bench.run(&["save", "--timeout", "1s", "--dir", "saved", &root]).failed(4, &["--timeout"]);
     assert!(!bench.path("saved").exists(), "{run:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+/// Whoever looks on, and stops nothing.
+struct Bystander;
+
+impl Observer for Bystander {
+    fn progress(&mut self, _: Progress) {}
+
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+}
+
+/// Without a limit of anybody, either.
+#[test]
+fn a_criu_that_does_nothing_is_given_up() {
+    let Some(bench) = Bench::new("standstill") else { return };
+    let target = bench.target("plain");
+    // It opens what looks like a part of it, and nobody writes there.
+    fs::create_dir(bench.path("plugins")).unwrap();
+    let made = Command::new("mkfifo").arg(bench.path("plugins/hangs.so")).status().unwrap();
+    assert!(made.success());
+    let hanging = bench.path("hanging");
+    let (plugins, criu) = (bench.text("plugins"), bench.criu.display());
+    script(&hanging, &format!("export CRIU_LIBS_DIR={plugins}\nexec {criu} \"$@\""));
+    let save = Save {
+        scope: Scope::Tree,
+        id: target.pid,
+        place: bench.path("saved"),
+        existing: Existing::Refuse,
+        after: After::Run,
+        timeout: None,
+        patience: Duration::from_secs(1),
+        tcp: Tcp::Keep,
+        ghost_limit: GHOST_LIMIT,
+    };
+    let criu = Criu::at(hanging);
+    let mut publisher = Publisher::new(bench.path("no-agent"));
+    let error = steadfast_checkpoint::save(&criu, &save, None, &mut publisher, &mut Bystander).unwrap_err();
+    let SaveError::Failed(error) = error else { panic!("{error}") };
+    let text = error.to_string();
+    for part in [&format!("process {} (target", target.pid)[..], "wrote nothing for 1 s", "last words", "--timeout"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!((error.class(), error.errno()), (Class::Temporary, ETIMEDOUT));
+    assert!(error.log().is_some_and(Path::is_file) && !bench.path("saved").exists(), "{text}");
     assert_eq!(target.go_on().code(), Some(0));
     bench.good();
 }

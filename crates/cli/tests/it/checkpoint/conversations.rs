@@ -204,7 +204,12 @@ impl Drop for Listener {
 impl Listener {
     fn start(on: &Host, identity: &Path, trusts: Fingerprint) -> Self {
         let mut command = counter(identity, trusts);
-        command.env("STEADFAST_CONTROL", "off").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("STEADFAST_CONTROL", "off");
+        Self::of(on, command)
+    }
+
+    fn of(on: &Host, mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = on.spawn(&mut command).unwrap();
         let mut all = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let contact = all.find_map(|line| line.strip_prefix("listening ").map(str::to_owned)).unwrap();
@@ -452,6 +457,121 @@ fn images_of_a_process_that_goes_on() {
         let report = Run::of(&mut world.bench.command(&["inspect", "image"]));
         report.ended(0);
     });
+}
+
+/// How often the busy process is saved; more by hand.
+const ROUNDS: &str = "STEADFAST_TEST_ROUNDS";
+const BUSY: &str = "STEADFAST_TEST_BUSY";
+const CONVERSATIONS: usize = 4;
+
+/// A process of many threads with four conversations; nothing unless the test below started it.
+#[test]
+fn busy_process() {
+    let (Some(identity), Some(_)) = (env::var_os(IDENTITY), env::var_os(BUSY)) else { return };
+    let trusted: Fingerprint = env::var(TRUSTED).unwrap().parse().unwrap();
+    for _ in 0..3 {
+        std::thread::spawn(|| {
+            loop {
+                let _soon_over = std::thread::spawn(|| std::hint::black_box(vec![7_u8; 1 << 16])).join();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let code = runtime.block_on(async move {
+        let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
+        let builder = Endpoint::builder().identity_file(PathBuf::from(identity)).trust(trusted).scout(scout);
+        let endpoint = builder.daemon(None).bind().await.unwrap();
+        println!("\nlistening {}", endpoint.contact());
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..CONVERSATIONS {
+            let socket = match env::var(CONTACT) {
+                Ok(contact) => endpoint.connect(contact).await.unwrap(),
+                Err(_) => endpoint.accept().await.unwrap(),
+            };
+            all.spawn(count(socket));
+        }
+        all.join_next().await.unwrap().unwrap()
+    });
+    std::process::exit(code);
+}
+
+/// Counts to the other side, which does the same.
+async fn count(socket: MultiSocket) -> i32 {
+    let sending = async {
+        for number in 0_u64.. {
+            socket.send(number.to_be_bytes().to_vec(), Labels::foreground()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let receiving = async {
+        for number in 0_u64.. {
+            let message = socket.recv().await.unwrap().unwrap();
+            let heard = u64::from_be_bytes(message.payload().unwrap()[..].try_into().unwrap());
+            if heard != number {
+                println!("wrong {heard} instead of {number}");
+                std::process::exit(WRONG);
+            }
+            if (number + 1).is_multiple_of(STEP) {
+                println!("heard {}", number + 1);
+            }
+        }
+    };
+    tokio::join!(sending, receiving);
+    WRONG
+}
+
+/// A process with threads that come and go and four conversations that do not pause: each save comes to an end.
+#[test]
+fn a_busy_process_is_saved_again_and_again() {
+    const PATH: &str = "checkpoint::conversations::a_busy_process_is_saved_again_and_again";
+    let Some(_bench) = Bench::new(PATH) else { return };
+    isolated(PATH, || {
+        let bench = Bench::new(PATH).unwrap();
+        let lab = Lab::new().unwrap();
+        let host = lab.host("host").unwrap();
+        let key = |name: &str| Identity::load_or_create(&bench.path(name)).unwrap().fingerprint();
+        let busy = |identity: &str, trusts: &str| {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.args(["checkpoint::conversations::busy_process", "--exact", "--nocapture"]);
+            command.env(IDENTITY, bench.path(identity)).env(TRUSTED, key(trusts).to_string()).env(BUSY, "1");
+            command
+        };
+        let mut command = busy("its", "mine");
+        command.env("STEADFAST_CONTROL", "off");
+        let mut listener = Listener::of(&host, command);
+        let mut command = busy("mine", "its");
+        command.env(CONTACT, &listener.contact).env("STEADFAST_CONTROL", bench.path("control"));
+        let mut saved = Ended(host.spawn(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap());
+        let pid = saved.0.id().to_string();
+        for _ in 0..CONVERSATIONS {
+            listener.next("heard");
+        }
+        let rounds = env::var(ROUNDS).map_or(5, |rounds| rounds.parse().unwrap());
+        for round in 0..rounds {
+            let begun = Instant::now();
+            let mut command = bench.command(&["save", "--clobber", "--dir", "image", &pid]);
+            let mut saving = Ended(host.spawn(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap());
+            let status = until("the end of a save", || saving.0.try_wait().unwrap());
+            assert!(status.success(), "round {round}: {status}");
+            println!("round {round}: saved after {:?}", begun.elapsed());
+            while listener.lines.try_recv().map(|line| listener.note(&line)).is_ok() {}
+            for _ in 0..CONVERSATIONS {
+                listener.next("heard");
+            }
+        }
+        assert_eq!(saved.0.try_wait().unwrap(), None);
+    });
+}
+
+/// A process that is ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _status = self.0.wait();
+    }
 }
 
 /// What was published while it was gone comes, once.
