@@ -110,7 +110,8 @@ fn nobody_is_told_to_be_root() {
     assert_eq!(run.object()["class"], "environment");
 
     // Who may not make a time namespace does not set the clock of a process back.
-    bench.save_and_kill(target);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.save_and_kill(bench.target("plain"));
     let place = bench.path("saved");
     for entry in fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).chain([place.clone()]) {
         std::os::unix::fs::chown(entry, Some(65_534), Some(65_534)).unwrap();
