@@ -77,7 +77,8 @@ struct Prepared {
 impl Prepared {
     /// How long it still waits for somebody to say how it went. Where the clock went back, it is another machine's: not at all.
     fn left(&self, now: Instant) -> Duration {
-        now.checked_duration_since(self.since).map_or(Duration::ZERO, |passed| self.silence.saturating_sub(passed))
+        now.checked_duration_since(self.since)
+            .map_or(Duration::ZERO, |passed| self.silence.saturating_sub(passed))
     }
 }
 

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use steadfast_checkpoint::{
-    After, Class, Criu, ETIMEDOUT, Existing, GHOST_LIMIT, Observer, Progress, Publisher, Save, SaveError, Scope,
-    Tcp,
+    After, Class, Criu, ETIMEDOUT, Existing, GHOST_LIMIT, Observer, Progress, Publisher, Save, SaveError,
+    Scope, Tcp,
 };
 
 use crate::common::Run;
@@ -205,7 +205,13 @@ fn a_number_that_a_parent_keeps_is_told_with_the_parent() {
     let own = std::process::id();
     let name = fs::read_to_string(format!("/proc/{own}/comm")).unwrap();
     let keeper = format!("process {own} ({})", name.trim_end());
-    let parts = [&format!("process {}", target.pid)[..], "has ended", &keeper, "not noticed", "wait for its children"];
+    let parts = [
+        &format!("process {}", target.pid)[..],
+        "has ended",
+        &keeper,
+        "not noticed",
+        "wait for its children",
+    ];
     let told = bench.run(&["restore", "--json", "saved"]).failed(1, &parts);
     assert_eq!(told.object()["class"], "temporary");
     assert!(!told.err.contains("in use by"), "{told:?}");
@@ -348,7 +354,9 @@ fn a_criu_that_does_nothing_is_given_up() {
     let error = steadfast_checkpoint::save(&criu, &save, None, &mut publisher, &mut Bystander).unwrap_err();
     let SaveError::Failed(error) = error else { panic!("{error}") };
     let text = error.to_string();
-    for part in [&format!("process {} (target", target.pid)[..], "wrote nothing for 1 s", "last words", "--timeout"] {
+    for part in
+        [&format!("process {} (target", target.pid)[..], "wrote nothing for 1 s", "last words", "--timeout"]
+    {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!((error.class(), error.errno()), (Class::Temporary, ETIMEDOUT));
