@@ -89,7 +89,7 @@ pub enum Error {
     },
     /// A checkpoint that others than its user and root could have changed.
     #[error(
-        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours          (`chown -R`, `chmod -R go-w`)",
+        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
         path.display()
     )]
     Foreign {
