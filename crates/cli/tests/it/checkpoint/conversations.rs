@@ -327,6 +327,7 @@ impl World {
     fn restore(&mut self, on: usize, place: &str) {
         let _status = self.parent.wait();
         let restored = self.bench.path("restored");
+        let guard = Instant::now() + GUARD;
         loop {
             let errors = std::fs::File::create(self.bench.path("errors")).unwrap();
             let mut command = self.bench.command(&["restore", place, "--on-success", "touch restored"]);
@@ -345,7 +346,7 @@ impl World {
             }
             // Somebody else of this machine may have got the number meanwhile.
             let errors = std::fs::read_to_string(self.bench.path("errors")).unwrap();
-            assert!(errors.contains("in use"), "{errors}");
+            assert!(errors.contains("in use by") && Instant::now() < guard, "{errors}");
         }
     }
 }
