@@ -381,6 +381,22 @@ static void tcp(void) {
     CHECK(!connect(another, (void *)&address, length) && accept(listener, NULL, NULL) >= 0);
 }
 
+/* The same, when it is to have no connections any more. */
+static void closed(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(!setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)));
+    CHECK(!bind(listener, (void *)&address, length) && !listen(listener, 4));
+    CHECK(!getsockname(listener, (void *)&address, &length) && !connect(client, (void *)&address, length));
+    int server = accept(listener, NULL, NULL);
+    CHECK(server >= 0);
+    checkpoint();
+    CHECK(send(client, "x", 1, MSG_NOSIGNAL) == -1 && recv(server, (char[1]){0}, 1, MSG_DONTWAIT) <= 0);
+    int another = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(!connect(another, (void *)&address, length) && accept(listener, NULL, NULL) >= 0);
+}
+
 static void locks(void) {
     int fd = open(in("lock"), O_RDWR | O_CREAT, 0600), status;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 4};
@@ -473,7 +489,7 @@ int main(int count, char **words) {
         {"dup", duplicates},    {"fds", descriptors},     {"pipe", pipes},      {"fifo", fifo},       {"removed", removed},
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
-        {"timers", timers},     {"tcp", tcp},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
+        {"timers", timers},     {"tcp", tcp},             {"closed", closed},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
         {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };
     if (count < 3)

@@ -25,6 +25,13 @@ fn what_is_not_there_is_named() {
     let Some(bench) = Bench::new("what_is_not_there") else { return };
     bench.run(&["save", "4194303"]).failed(2, &["no process 4194303"]);
     bench.run(&["save", "--group", "4194303"]).failed(2, &["no process group 4194303"]);
+    // One that has ended and that nobody has waited for.
+    let mut ended = Command::new("true").spawn().unwrap();
+    until("a process that has ended", || (state(ended.id()) == Some('Z')).then_some(()));
+    let id = ended.id().to_string();
+    bench.run(&["save", "--dir", "saved", &id]).failed(2, &["no living process", &id]);
+    assert!(!bench.path("saved.failed.log").exists());
+    ended.wait().unwrap();
     let restored =
         bench.run(&["restore", "--json", "nothing"]).failed(2, &["nothing is no checkpoint", "list"]);
     assert_eq!(restored.object()["class"], "usage");

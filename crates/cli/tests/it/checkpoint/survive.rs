@@ -60,6 +60,35 @@ fn connections_over_tcp() {
     bench.good();
 }
 
+/// Where the process goes on beside its image, or where this is wanted, the restored one finds them closed.
+#[test]
+fn connections_that_are_closed() {
+    let Some(bench) = Bench::new("closed") else { return };
+    let mut target = bench.target("closed");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    target.signal(Signal::KILL);
+    target.child.wait().unwrap();
+    assert_eq!(
+        bench.restore(&["--tcp", "close"]).code(),
+        Some(0),
+        "{:?}",
+        fs::read_to_string(bench.path("result"))
+    );
+    bench.good();
+
+    let mut target = bench.target("closed");
+    let save = ["save", "--kill", "--tcp", "close", "--clobber", "--dir", "saved", &target.id()];
+    bench.run(&save).ended(0);
+    target.child.wait().unwrap();
+    assert_eq!(
+        bench.restore(&["--tcp", "close"]).code(),
+        Some(0),
+        "{:?}",
+        fs::read_to_string(bench.path("result"))
+    );
+    bench.good();
+}
+
 #[test]
 fn the_exit_code_is_mimicked() {
     let Some(bench) = Bench::new("code") else { return };
