@@ -150,6 +150,31 @@ static void removed(void) {
     CHECK(!fstat(fd, &about) && about.st_nlink == 0 && access(in("removed"), F_OK) == -1);
 }
 
+/* More than CRIU takes without being told. */
+static void removed_large(void) {
+    enum { SIZE = 3 << 20 };
+    char *bytes = malloc(SIZE), *after = malloc(SIZE);
+    int fd = open(in("removed"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(fd >= 0 && bytes && after);
+    for (int at = 0; at < SIZE; at++)
+        bytes[at] = at * 7 >> 3;
+    CHECK(write(fd, bytes, SIZE) == SIZE && !unlink(in("removed")));
+    checkpoint();
+    CHECK(pread(fd, after, SIZE, 0) == SIZE && !memcmp(bytes, after, SIZE));
+}
+
+/* The name by which it was opened is gone, and it has another one, which nobody finds by the descriptor. */
+static void renamed(void) {
+    int fd = open(in("name"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    struct stat by_fd, by_name;
+    CHECK(fd >= 0 && (!unlink(in("other")) || errno == ENOENT) && !link(in("name"), in("other")) && !unlink(in("name")));
+    put(fd, "still there");
+    CHECK(lseek(fd, 6, SEEK_SET) == 6);
+    checkpoint();
+    CHECK(holds(fd, "there"));
+    CHECK(!fstat(fd, &by_fd) && !stat(in("other"), &by_name) && by_fd.st_ino == by_name.st_ino);
+}
+
 static void maps(void) {
     size_t page = sysconf(_SC_PAGESIZE), size = 64 * page;
     int fd = open(in("map"), O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -489,7 +514,8 @@ int main(int count, char **words) {
         {"dup", duplicates},    {"fds", descriptors},     {"pipe", pipes},      {"fifo", fifo},       {"removed", removed},
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
-        {"timers", timers},     {"tcp", tcp},             {"closed", closed},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
+        {"timers", timers},     {"tcp", tcp},             {"closed", closed},       {"removed_large", removed_large}, {"renamed", renamed},
+                    {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
         {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };
     if (count < 3)

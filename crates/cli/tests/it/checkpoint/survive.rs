@@ -60,6 +60,29 @@ fn connections_over_tcp() {
     bench.good();
 }
 
+/// As much of it as was said.
+#[test]
+fn a_large_file_that_was_removed() {
+    survives("removed_large");
+    let Some(bench) = Bench::new("removed_large") else { return };
+    let target = bench.target("removed_large");
+    let little = ["save", "--ghost-limit", "2000000", "--dir", "saved", &target.id()];
+    bench.run(&little).failed(1, &["ghost", "--ghost-limit"]);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+/// CRIU gives it a name for as long as nobody runs.
+#[test]
+fn a_file_that_has_another_name() {
+    let Some(bench) = Bench::new("renamed") else { return };
+    let target = bench.target("renamed");
+    bench.run(&["save", "--dir", "saved", &target.id()]).failed(1, &["link remap", "--kill"]);
+    bench.save_and_kill(target);
+    assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
+    bench.good();
+}
+
 /// Where the process goes on beside its image, or where this is wanted, the restored one finds them closed.
 #[test]
 fn connections_that_are_closed() {
