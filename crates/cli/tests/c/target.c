@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -475,6 +476,17 @@ static void growing(void) {
     put(append, "x");
 }
 
+/* It tells somebody outside, as programs do with a log. */
+static void logger(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", in("log-socket"));
+    CHECK(fd >= 0 && !connect(fd, (void *)&address, sizeof(address)));
+    put(fd, "before");
+    checkpoint();
+    put(fd, "after");
+}
+
 /* 64 MiB, so that saving takes a while. */
 static void large(void) {
     size_t size = 64 << 20;
@@ -514,7 +526,7 @@ int main(int count, char **words) {
         {"dup", duplicates},    {"fds", descriptors},     {"pipe", pipes},      {"fifo", fifo},       {"removed", removed},
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
-        {"timers", timers},     {"tcp", tcp},             {"closed", closed},       {"removed_large", removed_large}, {"renamed", renamed},
+        {"timers", timers},     {"tcp", tcp},             {"closed", closed},       {"logger", logger},       {"removed_large", removed_large}, {"renamed", renamed},
                     {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
         {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };

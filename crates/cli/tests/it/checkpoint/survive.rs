@@ -3,6 +3,7 @@
 use super::conversations::{half, set_back};
 use super::{Bench, ExitStatusExt, GUARD, fs, program, state, until};
 use std::io::{Read, Write};
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -58,6 +59,28 @@ fn connections_over_tcp() {
     bench.save_and_kill(target);
     assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
     bench.good();
+}
+
+/// A socket that leads to somebody who is not saved with it.
+#[test]
+fn what_it_tells_a_log_arrives() {
+    let Some(bench) = Bench::new("logger") else { return };
+    let log = UnixDatagram::bind(bench.path("log-socket")).unwrap();
+    log.set_read_timeout(Some(GUARD)).unwrap();
+    let hears = |expected: &str| {
+        let mut bytes = [0; 64];
+        let length = log.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], expected.as_bytes());
+    };
+    let target = bench.target("logger");
+    hears("before");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+    hears("after");
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+    hears("after");
 }
 
 /// As much of it as was said.
