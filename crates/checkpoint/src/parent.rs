@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -119,8 +119,9 @@ impl Masked {
             text(&whole)
         });
         let variables = variables.collect::<io::Result<Vec<_>>>()?;
+        let nothing = File::open("/dev/null")?;
         let mut files = PosixSpawnFileActions::init()?;
-        files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+        files.add_dup2(nothing.as_raw_fd(), 0)?;
         let mut how = PosixSpawnAttr::init()?;
         how.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
         how.set_sigmask(&self.before)?;

@@ -148,7 +148,7 @@ async fn converse(socket: &MultiSocket, answered: &Cell<u64>) -> i32 {
                 }
                 Err(error) => return ended(&error),
             };
-            let words = Words::hear(&message.payload().unwrap());
+            let words = Words::hear(message.payload().unwrap());
             if words.number != heard.get() {
                 println!("wrong {} instead of {}", words.number, heard.get());
                 return WRONG;
