@@ -21,7 +21,7 @@ const NEEDS: [Need; 7] = [
     Need {
         program: "unshare",
         package: "util-linux",
-        reason: "the testbed's tests enter a user namespace with it when not run as root",
+        reason: "the testbed's tests enter a user namespace with it when not run as root, and those of checkpoints set a clock back",
         serves: false,
     },
     Need {

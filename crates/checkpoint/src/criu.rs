@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -84,6 +84,12 @@ impl Criu {
             .find(|candidate| candidate.is_file())
             .map(|program| Self { program })
             .ok_or_else(|| Error::NoCriu { place: "on the path or in /usr/sbin".to_owned() })
+    }
+
+    /// This program, whatever anybody else says.
+    #[must_use]
+    pub const fn at(program: PathBuf) -> Self {
+        Self { program }
     }
 
     /// The program.
@@ -268,16 +274,20 @@ impl Worker {
 
     fn say(&mut self, request: &Request) -> Result<(), Error> {
         // A worker that is gone must not end this process by a signal.
-        match send(&self.socket, &request.encode_to_vec(), SendFlags::NOSIGNAL) {
+        match send(&self.socket, &request.encode_to_vec(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(_) => Ok(()),
             Err(rustix::io::Errno::PIPE) => Err(self.ended()),
             Err(error) => Err(self.program.unusable(format!("it does not listen ({error})"))),
         }
     }
 
-    /// It has ended, and said nothing.
+    /// It has ended, or closed its socket, and said nothing.
     fn ended(&mut self) -> Error {
-        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let how = match self.reap() {
+            Ok(Some(status)) => status.to_string(),
+            Ok(None) => format!("it went on for {} s without one, and was killed", GRACE.as_secs()),
+            Err(error) => error.to_string(),
+        };
         self.program.unusable(format!("it ended without an answer ({how})"))
     }
 
@@ -299,8 +309,7 @@ impl Worker {
                 Err(error) => return Err(self.program.unusable(error.to_string())),
             };
         if length == 0 {
-            let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            return Err(self.program.unusable(format!("it ended without an answer ({how})")));
+            return Err(self.ended());
         }
         let response = Response::decode(&buffer[..length]);
         response
@@ -317,22 +326,31 @@ impl Worker {
     pub(crate) fn end(&mut self) {
         // What ends it if it waits for more.
         let _told = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let grace = Timespec::try_from(GRACE).ok();
-        let ended = match (
-            &self.child.try_wait(),
-            pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()),
-        ) {
-            (Ok(None), Ok(pidfd)) => {
-                matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], grace.as_ref()), Ok(count) if count > 0)
-            }
-            (Ok(None), Err(_)) => false,
-            _ => return,
-        };
-        if ended {
-            let _reaped = self.child.wait();
-        } else {
-            self.kill();
+        let _ended = self.reap();
+    }
+
+    /// How it ended, if it did by itself in time.
+    fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(Some(status));
         }
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        let until = Instant::now() + GRACE;
+        let has_ended = pidfd.is_ok_and(|pidfd| {
+            loop {
+                let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+                match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref()) {
+                    Ok(count) => return count > 0,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return false,
+                }
+            }
+        });
+        if has_ended {
+            return self.child.wait().map(Some);
+        }
+        self.kill();
+        Ok(None)
     }
 }
 

@@ -89,7 +89,7 @@ pub enum Error {
     },
     /// A checkpoint that others than its user and root could have changed.
     #[error(
-        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours          (`chown -R`, `chmod -R go-w`)",
+        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
         path.display()
     )]
     Foreign {
@@ -170,6 +170,34 @@ pub enum Error {
         /// What has it now.
         name: String,
     },
+    /// The clock of this machine is behind that of the process, and CRIU cannot give it one of its own.
+    #[error(
+        "cannot restore {what}: the clock here (CLOCK_MONOTONIC) is {} s behind, so all its timers would wait for so long; restore as \
+         root, on a kernel with time namespaces (CONFIG_TIME_NS), where its clock goes on",
+        by.as_secs()
+    )]
+    Behind {
+        /// What was to be restored.
+        what: String,
+        /// How far.
+        by: Duration,
+    },
+    /// The number belongs to a process that has ended, and whose parent has not waited for it.
+    #[error(
+        "cannot restore process {pid} ({was}): its number is still in use: {name} has ended, but its parent, {keeper}, has not noticed \
+         and so keeps the number; end that parent or let it wait for its children (in a container: start that with an init, as \
+         `docker run --init` does), or restore in a new PID namespace (`unshare --pid --fork --mount-proc`)"
+    )]
+    Kept {
+        /// The number.
+        pid: u32,
+        /// What had it when it was saved.
+        was: String,
+        /// What had it last.
+        name: String,
+        /// The parent, by number and name.
+        keeper: String,
+    },
     /// A process that takes part does not want it now.
     #[error("process {pid} ({name}) does not let itself be saved: {reason}{}", again(*temporary))]
     Refused {
@@ -204,10 +232,28 @@ pub enum Error {
         /// What became of the processes.
         more: String,
     },
+    /// CRIU did nothing any more.
+    #[error(
+        "saving {what} came to a stand: CRIU wrote nothing for {} s, {at}{more}{}; give it longer with --timeout, or look what is \
+         the matter with the process and with the disk",
+        limit.as_secs(), words(log.as_deref())
+    )]
+    Standstill {
+        /// What was to be saved.
+        what: String,
+        /// How long nothing was written.
+        limit: Duration,
+        /// What it was waiting for.
+        at: String,
+        /// What became of the processes.
+        more: &'static str,
+        /// CRIU's log, if it has one.
+        log: Option<PathBuf>,
+    },
     /// Somebody who takes part went on before the processes were frozen: the image might hold what none can.
     #[error(
         "saving {0} took so long that a process of it, which was quiet for it, went on by itself; nothing was saved, try again when \
-         less is going on here"
+         less is going on here, or give it more with --timeout"
     )]
     WentOn(String),
     /// CRIU said no.
@@ -244,6 +290,10 @@ fn again(temporary: bool) -> &'static str {
     if temporary { "; try again later" } else { "" }
 }
 
+fn words(log: Option<&Path>) -> String {
+    log.map_or_else(String::new, |log| format!("; CRIU's own words are in {}", log.display()))
+}
+
 fn at(path: &Path) -> String {
     if path.as_os_str().is_empty() { String::new() } else { format!(" {}", path.display()) }
 }
@@ -278,9 +328,11 @@ impl Error {
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
             Self::PidInUse { .. }
+            | Self::Kept { .. }
             | Self::Refused { .. }
             | Self::Unready { .. }
             | Self::Late { .. }
+            | Self::Standstill { .. }
             | Self::WentOn(_) => Class::Temporary,
             Self::NoCriu { .. }
             | Self::Unusable { .. }
@@ -288,6 +340,7 @@ impl Error {
             | Self::Newer { .. }
             | Self::Machine { .. }
             | Self::Foreign { .. }
+            | Self::Behind { .. }
             | Self::Start { .. } => Class::Environment,
             Self::Damaged { .. } | Self::Format { .. } | Self::Descriptor { .. } => Class::Permanent,
             Self::Criu { diagnosis, .. } => diagnosis.class,
@@ -306,14 +359,17 @@ impl Error {
             Self::NoProcess { .. } => Errno::ESRCH,
             Self::Scope(_) | Self::Backup { .. } => Errno::EINVAL,
             Self::Foreign { .. } => Errno::EACCES,
+            Self::Behind { .. } => Errno::EPERM,
             Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
             Self::NoCheckpoint(_) => Errno::ENOENT,
             Self::Descriptor { .. } => Errno::ENOTSUP,
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,
-            Self::PidInUse { .. } => Errno::EBUSY,
+            Self::PidInUse { .. } | Self::Kept { .. } => Errno::EBUSY,
             Self::Refused { .. } => Errno::EAGAIN,
-            Self::Late { .. } | Self::Unready { .. } | Self::WentOn(_) => Errno::ETIMEDOUT,
+            Self::Late { .. } | Self::Standstill { .. } | Self::Unready { .. } | Self::WentOn(_) => {
+                Errno::ETIMEDOUT
+            }
             Self::Criu { diagnosis, .. } => return diagnosis.errno,
             Self::Io { source, .. } | Self::Start { source, .. } => {
                 return source.raw_os_error().unwrap_or(Errno::EIO as i32);
@@ -327,6 +383,7 @@ impl Error {
     pub fn log(&self) -> Option<&Path> {
         match self {
             Self::Criu { log, .. } => Some(log),
+            Self::Standstill { log, .. } => log.as_deref(),
             _ => None,
         }
     }

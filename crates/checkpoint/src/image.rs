@@ -178,6 +178,18 @@ struct DumpStats {
     frozen: u32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Clocks {
+    #[prost(message, required, tag = "1")]
+    monotonic: Clock,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Clock {
+    #[prost(uint64, required, tag = "1")]
+    seconds: u64,
+}
+
 const KINDS: [&str; 21] = [
     "unknown",
     "file",
@@ -317,6 +329,16 @@ fn bad(why: &str) -> io::Error {
 
 fn named<T>(name: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+}
+
+/// What of a checkpoint's files says how far the clocks were, in its own namespace or in that of the machine.
+const CLOCKS: &str = "timens-";
+
+/// The clock that programs measure with, in seconds, as it was; none where nothing is known of it.
+pub(crate) fn clock<'a>(directory: &Path, files: impl Iterator<Item = &'a String>) -> Option<u64> {
+    let mut names = files.filter(|name| name.starts_with(CLOCKS));
+    let clocks: Vec<Clocks> = entries(&directory.join(names.next()?)).ok()?;
+    Some(clocks.first()?.monotonic.seconds)
 }
 
 /// The processes of an image; whoever calls learns that inventory, tree and each process can be read.
@@ -504,6 +526,12 @@ mod tests {
             (6, "unknown", ""),
         ];
         assert_eq!(open, expected);
+
+        let clocks = Clocks { monotonic: Clock { seconds: 4711 } };
+        write("timens-3.img", &image(&[COMMON, 6], &[clocks.encode_to_vec()]));
+        let names = ["files.img", "timens-3.img"].map(str::to_owned);
+        assert_eq!(clock(&directory, names.iter()), Some(4711));
+        assert_eq!(clock(&directory, names[..1].iter()), None);
 
         // A size counts only where nobody writes.
         let with = |flags: u8| [8, 1, 16, 1, 26, 6, 8, 9, 16, flags, 64, 5, 0xa2, 6, 1, 7];

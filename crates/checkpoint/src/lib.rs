@@ -52,7 +52,7 @@ pub use participants::Participant;
 pub use place::{Existing, Found, LATEST, list, resolve};
 pub use restore::{Restore, Restored, restore};
 pub use run::{Started, run};
-pub use save::{After, GHOST_LIMIT, Observer, Progress, Save, SaveError, Saved, Series, Tcp, save};
+pub use save::{After, GHOST_LIMIT, Observer, PATIENCE, Progress, Save, SaveError, Saved, Series, Tcp, save};
 pub use scope::{Scope, is_there};
 
 /// What a process of a checkpoint has open.

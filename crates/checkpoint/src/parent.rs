@@ -1,9 +1,17 @@
 //! Being the parent of a program: its signals come through this process, and its end is this process's.
 
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
@@ -54,7 +62,7 @@ impl Masked {
         }
     }
 
-    /// Runs with the signals as they were: a program that is started inherits what is held back.
+    /// Does something with the signals as they were: a program that is started inherits what is held back.
     pub fn lifted<T>(&self, start: impl FnOnce() -> T) -> T {
         let held = self.before.thread_swap_mask(SigmaskHow::SIG_SETMASK);
         let started = start();
@@ -88,6 +96,45 @@ impl Masked {
             let _again = held.thread_set_mask();
         }
         started
+    }
+
+    /// Runs a program with the signals as they were and no input, and waits for its end. Those that come meanwhile, also while it is being
+    /// started, stay held back here. Of the command counts what it runs and with which environment.
+    pub fn run(&self, command: &Command) -> io::Result<ExitStatus> {
+        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
+        let program = text(command.get_program())?;
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words = words.map(text).collect::<io::Result<Vec<_>>>()?;
+        let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => variables.insert(name.to_owned(), value.to_owned()),
+                None => variables.remove(name),
+            };
+        }
+        let variables = variables.iter().map(|(name, value)| {
+            let mut whole = name.clone();
+            whole.push("=");
+            whole.push(value);
+            text(&whole)
+        });
+        let variables = variables.collect::<io::Result<Vec<_>>>()?;
+        let nothing = File::open("/dev/null")?;
+        let mut files = PosixSpawnFileActions::init()?;
+        files.add_dup2(nothing.as_raw_fd(), 0)?;
+        let mut how = PosixSpawnAttr::init()?;
+        how.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+        how.set_sigmask(&self.before)?;
+        // Programs in Rust ignore it, and others do not expect that.
+        how.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        let child = posix_spawn(program.as_c_str(), &files, &how, &words, &variables)?;
+        loop {
+            match waitpid(rustix::process::Pid::from_raw(child.as_raw()), WaitOptions::empty()) {
+                Ok(Some((_, status))) => return Ok(ExitStatus::from_raw(status.as_raw())),
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Whether somebody wants this process to stop: a signal that ends programs has come.
@@ -192,5 +239,26 @@ fn pass_on(child: Pid, info: &siginfo) {
         && let Some(child) = rustix::process::Pid::from_raw(child.as_raw())
     {
         let _gone = rustix::process::kill_process(child, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_run_has_the_signals_as_they_were_and_its_variables() {
+        let seen = SigSet::thread_get_mask().unwrap();
+        let masked = Masked::new().unwrap();
+        // The shell says which signals it holds back, and what it was given.
+        let script = "[ \"$(sed -n 's/^SigBlk:[[:space:]]*0*//p' /proc/self/status)\" = \"$HELD\" ] || exit 1; kill -$ENDS $$";
+        let held: u64 = seen.iter().map(|signal| 1 << (signal as i32 - 1)).sum();
+        let held = if held == 0 { String::new() } else { format!("{held:x}") };
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).env("HELD", held).env("ENDS", "PIPE");
+        let status = masked.run(&shell).unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGPIPE as i32), "{status}");
+        assert!(masked.run(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap().code() == Some(7));
+        assert!(masked.run(&Command::new("/no/such/program")).is_err());
     }
 }

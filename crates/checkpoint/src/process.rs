@@ -52,8 +52,30 @@ impl Process {
     }
 }
 
-/// The name of whatever has this number, a process or a thread.
-pub(crate) fn holder(number: u32) -> Option<String> {
+/// Whoever has a number, a process or a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) name: String,
+    /// Of a process that has ended: who has not waited for it, and so keeps its number.
+    pub(crate) keeper: Option<String>,
+}
+
+/// Who has this number.
+pub(crate) fn holder(number: u32) -> Option<Holder> {
+    let keeper = || {
+        // The first thread may end before the others.
+        let alone = fs::read_dir(format!("/proc/{number}/task")).is_ok_and(|threads| threads.count() <= 1);
+        let ended = Process::of(number).filter(|_| alone && !lives(number))?;
+        Some(name(ended.parent).map_or_else(
+            || "a process outside of this PID namespace".to_owned(),
+            |name| format!("process {} ({name})", ended.parent),
+        ))
+    };
+    Some(Holder { name: name(number)?, keeper: keeper() })
+}
+
+/// What a process or a thread is called.
+fn name(number: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{number}/comm")).ok()?;
     Some(name.trim_end().to_owned())
 }
@@ -125,6 +147,15 @@ pub(crate) fn lives(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+/// Whether a process, or a thread of it, waits in the kernel for something that no signal ends.
+pub(crate) fn is_held(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    threads.filter_map(Result::ok).any(|thread| {
+        let stat = fs::read(thread.path().join("stat")).unwrap_or_default();
+        String::from_utf8_lossy(&stat).rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    })
+}
+
 fn is_pipe(target: &Path) -> bool {
     target.to_str().is_some_and(|target| target.starts_with("pipe:["))
 }
@@ -163,6 +194,20 @@ mod tests {
             let _ended = self.0.kill();
             let _ended = self.0.wait();
         }
+    }
+
+    #[test]
+    fn who_has_ended_is_kept_by_its_parent() {
+        let own = holder(std::process::id()).unwrap();
+        assert_eq!(own.keeper, None);
+        let mut child = Command::new("true").spawn().unwrap();
+        while lives(child.id()) {
+            std::thread::yield_now();
+        }
+        let kept = holder(child.id()).unwrap();
+        let parent = Process::of(std::process::id()).unwrap();
+        assert_eq!(kept.keeper, Some(format!("process {} ({})", parent.pid, parent.name)));
+        child.wait().unwrap();
     }
 
     fn sleeper(input: impl Into<Stdio>) -> Sleeper {

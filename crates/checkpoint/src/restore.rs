@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -14,16 +16,18 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, unlinkat};
 use rustix::io::{Errno, dup};
 use rustix::process::geteuid;
 use rustix::system::uname;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::criu::{Around, Criu, Served, Watch, Worker, number};
 use crate::diagnosis::Diagnosis;
 use crate::error::Error;
 use crate::events::{Publisher, Verb};
+use crate::image;
 use crate::manifest::{Manifest, RESTORE_LOG};
 use crate::parent::Masked;
 use crate::participants;
 use crate::place;
-use crate::process;
+use crate::process::{self, Holder};
 use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
 use crate::save::Tcp;
 use crate::sockets;
@@ -57,6 +61,10 @@ pub struct Restored {
 /// Restored processes get these descriptors where theirs led out of the checkpoint; numbers in CRIU.
 const STANDARD: i32 = 10;
 
+/// How long the parent of a process that has ended may take to notice, and how often that is looked at.
+const REAPING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Restores processes.
 pub fn restore(
     criu: &Criu,
@@ -83,6 +91,7 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
     if !manifest.own_pids {
         free(&manifest)?;
     }
+    keeps_clock(&manifest, &place)?;
     sockets::prepare(&manifest.participants, &place)?;
     let pid = run(criu, restore, masked, (&place, images), &manifest)?;
     // One that was restored stopped hears of it when it runs.
@@ -94,14 +103,36 @@ fn attempt(criu: &Criu, restore: &Restore, masked: Option<&Masked>) -> Result<Re
 
 /// Whether the numbers that the processes had are nobody's now.
 fn free(manifest: &Manifest) -> Result<(), Error> {
+    let deadline = Instant::now() + REAPING;
     for saved in &manifest.processes {
         for number in std::iter::once(&saved.pid).chain(&saved.threads) {
-            if let Some(name) = process::holder(*number) {
-                return Err(Error::PidInUse { pid: *number, was: saved.name.clone(), name });
+            let (pid, was) = (*number, saved.name.clone());
+            while let Some(Holder { name, keeper }) = process::holder(pid) {
+                match keeper {
+                    None => return Err(Error::PidInUse { pid, was, name }),
+                    // Who ended a moment ago is about to be waited for.
+                    Some(_) if Instant::now() < deadline => thread::sleep(LOOK),
+                    Some(keeper) => return Err(Error::Kept { pid, was, name, keeper }),
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Timers that a program has set wait for its clock, which must not go back. CRIU sees to that where it may.
+fn keeps_clock(manifest: &Manifest, place: &Path) -> Result<(), Error> {
+    if geteuid().is_root() && Path::new("/proc/self/ns/time").exists() {
+        return Ok(());
+    }
+    let was = image::clock(place, manifest.files.keys()).unwrap_or_default();
+    let is = clock_gettime(ClockId::Monotonic).tv_sec.cast_unsigned();
+    behind(manifest, was, is)
+}
+
+fn behind(manifest: &Manifest, was: u64, is: u64) -> Result<(), Error> {
+    let by = Duration::from_secs(was.saturating_sub(is));
+    if by.is_zero() { Ok(()) } else { Err(Error::Behind { what: named(manifest), by }) }
 }
 
 /// Opens a checkpoint that nobody but root and the caller could have changed: what is in it will run.

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::system::uname;
 
 use crate::criu::{Around, Criu, Served, Version, Watch, Worker, number};
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{self, Diagnosis};
 use crate::error::Error;
 use crate::events::{Publisher, Verb};
 use crate::image;
@@ -64,11 +64,16 @@ pub struct Save {
     pub after: After,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Without such a limit: how long CRIU may write nothing, not even to its log.
+    pub patience: Duration,
     /// What becomes of TCP connections.
     pub tcp: Tcp,
     /// The most bytes of one open file that was removed, which becomes part of the checkpoint.
     pub ghost_limit: u32,
 }
+
+/// The default of [`Save::patience`]. CRIU's own limit, for what it waits for in a process, is shorter.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The default of [`Save::ghost_limit`]: 64 MiB.
 pub const GHOST_LIMIT: u32 = 64 << 20;
@@ -177,6 +182,9 @@ struct Dump<'a> {
     /// What came of putting it in place, if that was done while the processes stood still.
     committed: Option<Result<(Manifest, Option<PathBuf>), Error>>,
     interrupted: bool,
+    /// How much CRIU had written when that last was another number, and when that was.
+    written: (u64, Instant),
+    stands_still: bool,
 }
 
 fn dump(
@@ -207,8 +215,11 @@ fn dump(
         quiet_until,
         committed: None,
         interrupted: false,
+        written: (0, Instant::now()),
+        stands_still: false,
     };
-    let served = worker.serve(&request, deadline, &mut dump);
+    // Once somebody who takes part went on, nothing can be saved any more.
+    let served = worker.serve(&request, deadline.or(quiet_until), &mut dump);
     worker.end();
     let served = served?;
     if let Some(Err(error)) = dump.committed {
@@ -217,7 +228,7 @@ fn dump(
     match served {
         Served::Answer(answer) if answer.success => {}
         // CRIU has the same limit, and calls what it was at when that passed a failure of its own.
-        Served::Answer(answer) if deadline.is_none_or(|at| Instant::now() < at) => {
+        Served::Answer(answer) if deadline.or(quiet_until).is_none_or(|at| Instant::now() < at) => {
             let log = dump.draft.directory().join(LOG);
             let words = fs::read_to_string(dump.draft.directory().join("criu.out")).unwrap_or_default();
             let message = answer.message.unwrap_or_default() + "\n" + &words;
@@ -226,16 +237,7 @@ fn dump(
             return Err(Error::Criu { doing, diagnosis, log: dump.draft.keep_log() }.into());
         }
         _ if dump.interrupted => return Err(SaveError::Interrupted),
-        stopped => {
-            let more = match stopped {
-                Served::Killed => {
-                    "; CRIU did not stop either and was killed, look whether the processes still run"
-                }
-                _ => "; the processes go on",
-            };
-            let (what, limit) = (described(tree), save.timeout.unwrap_or_default());
-            return Err(Error::Late { what, limit, more: more.to_owned() }.into());
-        }
+        stopped => return Err(dump.late(matches!(stopped, Served::Killed)).into()),
     }
     let was_quiet = dump.committed.is_some() || dump.is_quiet();
     // They run again: what is left to do here, their peers need not wait for.
@@ -282,6 +284,34 @@ impl Dump<'_> {
         Ok((Manifest::read(self.draft.place())?, backup))
     }
 
+    /// Why it was given up, if nobody interrupted it.
+    fn late(&mut self, was_killed: bool) -> Error {
+        let what = described(self.tree);
+        let more = if was_killed {
+            "; CRIU did not stop either and was killed, look whether the processes still run"
+        } else {
+            "; the processes go on"
+        };
+        if let Some(limit) = self.save.timeout {
+            return Error::Late { what, limit, more: more.to_owned() };
+        }
+        if !self.stands_still {
+            return Error::WentOn(what);
+        }
+        let log = self.draft.directory().join(LOG);
+        let last = diagnosis::tail(&log).lines().last().map(str::to_owned);
+        let held = self.tree.processes.iter().find(|process| process::is_held(process.pid));
+        let at = match (held, last) {
+            (Some(held), _) => {
+                format!("process {} ({}) is in the kernel and cannot be stopped there", held.pid, held.name)
+            }
+            (None, Some(last)) => format!("its last words were: {}", last.trim()),
+            (None, None) => "it has not even begun".to_owned(),
+        };
+        let log = log.is_file().then(|| self.draft.keep_log());
+        Error::Standstill { what, limit: self.save.patience, at, more, log }
+    }
+
     fn signal(&self, signal: Signal) {
         for pid in self.tree.pids() {
             let _gone = kill(Pid::from_raw(pid.cast_signed()), signal);
@@ -312,8 +342,15 @@ impl Watch for Dump<'_> {
         let written = fs::read_dir(self.draft.directory()).into_iter().flatten();
         let written = written.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
         self.observer.progress(Progress::Writing(written, self.expected.max(written)));
-        self.interrupted |= self.committed.is_none() && self.observer.interrupted();
-        !self.interrupted
+        if self.committed.is_some() {
+            return true;
+        }
+        if written != self.written.0 {
+            self.written = (written, Instant::now());
+        }
+        self.interrupted |= self.observer.interrupted();
+        self.stands_still |= self.save.timeout.is_none() && self.written.1.elapsed() > self.save.patience;
+        !self.interrupted && !self.stands_still
     }
 }
 

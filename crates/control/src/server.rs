@@ -66,11 +66,20 @@ impl Server {
 /// A process that may be frozen at any moment.
 struct Prepared {
     token: String,
-    until: Instant,
+    since: Instant,
+    silence: Duration,
     /// When this process started: the one that an image becomes started later.
     start: Option<u64>,
     images: Option<PathBuf>,
     ready: Vec<Entry>,
+}
+
+impl Prepared {
+    /// How long it still waits for somebody to say how it went. Where the clock went back, it is another machine's: not at all.
+    fn left(&self, now: Instant) -> Duration {
+        now.checked_duration_since(self.since)
+            .map_or(Duration::ZERO, |passed| self.silence.saturating_sub(passed))
+    }
 }
 
 struct Serving {
@@ -94,7 +103,7 @@ impl Serving {
 
     /// The next connection; `None` if it is to be asked again.
     fn next(&mut self) -> Option<UnixStream> {
-        let left = self.prepared.as_ref().map(|p| p.until.saturating_duration_since(Instant::now()));
+        let left = self.prepared.as_ref().map(|prepared| prepared.left(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             self.go_on(None);
             return None;
@@ -119,8 +128,9 @@ impl Serving {
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(MAX_WORDS))?;
         // Whoever says it slowly must not keep the process from going on.
-        let limit = Instant::now() + MAX_WORDS;
-        let limit = self.prepared.as_ref().map_or(limit, |prepared| prepared.until.min(limit));
+        let now = Instant::now();
+        let limit = self.prepared.as_ref().map_or(MAX_WORDS, |prepared| prepared.left(now).min(MAX_WORDS));
+        let limit = now + limit;
         let who = rustix::net::sockopt::socket_peercred(&stream)?;
         let (uid, pid) = (who.uid.as_raw(), who.pid.as_raw_pid().unsigned_abs());
         if uid != 0 && uid != rustix::process::geteuid().as_raw() {
@@ -170,7 +180,8 @@ impl Serving {
         let entries = registry::prepare(&checkpoint).inspect_err(|_| registry::gate().end())?;
         self.prepared = Some(Prepared {
             token: asked.token,
-            until: Instant::now() + silence,
+            since: Instant::now(),
+            silence,
             start: own_start(),
             images: asked.images,
             ready: entries,
@@ -211,5 +222,23 @@ impl Serving {
         let faults = registry::go_on(ready, &outcome);
         registry::gate().end();
         self.last = Some((token, faults));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_does_not_wait_longer_where_the_clock_went_back() {
+        let since = Instant::now() + Duration::from_secs(1000);
+        let silence = Duration::from_secs(60);
+        let prepared =
+            Prepared { token: String::new(), since, silence, start: None, images: None, ready: Vec::new() };
+        let after = |seconds| since + Duration::from_secs(seconds);
+        assert_eq!(prepared.left(after(0)), silence);
+        assert_eq!(prepared.left(after(59)), Duration::from_secs(1));
+        assert_eq!(prepared.left(after(61)), Duration::ZERO);
+        assert_eq!(prepared.left(since - Duration::from_secs(500)), Duration::ZERO);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use clap::Args;
 use steadfast_checkpoint::{Class, Error, Masked};
@@ -41,7 +41,7 @@ impl Hooks {
         let variables =
             [("STEADFAST_PID", pid.to_string()), ("STEADFAST_CHECKPOINT", place.display().to_string())];
         // Signals wait for its end: they are for the program.
-        run(command, &variables, |shell| masked.lifted(|| shell.spawn()))
+        run(command, &variables, |shell| masked.run(shell))
     }
 
     /// The same for a failure of this class.
@@ -62,7 +62,7 @@ impl Hooks {
                 ("STEADFAST_CRIU_LOG", log),
                 ("STEADFAST_CHECKPOINT", place.display().to_string()),
             ],
-            Command::spawn,
+            Command::status,
         )
     }
 }
@@ -70,12 +70,12 @@ impl Hooks {
 fn run(
     command: &str,
     variables: &[(&str, String)],
-    start: impl FnOnce(&mut Command) -> io::Result<Child>,
+    start: impl FnOnce(&mut Command) -> io::Result<ExitStatus>,
 ) -> Option<u8> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).stdin(Stdio::null());
     shell.envs(variables.iter().map(|(name, value)| (name, value.replace('\0', " "))));
-    match start(&mut shell).and_then(|mut hook| hook.wait()) {
+    match start(&mut shell) {
         Ok(status) if status.success() => None,
         // A signal is told as shells do it.
         Ok(status) => Some(status.code().map_or(128, |code| code as u8)),

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use steadfast_checkpoint::{
-    After, Class, Existing, GHOST_LIMIT, Masked, Observer, Progress, Save, SaveError, Saved, Scope, Series,
-    Signal, Tcp, is_there, save,
+    After, Class, Existing, GHOST_LIMIT, Masked, Observer, PATIENCE, Progress, Save, SaveError, Saved, Scope,
+    Series, Signal, Tcp, is_there, save,
 };
 
 use super::{Talk, Tools, mask, tell};
@@ -172,6 +172,7 @@ impl How {
             existing: Existing::Refuse,
             after,
             timeout: self.timeout,
+            patience: PATIENCE,
             tcp: self.tcp.into(),
             ghost_limit: self.ghost_limit,
         }

@@ -15,30 +15,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static const char *directory;
-
-static void result(const char *text) {
-    char path[4096], new[4096];
-    snprintf(path, sizeof(path), "%s/result", directory);
-    snprintf(new, sizeof(new), "%s/result.new", directory);
-    FILE *file = fopen(new, "w");
-    if (!file || fputs(text, file) < 0 || fclose(file) || rename(new, path))
-        _exit(99);
-}
-
-#define CHECK(is)                                                                                                            \
-    do {                                                                                                                     \
-        if (!(is)) {                                                                                                         \
-            char text[256];                                                                                                  \
-            snprintf(text, sizeof(text), "line %d: %s (%s)\n", __LINE__, #is, strerror(errno));                              \
-            result(text);                                                                                                    \
-            _exit(98);                                                                                                       \
-        }                                                                                                                    \
-    } while (0)
+#include "result.h"
 
 static const char *in(const char *name) {
     static char paths[8][4096];
@@ -171,6 +153,31 @@ static void removed(void) {
     checkpoint();
     CHECK(holds(fd, "else has this"));
     CHECK(!fstat(fd, &about) && about.st_nlink == 0 && access(in("removed"), F_OK) == -1);
+}
+
+/* More than CRIU takes without being told. */
+static void removed_large(void) {
+    enum { SIZE = 3 << 20 };
+    char *bytes = malloc(SIZE), *after = malloc(SIZE);
+    int fd = open(in("removed"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(fd >= 0 && bytes && after);
+    for (int at = 0; at < SIZE; at++)
+        bytes[at] = at * 7 >> 3;
+    CHECK(write(fd, bytes, SIZE) == SIZE && !unlink(in("removed")));
+    checkpoint();
+    CHECK(pread(fd, after, SIZE, 0) == SIZE && !memcmp(bytes, after, SIZE));
+}
+
+/* The name by which it was opened is gone, and it has another one, which nobody finds by the descriptor. */
+static void renamed(void) {
+    int fd = open(in("name"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    struct stat by_fd, by_name;
+    CHECK(fd >= 0 && (!unlink(in("other")) || errno == ENOENT) && !link(in("name"), in("other")) && !unlink(in("name")));
+    put(fd, "still there");
+    CHECK(lseek(fd, 6, SEEK_SET) == 6);
+    checkpoint();
+    CHECK(holds(fd, "there"));
+    CHECK(!fstat(fd, &by_fd) && !stat(in("other"), &by_name) && by_fd.st_ino == by_name.st_ino);
 }
 
 static void maps(void) {
@@ -404,6 +411,22 @@ static void tcp(void) {
     CHECK(!connect(another, (void *)&address, length) && accept(listener, NULL, NULL) >= 0);
 }
 
+/* The same, when it is to have no connections any more. */
+static void closed(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(!setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)));
+    CHECK(!bind(listener, (void *)&address, length) && !listen(listener, 4));
+    CHECK(!getsockname(listener, (void *)&address, &length) && !connect(client, (void *)&address, length));
+    int server = accept(listener, NULL, NULL);
+    CHECK(server >= 0);
+    checkpoint();
+    CHECK(send(client, "x", 1, MSG_NOSIGNAL) == -1 && recv(server, (char[1]){0}, 1, MSG_DONTWAIT) <= 0);
+    int another = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(!connect(another, (void *)&address, length) && accept(listener, NULL, NULL) >= 0);
+}
+
 static void locks(void) {
     int fd = open(in("lock"), O_RDWR | O_CREAT, 0600), status;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 3, .l_len = 4};
@@ -457,6 +480,17 @@ static void growing(void) {
     put(append, "x");
 }
 
+/* It tells somebody outside, as programs do with a log. */
+static void logger(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", in("log-socket"));
+    CHECK(fd >= 0 && !connect(fd, (void *)&address, sizeof(address)));
+    put(fd, "before");
+    checkpoint();
+    put(fd, "after");
+}
+
 /* 64 MiB, so that saving takes a while. */
 static void large(void) {
     size_t size = 64 << 20;
@@ -496,7 +530,8 @@ int main(int count, char **words) {
         {"dup", duplicates},    {"fds", descriptors},     {"pipe", pipes},      {"fifo", fifo},       {"removed", removed},
         {"mmaps", maps},        {"readdir", entries},     {"dev_null", devices}, {"sigpending", pending},
         {"sigaltstack", altstack}, {"child", child},      {"orphan", orphan},   {"identity", identity}, {"threads", threads},
-        {"timers", timers},     {"tcp", tcp},             {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
+        {"timers", timers},     {"tcp", tcp},             {"closed", closed},       {"logger", logger},       {"removed_large", removed_large}, {"renamed", renamed},
+                    {"locks", locks},     {"clocks", clocks},   {"uring", uring},       {"userfault", userfault},
         {"filter", filter},     {"stuck", stuck},     {"large", large},       {"growing", growing},
     };
     if (count < 3)

@@ -1,9 +1,16 @@
 //! Options, what is told, exit codes, and hooks.
 
+use super::conversations::{half, set_back};
 use super::{Bench, Path, fs, program, state, steadfast, until};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use steadfast_checkpoint::{
+    After, Class, Criu, ETIMEDOUT, Existing, GHOST_LIMIT, Observer, Progress, Publisher, Save, SaveError,
+    Scope, Tcp,
+};
 
 use crate::common::Run;
 
@@ -18,6 +25,13 @@ fn what_is_not_there_is_named() {
     let Some(bench) = Bench::new("what_is_not_there") else { return };
     bench.run(&["save", "4194303"]).failed(2, &["no process 4194303"]);
     bench.run(&["save", "--group", "4194303"]).failed(2, &["no process group 4194303"]);
+    // One that has ended and that nobody has waited for.
+    let mut ended = Command::new("true").spawn().unwrap();
+    until("a process that has ended", || (state(ended.id()) == Some('Z')).then_some(()));
+    let id = ended.id().to_string();
+    bench.run(&["save", "--dir", "saved", &id]).failed(2, &["no living process", &id]);
+    assert!(!bench.path("saved.failed.log").exists());
+    ended.wait().unwrap();
     let restored =
         bench.run(&["restore", "--json", "nothing"]).failed(2, &["nothing is no checkpoint", "list"]);
     assert_eq!(restored.object()["class"], "usage");
@@ -101,7 +115,27 @@ fn nobody_is_told_to_be_root() {
     let run = Run::of(command.uid(65_534).gid(65_534).stdin(Stdio::null()).current_dir("/"));
     let run = run.failed(1, &["cannot save process", "root", "CRIU's own words are in"]);
     assert_eq!(run.object()["class"], "environment");
+
+    // Who may not make a time namespace does not set the clock of a process back.
     assert_eq!(target.go_on().code(), Some(0));
+    bench.save_and_kill(bench.target("plain"));
+    let place = bench.path("saved");
+    let give = |user: u32| {
+        for entry in fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).chain([place.clone()]) {
+            std::os::unix::fs::chown(entry, Some(user), Some(user)).unwrap();
+        }
+    };
+    give(65_534);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own);
+    command.args(["checkpoint", "restore", "--json"]).arg(&place).env("STEADFAST_CRIU", &criu);
+    command.env("HOME", bench.home.path()).env("STEADFAST_AGENT", bench.path("none")).current_dir("/");
+    let run = Run::of(set_back(&command, half()).stdin(Stdio::null()));
+    let run = run.failed(1, &["cannot restore process", "s behind", "restore as root"]);
+    assert_eq!(run.object()["class"], "environment");
+    give(0);
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
 }
 
 #[test]
@@ -170,6 +204,32 @@ fn numbers_in_use_are_told_before_anything_is_tried() {
     bench.run(&["restore", "saved", "--on-temporary", "exit 75"]).ended(75);
     assert_eq!(target.go_on().code(), Some(0));
     assert_eq!(bench.restore(&["--on-temporary", "exit 75"]).code(), Some(0));
+    bench.good();
+}
+
+/// Who has ended has its number until its parent notices: that parent is told, not the one who cannot be ended any more.
+#[test]
+fn a_number_that_a_parent_keeps_is_told_with_the_parent() {
+    let Some(bench) = Bench::new("pid_kept") else { return };
+    let mut target = bench.target("plain");
+    bench.run(&["save", "--kill", "--dir", "saved", &target.id()]).ended(0);
+    until("a target that has ended", || (state(target.pid) == Some('Z')).then_some(()));
+    let own = std::process::id();
+    let name = fs::read_to_string(format!("/proc/{own}/comm")).unwrap();
+    let keeper = format!("process {own} ({})", name.trim_end());
+    let parts = [
+        &format!("process {}", target.pid)[..],
+        "has ended",
+        &keeper,
+        "not noticed",
+        "wait for its children",
+    ];
+    let told = bench.run(&["restore", "--json", "saved"]).failed(1, &parts);
+    assert_eq!(told.object()["class"], "temporary");
+    assert!(!told.err.contains("in use by"), "{told:?}");
+    assert!(!bench.path("saved/restore.log").exists());
+    target.child.wait().unwrap();
+    assert_eq!(bench.restore(&[]).code(), Some(0));
     bench.good();
 }
 
@@ -263,6 +323,58 @@ fn what_takes_too_long_is_given_up() {
     let root = target.child.id().to_string();
     let run = bench.run(&["save", "--timeout", "1s", "--dir", "saved", &root]).failed(4, &["--timeout"]);
     assert!(!bench.path("saved").exists(), "{run:?}");
+    // Without a limit that of CRIU counts, which a signal tells it of.
+    bench.run(&["save", "--dir", "saved", &root]).failed(1, &["Unseizable", &root]);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+/// Whoever looks on, and stops nothing.
+struct Bystander;
+
+impl Observer for Bystander {
+    fn progress(&mut self, _: Progress) {}
+
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+}
+
+/// Without a limit of anybody, either.
+#[test]
+fn a_criu_that_does_nothing_is_given_up() {
+    let Some(bench) = Bench::new("standstill") else { return };
+    let target = bench.target("plain");
+    // It opens what looks like a part of it, and nobody writes there.
+    fs::create_dir(bench.path("plugins")).unwrap();
+    let made = Command::new("mkfifo").arg(bench.path("plugins/hangs.so")).status().unwrap();
+    assert!(made.success());
+    let hanging = bench.path("hanging");
+    let (plugins, criu) = (bench.text("plugins"), bench.criu.display());
+    script(&hanging, &format!("export CRIU_LIBS_DIR={plugins}\nexec {criu} \"$@\""));
+    let save = Save {
+        scope: Scope::Tree,
+        id: target.pid,
+        place: bench.path("saved"),
+        existing: Existing::Refuse,
+        after: After::Run,
+        timeout: None,
+        patience: Duration::from_secs(1),
+        tcp: Tcp::Keep,
+        ghost_limit: GHOST_LIMIT,
+    };
+    let criu = Criu::at(hanging);
+    let mut publisher = Publisher::new(bench.path("no-agent"));
+    let error = steadfast_checkpoint::save(&criu, &save, None, &mut publisher, &mut Bystander).unwrap_err();
+    let SaveError::Failed(error) = error else { panic!("{error}") };
+    let text = error.to_string();
+    for part in
+        [&format!("process {} (target", target.pid)[..], "wrote nothing for 1 s", "last words", "--timeout"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!((error.class(), error.errno()), (Class::Temporary, ETIMEDOUT));
+    assert!(error.log().is_some_and(Path::is_file) && !bench.path("saved").exists(), "{text}");
     assert_eq!(target.go_on().code(), Some(0));
     bench.good();
 }

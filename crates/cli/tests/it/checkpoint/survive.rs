@@ -1,7 +1,9 @@
 //! What a process has when it is saved it has when it goes on, and when it is restored.
 
+use super::conversations::{half, set_back};
 use super::{Bench, ExitStatusExt, GUARD, fs, program, state, until};
 use std::io::{Read, Write};
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -56,6 +58,80 @@ fn connections_over_tcp() {
     let target = bench.target("tcp");
     bench.save_and_kill(target);
     assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
+    bench.good();
+}
+
+/// A socket that leads to somebody who is not saved with it.
+#[test]
+fn what_it_tells_a_log_arrives() {
+    let Some(bench) = Bench::new("logger") else { return };
+    let log = UnixDatagram::bind(bench.path("log-socket")).unwrap();
+    log.set_read_timeout(Some(GUARD)).unwrap();
+    let hears = |expected: &str| {
+        let mut bytes = [0; 64];
+        let length = log.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], expected.as_bytes());
+    };
+    let target = bench.target("logger");
+    hears("before");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+    hears("after");
+    assert_eq!(bench.restore(&[]).code(), Some(0));
+    bench.good();
+    hears("after");
+}
+
+/// As much of it as was said.
+#[test]
+fn a_large_file_that_was_removed() {
+    survives("removed_large");
+    let Some(bench) = Bench::new("removed_large") else { return };
+    let target = bench.target("removed_large");
+    let little = ["save", "--ghost-limit", "2000000", "--dir", "saved", &target.id()];
+    bench.run(&little).failed(1, &["ghost", "--ghost-limit"]);
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+/// CRIU gives it a name for as long as nobody runs.
+#[test]
+fn a_file_that_has_another_name() {
+    let Some(bench) = Bench::new("renamed") else { return };
+    let target = bench.target("renamed");
+    bench.run(&["save", "--dir", "saved", &target.id()]).failed(1, &["link remap", "--kill"]);
+    bench.save_and_kill(target);
+    assert_eq!(bench.restore(&[]).code(), Some(0), "{:?}", fs::read_to_string(bench.path("result")));
+    bench.good();
+}
+
+/// Where the process goes on beside its image, or where this is wanted, the restored one finds them closed.
+#[test]
+fn connections_that_are_closed() {
+    let Some(bench) = Bench::new("closed") else { return };
+    let mut target = bench.target("closed");
+    bench.run(&["save", "--dir", "saved", &target.id()]).ended(0);
+    target.signal(Signal::KILL);
+    target.child.wait().unwrap();
+    assert_eq!(
+        bench.restore(&["--tcp", "close"]).code(),
+        Some(0),
+        "{:?}",
+        fs::read_to_string(bench.path("result"))
+    );
+    bench.good();
+
+    let mut target = bench.target("closed");
+    let save = ["save", "--kill", "--tcp", "close", "--clobber", "--dir", "saved", &target.id()];
+    bench.run(&save).ended(0);
+    target.child.wait().unwrap();
+    assert_eq!(
+        bench.restore(&["--tcp", "close"]).code(),
+        Some(0),
+        "{:?}",
+        fs::read_to_string(bench.path("result"))
+    );
     bench.good();
 }
 
@@ -212,4 +288,20 @@ fn run_gives_a_time_namespace() {
     assert_eq!((&seen["manifest"]["own_time"], &seen["manifest"]["ended"]), (&true.into(), &true.into()));
     assert_eq!(bench.restore(&[]).code(), Some(0), "{GUARD:?}");
     bench.good();
+}
+
+/// A machine whose clock is behind, as after a reboot, does not set that of the process back; nor need this be started in any way.
+#[test]
+fn the_clock_goes_on_where_that_of_the_machine_is_behind() {
+    let Some(bench) = Bench::new("clock_behind") else { return };
+    let target = bench.target("clocks");
+    let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
+    assert_eq!(of(&target.id()), of("self"));
+    bench.save_and_kill(target);
+    for again in 0..2 {
+        let restore = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
+        let status = set_back(&restore, half()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{again}: {:?}", fs::read_to_string(bench.path("result")));
+        bench.good();
+    }
 }
