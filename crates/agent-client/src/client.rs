@@ -79,6 +79,8 @@ impl Attention {
 #[derive(Debug, PartialEq, Eq)]
 enum Taken {
     Nothing,
+    /// Not what is waited for, and there was no more: who has nothing else to do waits.
+    Rest,
     /// Not what is waited for.
     Something,
     Answer(Heard),
@@ -275,7 +277,7 @@ impl Client {
         self.ensure(Instant::now())?;
         self.flush();
         for _ in 0..TURN {
-            if self.take_in(Request::NONE)? == Taken::Nothing {
+            if matches!(self.take_in(Request::NONE)?, Taken::Nothing | Taken::Rest) {
                 break;
             }
         }
@@ -365,8 +367,8 @@ impl Client {
                 Ok(Taken::Answer(Heard::Refused(refused))) => return Err(Error::Refused(refused)),
                 Ok(Taken::Answer(Heard::Unknown(_))) => return Err(Error::Unknown),
                 Ok(Taken::Answer(heard)) => return Ok(heard),
-                Ok(Taken::Something) if Instant::now() < deadline => {}
-                Ok(Taken::Something) => return Err(self.give_up(request)),
+                Ok(Taken::Rest | Taken::Something) if Instant::now() < deadline => {}
+                Ok(Taken::Rest | Taken::Something) => return Err(self.give_up(request)),
                 Ok(Taken::Nothing) => {
                     if self.socket.is_none() {
                         // What is to be asked again needs a connection; one more is tried.
@@ -438,7 +440,7 @@ impl Client {
             None => Read::Nothing,
         };
         let mut answer = None;
-        let mut any = read == Read::Some;
+        let mut any = matches!(read, Read::Full | Read::Rest);
         loop {
             let heard = match self.session.poll(&mut self.input) {
                 Ok(Some(heard)) => heard,
@@ -468,6 +470,7 @@ impl Client {
         }
         Ok(match answer {
             Some(answer) => Taken::Answer(answer),
+            None if read == Read::Rest => Taken::Rest,
             None if any => Taken::Something,
             None => Taken::Nothing,
         })

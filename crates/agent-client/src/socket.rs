@@ -27,7 +27,10 @@ pub(crate) struct Socket(Arc<Noted>);
 /// What became of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
-    Some,
+    /// As much as is read at once: there may be more.
+    Full,
+    /// All that was there.
+    Rest,
     /// Nothing now.
     Nothing,
     /// The other end is gone, and everything that it said was read.
@@ -63,7 +66,7 @@ impl Socket {
                 Ok((0, _)) => Read::Ended,
                 Ok((count, _)) => {
                     input.extend_from_slice(&chunk[..count]);
-                    Read::Some
+                    if count == CHUNK { Read::Full } else { Read::Rest }
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Read::Nothing,

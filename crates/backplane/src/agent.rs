@@ -402,6 +402,17 @@ impl Agent {
         publication: Publication,
         acknowledged: bool,
     ) -> Result<EventHandle, PublishError> {
+        self.take(now, client, publication, acknowledged).map(|event| event.handle())
+    }
+
+    /// The same for who may not want the handle, which is large.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        publication: Publication,
+        acknowledged: bool,
+    ) -> Result<Arc<Event>, PublishError> {
         let attached = self.clients.get(&client).ok_or(PublishError::NotAttached)?;
         let (Some(space), Some((declaration, info))) =
             (attached.space, attached.declared.get(&publication.name.key()))
@@ -428,7 +439,6 @@ impl Agent {
         }
         self.spend(now, client);
         self.sequence = event.id.sequence;
-        let handle = event.handle();
         let event = Arc::new(event);
         if fits {
             self.outbox.push(Arc::clone(&event));
@@ -436,10 +446,11 @@ impl Agent {
             self.outbox.lose();
             self.metrics.outbox_lost += 1;
         }
-        self.hand_on(now, Delivery { event, provenance: Provenance::Local, replay: None });
+        let delivery = Delivery { event: Arc::clone(&event), provenance: Provenance::Local, replay: None };
+        self.hand_on(now, delivery);
         self.metrics.published += 1;
         self.metrics.acknowledged += u64::from(acknowledged);
-        Ok(handle)
+        Ok(event)
     }
 
     /// Whether rules and rates let a client publish now.

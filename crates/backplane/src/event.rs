@@ -293,7 +293,8 @@ impl Payload {
 
     /// Copied, so that a small payload does not keep a large buffer alive.
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self(Bytes::copy_from_slice(&reader.bytes(MAX_PAYLOAD)?)))
+        let length = reader.bounded(MAX_PAYLOAD as u64)? as usize;
+        Ok(Self(reader.with(length, Bytes::copy_from_slice)?))
     }
 }
 

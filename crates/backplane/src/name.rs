@@ -121,6 +121,10 @@ macro_rules! name {
                 self.0.as_str()
             }
 
+            pub(crate) fn as_bytes(&self) -> &[u8] {
+                self.0.as_bytes()
+            }
+
             /// Whether both are the same without case. (`==` compares the spelling, too.)
             #[must_use]
             pub fn same(&self, other: &Self) -> bool {
@@ -304,6 +308,13 @@ impl EventSpace {
     #[must_use]
     pub fn component(&self) -> &str {
         self.as_str().get(usize::from(self.second_dot) + 1..).unwrap_or_default()
+    }
+
+    /// The three parts as bytes, for who compares them with many.
+    pub(crate) fn parts(&self) -> [&[u8]; 3] {
+        let (first, second) = (usize::from(self.first_dot), usize::from(self.second_dot));
+        let part = |from, to| self.text.as_bytes().get(from..to).unwrap_or_default();
+        [part(0, first), part(first + 1, second), part(second + 1, self.text.as_bytes().len())]
     }
 
     /// Whether both are the same without case. (`==` compares the spelling, too.)

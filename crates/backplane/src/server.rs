@@ -421,7 +421,7 @@ impl Server {
     fn handle_request(&mut self, now: Instant, id: ConnectionId, client: ClientId, frame: Frame) {
         let (request, result) = match frame {
             Frame::Publish { request: Request::NONE, publication } => {
-                if let Err(error) = self.agent.publish(now, client, publication, false) {
+                if let Err(error) = self.agent.take(now, client, publication, false) {
                     self.lose(id, error.code());
                 }
                 return;

@@ -92,12 +92,12 @@ const ATTRIBUTES: [&str; 6] = ["severity", "event_space", "jobid", "host_name", 
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Whether a wildcard or the same without case.
-fn fits(wanted: &str, there: &str) -> bool {
-    wanted.eq_ignore_ascii_case(ALL) || wanted.eq_ignore_ascii_case(there)
+fn fits(wanted: &[u8], there: &[u8]) -> bool {
+    wanted.eq_ignore_ascii_case(there) || wanted.eq_ignore_ascii_case(ALL.as_bytes())
 }
 
-fn text_fits<const MAX: usize>(wanted: Option<&Text<MAX>>, there: &str) -> bool {
-    wanted.is_none_or(|wanted| wanted.as_str().eq_ignore_ascii_case(there))
+fn text_fits<const MAX: usize>(wanted: Option<&Text<MAX>>, there: &[u8]) -> bool {
+    wanted.is_none_or(|wanted| wanted.as_bytes().eq_ignore_ascii_case(there))
 }
 
 /// A value; `None` for the wildcard.
@@ -168,22 +168,22 @@ impl Subscription {
     /// Whether an event is wanted. A host fits by its name or its address.
     #[must_use]
     pub fn matches(&self, event: &Event, matching: Matching) -> bool {
-        let space = self.space.as_ref();
-        let outer = space.is_none_or(|space| fits(space.region(), event.space.region()))
-            && text_fits(self.job.as_ref(), event.client.job.as_str())
-            && text_fits(self.client.as_ref(), event.client.name.as_str())
+        let space = self.space.as_ref().map(|space| (space.parts(), event.space.parts()));
+        let part_fits = |part: usize| space.is_none_or(|(wanted, there)| fits(wanted[part], there[part]));
+        let outer = part_fits(0)
+            && text_fits(self.job.as_ref(), event.client.job.as_bytes())
+            && text_fits(self.client.as_ref(), event.client.name.as_bytes())
             && self.host_fits(event);
-        let name = text_fits(self.name.as_ref(), event.name.as_str());
-        let inner = space.is_none_or(|space| {
-            fits(space.category(), event.space.category()) && fits(space.component(), event.space.component())
-        }) && self.severity.is_none_or(|severity| severity == event.severity);
+        let name = text_fits(self.name.as_ref(), event.name.as_bytes());
+        let inner =
+            part_fits(1) && part_fits(2) && self.severity.is_none_or(|severity| severity == event.severity);
         outer && name && (inner || (matching == Matching::Ftb && self.name.is_some()))
     }
 
     fn host_fits(&self, event: &Event) -> bool {
         let Some(wanted) = self.host.as_ref() else { return true };
         let location = &event.location;
-        text_fits(Some(wanted), location.host.as_str())
+        text_fits(Some(wanted), location.host.as_bytes())
             || location.address.is_some_and(|address| wanted.as_str().parse() == Ok(address))
     }
 
@@ -199,9 +199,7 @@ impl Subscription {
 
 /// Whether a pattern of an event space, with `all` as a wildcard for each part, covers a space.
 pub(crate) fn covers(pattern: &EventSpace, space: &EventSpace) -> bool {
-    fits(pattern.region(), space.region())
-        && fits(pattern.category(), space.category())
-        && fits(pattern.component(), space.component())
+    pattern.parts().iter().zip(space.parts()).all(|(wanted, there)| fits(wanted, there))
 }
 
 impl FromStr for Subscription {

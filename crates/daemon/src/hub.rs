@@ -1,6 +1,6 @@
 //! The agent and its connections behind one lock, and who is woken when something is to be written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -22,7 +22,7 @@ const TAKEN: usize = 64 * 1024;
 pub(crate) struct Hub {
     server: Mutex<Server>,
     started: Wall,
-    connections: Mutex<HashMap<ConnectionId, Weak<Connection>>>,
+    connections: Mutex<BTreeMap<ConnectionId, Weak<Connection>>>,
     /// To the thread that stores events; whether it looks soon, and whether it was told to look at once.
     store: Sender<Word>,
     told: AtomicBool,

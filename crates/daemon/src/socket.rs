@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -172,11 +173,13 @@ async fn serve(hub: &Hub, connection: &Connection) {
     let mut silent = false;
     // Whether its last answers wait for the disk, and until when it has time.
     let mut until: Option<(bool, Instant)> = None;
+    // What became of what was read last, if that was taken in already.
+    let mut taken = None;
     loop {
         if hub.has_ended() {
             return;
         }
-        let mut flow = take_in(hub, connection, &mut input);
+        let mut flow = taken.take().unwrap_or_else(|| take_in(hub, connection, &mut input).0);
         if silent && flow == Flow::More {
             // It may have closed its side alone, and wait for answers.
             hub.with(|server, _| server.handle_end_of_input(connection.id));
@@ -208,16 +211,38 @@ async fn serve(hub: &Hub, connection: &Connection) {
             tokio::task::yield_now().await;
             continue;
         }
-        let went_on = tokio::select! {
-            () = connection.wake.notified() => Ok(0),
-            ready = connection.stream.writable(), if !all => ready.map(|()| 0),
-            read = input.read(&connection.stream), if !held_up && !silent => read,
-            () = sleep_until(close_at), if last => return,
+        let went_on = if flow == Flow::More && all && !held_up && !silent {
+            attend(hub, connection, &mut input).await.map(|flow| taken = flow)
+        } else {
+            tokio::select! {
+                () = connection.wake.notified() => Ok(()),
+                ready = connection.stream.writable(), if !all => ready,
+                read = input.read(&connection.stream), if !held_up && !silent => read.map(drop),
+                () = sleep_until(close_at), if last => return,
+            }
         };
         match went_on {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => silent = true,
             Err(_) => return take_in_rest(hub, connection, &mut input).await,
+        }
+    }
+}
+
+/// Takes in what comes, for as long as there is nothing else to do, which is nearly always: what the client is answered was
+/// written with what others were told. Returns what became of what was read last, or nothing if something else is to be
+/// looked at.
+async fn attend(hub: &Hub, connection: &Connection, input: &mut Input) -> io::Result<Option<Flow>> {
+    let mut wake = pin!(connection.wake.notified());
+    loop {
+        tokio::select! {
+            biased;
+            () = wake.as_mut() => return Ok(None),
+            read = input.read(&connection.stream) => read?,
+        };
+        let (flow, held_up) = take_in(hub, connection, input);
+        if flow != Flow::More || held_up || hub.has_ended() {
+            return Ok(Some(flow));
         }
     }
 }
@@ -225,7 +250,7 @@ async fn serve(hub: &Hub, connection: &Connection) {
 /// The client is gone, or hears nothing any more: what it said before counts.
 async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut Input) {
     loop {
-        match take_in(hub, connection, input) {
+        match take_in(hub, connection, input).0 {
             Flow::Again => tokio::task::yield_now().await,
             Flow::More => {
                 // It may still be there, and silent.
@@ -239,20 +264,22 @@ async fn take_in_rest(hub: &Hub, connection: &Connection, input: &mut Input) {
     }
 }
 
-fn take_in(hub: &Hub, connection: &Connection, input: &mut Input) -> Flow {
-    let input = &mut input.bytes;
-    if input.is_empty() && hub.peek(|server| !server.has_ended(connection.id)) {
-        return Flow::More;
+/// Hands over what was read. Returns what to do next, and whether the client did not read enough for more to be taken in.
+fn take_in(hub: &Hub, connection: &Connection, input: &mut Input) -> (Flow, bool) {
+    let (id, input) = (connection.id, &mut input.bytes);
+    if input.is_empty() && hub.peek(|server| !server.has_ended(id)) {
+        return (Flow::More, false);
     }
-    let (flow, published, waits) = hub.with(|server, now| {
+    let (flow, held_up, published, waits) = hub.with(|server, now| {
         let before = server.agent().journal_place();
-        let flow = server.handle_data(now, connection.id, input);
-        (flow, server.agent().journal_place() != before, server.is_owed(connection.id))
+        let flow = server.handle_data(now, id, input);
+        let published = server.agent().journal_place() != before;
+        (flow, server.is_held_up(id), published, server.is_owed(id))
     });
     if published {
         hub.tell_published(waits);
     }
-    flow
+    (flow, held_up)
 }
 
 /// What was read, and room to read into.

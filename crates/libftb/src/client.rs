@@ -356,8 +356,10 @@ fn pause(wake: &OwnedFd, attention: &Attention, limit: Option<Duration>) {
     });
     // Signals are blocked; whatever else goes wrong is seen when the client is asked.
     let _any = poll(&mut descriptors, left.as_ref());
-    let mut count = [0; 8];
-    let _empty = rustix::io::read(wake, &mut count);
+    if !descriptors[0].revents().is_empty() {
+        let mut count = [0; 8];
+        let _empty = rustix::io::read(wake, &mut count);
+    }
 }
 
 /// A file, never something that blocks, and no more of it than a schema has.

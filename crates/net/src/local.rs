@@ -3,6 +3,7 @@
 //! The kernel tells a writer each time that the reader made room, and whoever waits for that by default is woken once
 //! more for each message. Here a socket is watched for what comes alone, and for room only while some is missing.
 
+use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -57,7 +58,8 @@ impl LocalStream {
     /// Reads what there is; 0 is the end. For one task at a time. Cancel safe.
     pub async fn read(&self, chunk: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut ready = self.0.readable().await?;
+            // One task reads: its place to be woken is kept ready, and costs no list.
+            let mut ready = poll_fn(|context| self.0.poll_read_ready(context)).await?;
             match (&mut ready.get_inner()).read(chunk) {
                 Ok(count) => {
                     // Less than there was room for: there is no more, and nothing has to be asked again.

@@ -30,6 +30,7 @@ pub const fn size(value: u64) -> usize {
 
 /// Reads an integer from the start of `input`: the value and the bytes it took, or `None` if more bytes are needed.
 #[must_use]
+#[inline]
 pub fn peek(input: &[u8]) -> Option<(u64, usize)> {
     let first = *input.first()?;
     let length = 1usize << (first >> 6);
@@ -59,11 +60,13 @@ impl Reader {
     }
 
     /// One byte.
+    #[inline]
     pub fn byte(&mut self) -> Result<u8, DecodeError> {
         if self.0.is_empty() { Err(DecodeError::Truncated) } else { Ok(self.0.get_u8()) }
     }
 
     /// One integer.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
         let (value, length) = peek(&self.0).ok_or(DecodeError::Truncated)?;
         self.0.advance(length);
@@ -77,6 +80,7 @@ impl Reader {
     }
 
     /// An array of exactly `N` bytes.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let mut out = [0; N];
         if self.0.len() < N {
@@ -84,6 +88,14 @@ impl Reader {
         }
         self.0.copy_to_slice(&mut out);
         Ok(out)
+    }
+
+    /// What `read` makes of the next `length` bytes, where they lie.
+    #[inline]
+    pub fn with<T>(&mut self, length: usize, read: impl FnOnce(&[u8]) -> T) -> Result<T, DecodeError> {
+        let value = read(self.0.get(..length).ok_or(DecodeError::Truncated)?);
+        self.0.advance(length);
+        Ok(value)
     }
 
     /// A length of at most `max`, then that many bytes (shared, not copied).
@@ -111,6 +123,18 @@ pub fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+
+    #[test]
+    fn what_lies_there_is_read_in_place_or_not_at_all() {
+        let mut reader = Reader::new(Bytes::from_static(b"abc"));
+        assert_eq!(reader.with(2, <[u8]>::to_vec), Ok(b"ab".to_vec()));
+        assert_eq!(reader.with(2, <[u8]>::len), Err(DecodeError::Truncated));
+        assert_eq!(
+            (reader.remaining(), reader.with(1, <[u8]>::len), reader.with(0, <[u8]>::len)),
+            (1, Ok(1), Ok(0))
+        );
+        assert_eq!(reader.with(1, <[u8]>::len), Err(DecodeError::Truncated));
+    }
 
     #[test]
     fn golden_vectors_of_rfc_9000_appendix_a1() {

@@ -6,9 +6,12 @@ use crate::lock;
 use crate::receipt::wait_until;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use steadfast_backplane::protocol::{Refused, Request};
 use steadfast_backplane::{
@@ -50,7 +53,8 @@ struct Waiting {
     dropped: u64,
     restarted: bool,
     ended: bool,
-    came: Arc<Notify>,
+    /// Who waits for the next one.
+    waker: Option<Waker>,
 }
 
 #[derive(Debug)]
@@ -58,6 +62,8 @@ struct State {
     session: Session,
     inbox: Inbox,
     waiting: BTreeMap<SubscriptionId, Waiting>,
+    /// Those for whom something came, to be woken when this is not locked any more.
+    woken: Vec<Waker>,
     answers: HashMap<Request, Waiter>,
     stream: Option<Arc<LocalStream>>,
     out: Vec<u8>,
@@ -121,19 +127,7 @@ impl Link {
         let section = timeout_at(until, checkpoint::enter()).await.map_err(|_| late())?;
         let stream = timeout_at(until, LocalStream::connect(&path)).await.map_err(|_| late())?;
         let stream = stream.map_err(|error| BackplaneError::NoAgent { path: path.clone(), error })?;
-        let state = State {
-            session: Session::new(space, client),
-            inbox: Inbox::new(Style::Notify, 0),
-            waiting: BTreeMap::new(),
-            answers: HashMap::new(),
-            stream: None,
-            out: Vec::new(),
-            written: 0,
-            lost: None,
-            ended: None,
-            last_id: 0,
-        };
-        let (state, quiet) = (Mutex::new(state), watch::Sender::default());
+        let (state, quiet) = (Mutex::new(State::new(space, client)), watch::Sender::default());
         let inner = Arc::new(Inner { state, changed: Notify::new(), unsent: Notify::new(), quiet });
         let task = tokio::spawn(run(Arc::clone(&inner), stream, path)).abort_handle();
         let registration = register_own(Pause(Arc::downgrade(&inner)));
@@ -207,9 +201,7 @@ impl Link {
         state.last_id += 1;
         let id = SubscriptionId(state.last_id);
         state.inbox.subscribe(id, wanted, how.matching, Receive::Callback)?;
-        let came = Arc::new(Notify::new());
-        let room = how.queue.max(1);
-        state.waiting.insert(id, Waiting::new(room, came));
+        state.waiting.insert(id, Waiting::new(how.queue.max(1)));
         Ok(id)
     }
 
@@ -224,14 +216,10 @@ impl Link {
     }
 
     pub(super) async fn next(&self, id: SubscriptionId) -> Option<Notice> {
-        let came = Arc::clone(&lock(&self.inner.state).waiting.get(&id)?.came);
-        wait_until(&came, || {
+        poll_fn(|context| {
             let mut state = lock(&self.inner.state);
-            let Some(waiting) = state.waiting.get_mut(&id) else { return Some(None) };
-            match waiting.take() {
-                Some(notice) => Some(Some(notice)),
-                None => waiting.ended.then_some(None),
-            }
+            let Some(waiting) = state.waiting.get_mut(&id) else { return Poll::Ready(None) };
+            waiting.poll(context)
         })
         .await
     }
@@ -305,9 +293,22 @@ impl Drop for GivenUp<'_> {
 }
 
 impl Waiting {
-    const fn new(room: usize, came: Arc<Notify>) -> Self {
+    const fn new(room: usize) -> Self {
         let notices = VecDeque::new();
-        Self { notices, bytes: 0, room, dropped: 0, restarted: false, ended: false, came }
+        Self { notices, bytes: 0, room, dropped: 0, restarted: false, ended: false, waker: None }
+    }
+
+    /// What comes next, for the one task that waits for it; `None` after the end.
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Notice>> {
+        let notice = self.take();
+        if notice.is_some() || self.ended {
+            return Poll::Ready(notice);
+        }
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Adds one, which always fits: the oldest give way.
@@ -324,7 +325,6 @@ impl Waiting {
         }
         self.bytes += weight;
         self.notices.push_back(notice);
-        self.came.notify_waiters();
     }
 
     fn pop(&mut self) -> Option<Notice> {
@@ -352,6 +352,22 @@ fn weight(notice: &Notice) -> usize {
 }
 
 impl State {
+    fn new(space: Option<EventSpace>, client: Client) -> Self {
+        Self {
+            session: Session::new(space, client),
+            inbox: Inbox::new(Style::Notify, 0),
+            waiting: BTreeMap::new(),
+            woken: Vec::new(),
+            answers: HashMap::new(),
+            stream: None,
+            out: Vec::new(),
+            written: 0,
+            lost: None,
+            ended: None,
+            last_id: 0,
+        }
+    }
+
     fn check(&self) -> Result<(), BackplaneError> {
         match &self.ended {
             Some(Ended { reason }) => Err(BackplaneError::Closed { reason: reason.clone() }),
@@ -366,11 +382,17 @@ impl State {
         }
     }
 
+    /// Tells all subscribers.
+    fn tell(&mut self, notice: &Notice) {
+        for waiting in self.waiting.values_mut() {
+            waiting.put(notice.clone());
+            self.woken.extend(waiting.waker.take());
+        }
+    }
+
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Welcome { restarted: true, .. } => {
-                self.waiting.values_mut().for_each(|waiting| waiting.put(Notice::Restarted));
-            }
+            Heard::Welcome { restarted: true, .. } => self.tell(&Notice::Restarted),
             Heard::Done(request) => self.answer(request, Ok(Answer::Done)),
             Heard::Published { request, handle } => self.answer(request, Ok(Answer::Published(handle))),
             Heard::Subscribed { request, replayed } => self.answer(request, Ok(Answer::Subscribed(replayed))),
@@ -385,11 +407,10 @@ impl State {
                     && let Some(waiting) = self.waiting.get_mut(&id)
                 {
                     waiting.put(Notice::Event(delivery));
+                    self.woken.extend(waiting.waker.take());
                 }
             }
-            Heard::Dropped(count) => {
-                self.waiting.values_mut().for_each(|waiting| waiting.put(Notice::Dropped(count)));
-            }
+            Heard::Dropped(count) => self.tell(&Notice::Dropped(count)),
             Heard::Lost { count, code } => {
                 self.lost = Some((self.lost.map_or(0, |(before, _)| before) + count, code));
             }
@@ -397,7 +418,7 @@ impl State {
                 let _known = self.inbox.unsubscribe(id);
                 if let Some(waiting) = self.waiting.get_mut(&id) {
                     waiting.ended = true;
-                    waiting.came.notify_waiters();
+                    self.woken.extend(waiting.waker.take());
                 }
             }
             Heard::Ended(reason) => self.end(reason.map(|refused| refused.words)),
@@ -408,7 +429,7 @@ impl State {
     fn end(&mut self, reason: Option<String>) {
         for waiting in self.waiting.values_mut() {
             waiting.ended = true;
-            waiting.came.notify_waiters();
+            self.woken.extend(waiting.waker.take());
         }
         for (_, waiter) in self.answers.drain() {
             let _gone = waiter.send(Err(BackplaneError::Closed { reason: reason.clone() }));
@@ -445,7 +466,7 @@ impl Inner {
     /// Takes in what was read. Whether the connection goes on.
     fn take_in(&self, input: &mut BytesMut) -> bool {
         let mut state = lock(&self.state);
-        loop {
+        let goes_on = loop {
             match state.session.poll(input) {
                 Ok(Some(heard)) => {
                     let tells = matches!(heard, Heard::Welcome { .. } | Heard::Ended(_));
@@ -454,15 +475,20 @@ impl Inner {
                         self.changed.notify_waiters();
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    self.flush(&mut state);
+                    break !state.session.is_closed();
+                }
                 Err(violation) => {
                     tracing::debug!(%violation, "the agent is given up");
-                    return false;
+                    break false;
                 }
             }
-        }
-        self.flush(&mut state);
-        !state.session.is_closed()
+        };
+        let woken = std::mem::take(&mut state.woken);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        goes_on
     }
 
     async fn serve(&self, stream: LocalStream) {
@@ -477,8 +503,14 @@ impl Inner {
             self.flush(&mut state);
         }
         let mut all = false;
+        let mut unsent = pin!(self.unsent.notified());
         loop {
             tokio::select! {
+                biased;
+                () = unsent.as_mut(), if all => {
+                    unsent.set(self.unsent.notified());
+                    all = false;
+                }
                 read = stream.read(&mut chunk) => {
                     let Ok(count @ 1..) = read else { return };
                     input.extend_from_slice(&chunk[..count]);
@@ -486,7 +518,6 @@ impl Inner {
                         return;
                     }
                 }
-                () = self.unsent.notified(), if all => all = false,
                 ready = stream.writable(), if !all => {
                     if ready.is_err() {
                         return;
@@ -550,9 +581,11 @@ async fn run(inner: Arc<Inner>, first: LocalStream, path: PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
     use steadfast_backplane::{
-        Delivery, Event, EventId, Fingerprint, Incarnation, JobId, Kind, Location, Payload, Provenance,
-        Timestamp,
+        Delivery, Event, EventId, Fingerprint, Incarnation, JobId, Kind, Location, Matching, Payload,
+        Provenance, Timestamp,
     };
 
     fn event(sequence: u64, length: usize) -> Notice {
@@ -574,6 +607,55 @@ mod tests {
         Notice::Event(Delivery { event: Arc::new(event), provenance: Provenance::Local, replay: None })
     }
 
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A subscriber may be given from task to task: whoever asked last is woken, once, and by the end as well.
+    #[test]
+    fn who_waits_now_is_woken() {
+        let client = Client { name: "one".parse().unwrap(), job: JobId::NONE, extension: 0 };
+        let mut state = State::new(None, client);
+        let (one, other) = (Arc::new(Woken(AtomicUsize::new(0))), Arc::new(Woken(AtomicUsize::new(0))));
+        let wakers = [&one, &other].map(|woken| Waker::from(Arc::clone(woken)));
+        let mut enter = |number| {
+            let id = SubscriptionId(number);
+            state.inbox.subscribe(id, Subscription::ALL, Matching::Every, Receive::Callback).unwrap();
+            state.waiting.insert(id, Waiting::new(8));
+            id
+        };
+        let (first, second) = (enter(1), enter(2));
+        let poll = |state: &mut State, id, waker| {
+            state.waiting.get_mut(&id).unwrap().poll(&Context::from_waker(waker))
+        };
+        let wake = |state: &mut State, expected: [usize; 2]| {
+            state.woken.drain(..).for_each(Waker::wake);
+            assert_eq!([&one, &other].map(|woken| woken.0.load(Ordering::Relaxed)), expected);
+        };
+        assert!(poll(&mut state, first, &wakers[0]).is_pending());
+        assert!(poll(&mut state, first, &wakers[1]).is_pending());
+        for number in 1..=2 {
+            let Notice::Event(delivery) = event(number, 0) else { unreachable!() };
+            state.hear(Heard::Event(delivery));
+        }
+        wake(&mut state, [0, 1]);
+        for number in 1..=2 {
+            let Poll::Ready(notice) = poll(&mut state, first, &wakers[0]) else { panic!("nothing came") };
+            assert_eq!(sequence(notice), number);
+        }
+        assert!(poll(&mut state, first, &wakers[0]).is_pending());
+        assert!(poll(&mut state, second, &wakers[1]).is_pending());
+        state.hear(Heard::Ended(None));
+        wake(&mut state, [1, 2]);
+        for id in [first, second] {
+            assert_eq!(poll(&mut state, id, &wakers[0]), Poll::Ready(None));
+        }
+    }
+
     fn sequence(notice: Option<Notice>) -> u64 {
         match notice {
             Some(Notice::Event(delivery)) => delivery.event.id.sequence,
@@ -584,7 +666,7 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_in_bytes() {
         const LENGTH: usize = 60_000;
-        let mut waiting = Waiting::new(usize::MAX, Arc::new(Notify::new()));
+        let mut waiting = Waiting::new(usize::MAX);
         let all = 2 * (MAX_BYTES / LENGTH) as u64;
         for number in 1..=all {
             waiting.put(event(number, LENGTH));
@@ -600,7 +682,7 @@ mod tests {
 
     #[test]
     fn what_gives_way_is_told_whatever_it_was() {
-        let mut waiting = Waiting::new(2, Arc::new(Notify::new()));
+        let mut waiting = Waiting::new(2);
         waiting.put(Notice::Dropped(5));
         waiting.put(Notice::Restarted);
         for number in 1..=3 {
