@@ -6,14 +6,23 @@
 //! | `run.rs` | `run` |
 //! | `restore.rs`, `hooks.rs` | `restore`, and the commands that follow it |
 //! | `list.rs` | `list` and `inspect` |
+//! | `migrate.rs`, `progress.rs` | `migrate`, and how far it is |
+//! | `accept.rs`, `guest.rs`, `adopt.rs` | `accept`, one migration of it, and the parent of a program that came |
+//! | `talk.rs` | what those two sides say, until one of them is gone |
 //! | `mimic.rs` | ending as another program did |
 
+mod accept;
+mod adopt;
+mod guest;
 mod hooks;
 mod list;
+mod migrate;
 mod mimic;
+mod progress;
 mod restore;
 mod run;
 mod save;
+mod talk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +45,13 @@ pub(crate) enum Command {
     Save(save::Arguments),
     /// Restore what was saved, wait for it, and end as it does.
     Restore(restore::Arguments),
+    /// Move a process, with its children, to a host where `steadfast checkpoint accept` runs.
+    Migrate(migrate::Arguments),
+    /// Let processes of other hosts move to this one.
+    Accept(accept::Arguments),
+    /// The parent of a program that has moved here.
+    #[command(hide = true)]
+    Adopt(adopt::Arguments),
     /// List the checkpoints of a directory.
     List(list::Arguments),
     /// Show what is in a checkpoint: processes, open files, connections, and what CRIU had to say.
@@ -105,6 +121,9 @@ pub(crate) fn run(command: &Command, globals: &Globals, output: &mut Output) -> 
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Save(arguments) => return exit::end(save::run(arguments, &context, output), output),
         Command::Restore(arguments) => restore::run(arguments, &context, output),
+        Command::Migrate(arguments) => return exit::end(migrate::run(arguments, &context, output), output),
+        Command::Accept(arguments) => accept::run(arguments, &context, output),
+        Command::Adopt(arguments) => adopt::run(arguments, &context),
         Command::List(arguments) => return exit::end(list::run(arguments, output), output),
         Command::Inspect(arguments) => return exit::end(list::inspect(arguments, output), output),
     };

@@ -52,7 +52,7 @@ use output::Output;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 the arguments or the configuration cannot be used, 3 refused for want of trust, \
-4 nobody answered in time, 5 interrupted and the same command goes on from there.
+4 nobody answered in time, 5 interrupted and the same command goes on from there, 6 not known, somebody has to look.
 
 STEADFAST_CONFIG and STEADFAST_IDENTITY stand for --config and --identity. STEADFAST_LOG=debug tells on standard error \
 what happens inside.";

@@ -24,7 +24,7 @@ const CONTACT: &str = "STEADFAST_TEST_COUNTER_CALLS";
 /// How many numbers go over in each direction from one look to the next.
 const STEP: u64 = 50;
 /// The exit codes of a counting process.
-const DONE: i32 = 0;
+pub(super) const DONE: i32 = 0;
 const ROLLED_BACK: i32 = 11;
 const WRONG: i32 = 12;
 
@@ -117,11 +117,11 @@ fn ended(error: &SessionError) -> i32 {
 }
 
 /// The side that is not frozen.
-struct Listener {
-    child: Child,
+pub(super) struct Listener {
+    pub(super) child: Child,
     contact: String,
     lines: Receiver<String>,
-    verdicts: Vec<String>,
+    pub(super) verdicts: Vec<String>,
 }
 
 impl Drop for Listener {
@@ -166,7 +166,7 @@ impl Listener {
     }
 
     /// Waits until numbers go both ways that were sent from now on, for a while.
-    fn goes_on(&mut self) {
+    pub(super) fn goes_on(&mut self) {
         while self.lines.try_recv().map(|line| self.note(&line)).is_ok() {}
         let (heard, was_heard) = self.heard();
         loop {
@@ -193,14 +193,15 @@ fn counter(identity: &Path, trusts: Fingerprint) -> Command {
 }
 
 /// Two hosts for the process that is saved, one for its peer.
-struct World {
-    bench: Bench,
-    hosts: [Host; 2],
-    listener: Listener,
+pub(super) struct World {
+    pub(super) bench: Bench,
+    pub(super) hosts: [Host; 2],
+    pub(super) listener: Listener,
     /// The process, started through the program.
-    parent: Child,
-    pid: u32,
-    _lab: Lab,
+    pub(super) parent: Child,
+    /// 0 once it is nobody's here.
+    pub(super) pid: u32,
+    pub(super) lab: Lab,
 }
 
 impl Drop for World {
@@ -214,7 +215,7 @@ impl Drop for World {
 }
 
 impl World {
-    fn new(bench: Bench) -> Self {
+    pub(super) fn new(bench: Bench) -> Self {
         let lab = Lab::new().unwrap();
         let [a, b, peer] = ["a", "b", "peer"].map(|name| lab.host(name).unwrap());
         lab.link("one", &a, &peer).connect().unwrap();
@@ -231,7 +232,7 @@ impl World {
         let parent = a.spawn(run.stdin(Stdio::null()).stdout(Stdio::null())).unwrap();
         listener.goes_on();
         let pid = child_of(parent.id());
-        Self { bench, hosts: [a, b], listener, parent, pid, _lab: lab }
+        Self { bench, hosts: [a, b], listener, parent, pid, lab }
     }
 
     fn save(&mut self, on: usize, how: &str, place: &str) {
