@@ -242,7 +242,9 @@ pub enum Error {
         refusal: Refusal,
     },
     /// Another host is not there any more.
-    #[error("{host} was lost before it could restore it: {why}; try again when it is back, or wait longer for it with --wait")]
+    #[error(
+        "{host} was lost before it could restore it: {why}; try again when it is back, or wait longer for it with --wait"
+    )]
     Astray {
         /// The host.
         host: String,
@@ -268,7 +270,9 @@ pub enum Error {
         images: PathBuf,
     },
     /// A process that runs elsewhere now could not be ended.
-    #[error("cannot end process {pid}, which runs on the other host now: {source}; it is stopped, and must not go on: `kill -KILL {pid}`")]
+    #[error(
+        "cannot end process {pid}, which runs on the other host now: {source}; it is stopped, and must not go on: `kill -KILL {pid}`"
+    )]
     Signal {
         /// The process.
         pid: u32,

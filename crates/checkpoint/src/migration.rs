@@ -144,6 +144,12 @@ impl Said {
         [MAGIC, &text].concat()
     }
 
+    /// Whether these bytes are meant to be one, though perhaps of another version.
+    #[must_use]
+    pub fn is_meant(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
     /// From bytes of a peer.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotUnderstood> {
         let text = bytes.strip_prefix(MAGIC).filter(|text| text.len() <= MAX).ok_or(NotUnderstood)?;
@@ -347,6 +353,7 @@ mod tests {
         {
             assert_eq!(Said::decode(bytes), Err(NotUnderstood));
         }
+        assert!(Said::is_meant(&long) && !Said::is_meant(b"sfFILES\0\x01"));
         // Of a later version.
         let later = br#"sfMOVES {"images":{"files":1,"bytes":2,"more":3}}"#;
         let mut later = later.to_vec();
@@ -376,7 +383,8 @@ mod tests {
         fs::create_dir(directory.join(".two.new-1-1")).unwrap();
         fs::create_dir(directory.join("three")).unwrap();
         prepare(&directory).unwrap();
-        let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["three"]);
         fs::remove_dir_all(&directory).unwrap();
     }

@@ -26,6 +26,7 @@ use crate::place;
 use crate::process;
 use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
 use crate::save::Tcp;
+use crate::scope::{Scope, Tree};
 use crate::sockets;
 
 /// How to restore.
@@ -246,6 +247,11 @@ impl Points {
         if waitpid(root, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
             == Ok(nix::sys::wait::WaitStatus::StillAlive)
         {
+            // What that has for children would otherwise run without it.
+            let tree = Tree::find(Scope::Tree, root.as_raw().cast_unsigned()).map(|tree| tree.pids());
+            for pid in tree.unwrap_or_default() {
+                let _gone = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
             let _gone = kill(root, Signal::SIGKILL);
             let _reaped = waitpid(root, None);
         }

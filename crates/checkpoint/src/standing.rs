@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::error::Error;
 use crate::migration::Moving;
@@ -30,9 +30,19 @@ struct Still {
 }
 
 impl Standing {
-    /// A tree that stands still, so that none of it comes or goes.
+    /// A tree that stands still, so that none of it comes or goes. If that fails they go on.
     pub fn of(moving: &Moving) -> Result<Self, Error> {
         let tree = Tree::find(Scope::Tree, moving.ask.root)?;
+        Self::hold(moving, &tree).inspect_err(|_| {
+            // Nobody else lets them go on then.
+            for pid in tree.pids().into_iter().filter(|pid| !moving.stopped.contains(pid)) {
+                let number = Pid::from_raw(pid.cast_signed());
+                let _gone = number.map(|number| kill_process(number, Signal::CONT));
+            }
+        })
+    }
+
+    fn hold(moving: &Moving, tree: &Tree) -> Result<Self, Error> {
         let mut processes = Vec::new();
         for pid in tree.pids().into_iter().filter(|pid| process::lives(*pid)) {
             let failed = |error: Errno| Error::io("watch the processes", "/proc".as_ref(), error.into());

@@ -24,6 +24,8 @@ mod run;
 mod save;
 mod talk;
 
+pub(crate) use adopt::Arguments as Adopt;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,9 +51,6 @@ pub(crate) enum Command {
     Migrate(migrate::Arguments),
     /// Let processes of other hosts move to this one.
     Accept(accept::Arguments),
-    /// The parent of a program that has moved here.
-    #[command(hide = true)]
-    Adopt(adopt::Arguments),
     /// List the checkpoints of a directory.
     List(list::Arguments),
     /// Show what is in a checkpoint: processes, open files, connections, and what CRIU had to say.
@@ -111,6 +110,12 @@ fn mask() -> anyhow::Result<Masked> {
     Masked::new().map_err(|error| anyhow::anyhow!("cannot hold signals back: {error}"))
 }
 
+/// Becomes the parent of a program that moves here.
+pub(crate) fn adopt(arguments: &Adopt, globals: &Globals, output: &mut Output) -> ExitCode {
+    let result = Context::new(globals).and_then(|context| adopt::run(arguments, &context));
+    result.unwrap_or_else(|error| exit::end(Err(error), output))
+}
+
 /// Runs the command, which ends as the program does that it waits for.
 pub(crate) fn run(command: &Command, globals: &Globals, output: &mut Output) -> ExitCode {
     let context = match Context::new(globals) {
@@ -123,7 +128,6 @@ pub(crate) fn run(command: &Command, globals: &Globals, output: &mut Output) -> 
         Command::Restore(arguments) => restore::run(arguments, &context, output),
         Command::Migrate(arguments) => return exit::end(migrate::run(arguments, &context, output), output),
         Command::Accept(arguments) => accept::run(arguments, &context, output),
-        Command::Adopt(arguments) => adopt::run(arguments, &context),
         Command::List(arguments) => return exit::end(list::run(arguments, output), output),
         Command::Inspect(arguments) => return exit::end(list::inspect(arguments, output), output),
     };

@@ -66,7 +66,8 @@ impl std::error::Error for Failure {}
 impl Exit {
     /// What another process of this program ended with.
     pub(crate) fn of_code(code: Option<i32>) -> Self {
-        let all = [Self::Done, Self::Usage, Self::Refused, Self::Unreachable, Self::Interrupted, Self::Unknown];
+        let all =
+            [Self::Done, Self::Usage, Self::Refused, Self::Unreachable, Self::Interrupted, Self::Unknown];
         all.into_iter().find(|exit| Some(i32::from(*exit as u8)) == code).unwrap_or(Self::Failed)
     }
 
@@ -89,10 +90,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<Error>() {
             return Some(match (error, error.class()) {
-                (
-                    Error::Late { .. } | Error::Unready { .. } | Error::WentOn(_) | Error::Astray { .. },
-                    _,
-                ) => Self::Unreachable,
+                (Error::Late { .. } | Error::Unready { .. } | Error::WentOn(_) | Error::Astray { .. }, _) => {
+                    Self::Unreachable
+                }
                 (Error::Refused { .. }, _) => Self::Refused,
                 (Error::Elsewhere { refusal, .. }, _) if refusal.trust => Self::Refused,
                 (_, Class::Unknown) => Self::Unknown,

@@ -94,8 +94,15 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         hall.allowed.iter().for_each(|key| endpoint.trust(*key));
         announce(&endpoint, &hall, output)?;
         let once = arguments.once;
-        let accepting =
-            Accepting { hall: Arc::new(hall), endpoint, context, once, taken: None, known: HashSet::new(), output };
+        let accepting = Accepting {
+            hall: Arc::new(hall),
+            endpoint,
+            context,
+            once,
+            taken: None,
+            known: HashSet::new(),
+            output,
+        };
         accepting.run(stop, told).await
     })?;
     Ok(match ended {
@@ -109,7 +116,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
 }
 
 /// The keys that `--from` means.
-fn allowed(arguments: &Arguments, context: &Context, config: &Config) -> anyhow::Result<BTreeSet<Fingerprint>> {
+fn allowed(
+    arguments: &Arguments,
+    context: &Context,
+    config: &Config,
+) -> anyhow::Result<BTreeSet<Fingerprint>> {
     let trusted = context.trusted()?;
     let key = |name: &String| -> anyhow::Result<Fingerprint> {
         let known = name.trim().parse().ok().or_else(|| trusted.find_by_name(name.trim()));
@@ -221,7 +232,9 @@ impl Accepting<'_> {
         }
         self.output
             .object(&json!({ "event": "refused", "key": key.to_string(), "address": address.to_string() }))?;
-        self.output.line(format!("Refused {key} at {address}: --from {key} would let it run programs here, as root."))?;
+        self.output.line(format!(
+            "Refused {key} at {address}: --from {key} would let it run programs here, as root."
+        ))?;
         Ok(())
     }
 
@@ -230,13 +243,13 @@ impl Accepting<'_> {
         let peer_of = |peer: &Fingerprint| peer.to_string();
         match note {
             Note::Refused { peer, words } => {
-                self.output
-                    .object(&json!({ "event": "refused", "key": peer_of(&peer), "reason": words }))?;
+                self.output.object(&json!({ "event": "refused", "key": peer_of(&peer), "reason": words }))?;
                 let name = self.name_of(&peer);
                 self.output.line(format!("Refused {name}: {}.", clean(&words)))?;
             }
             Note::Comes { peer, name, pid } => {
-                self.output.object(&json!({ "event": "comes", "peer": peer_of(&peer), "pid": pid, "name": name }))?;
+                self.output
+                    .object(&json!({ "event": "comes", "peer": peer_of(&peer), "pid": pid, "name": name }))?;
                 let from = self.name_of(&peer);
                 self.output.line(format!("Process {pid} ({}) is to come from {from}.", clean(&name)))?;
             }
@@ -246,7 +259,8 @@ impl Accepting<'_> {
                 )?;
                 let from = self.name_of(&peer);
                 let words = clean(&words);
-                self.output.line(format!("Process {pid} ({}) did not come from {from}: {words}.", clean(&name)))?;
+                self.output
+                    .line(format!("Process {pid} ({}) did not come from {from}: {words}.", clean(&name)))?;
             }
             Note::Runs { peer, name, pid, faults } => {
                 self.output.object(

@@ -16,6 +16,7 @@ use steadfast::{Fingerprint, Message, MultiSocket};
 use steadfast_checkpoint::{
     Arrival, Ask, Class, Criu, Errno, Error, MAX_FILES, NotUnderstood, Refusal, Said, room,
 };
+use steadfast_transfer::message::PING;
 use steadfast_transfer::{Monitor, ReceiveFailure, Receiver, Store};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use super::talk::Talk;
 use crate::transfer::bytes as shown;
 
-/// How long a peer may take for its first words, and for the conversation that brings the files.
+/// How long a peer may take for its first words.
 const GREETING: Duration = Duration::from_secs(30);
 /// How long there may be no network to somebody whose processes stand still.
 const WAIT: Duration = Duration::from_secs(600);
@@ -112,20 +113,22 @@ impl Hall {
         let first = timeout(GREETING, socket.recv()).await;
         let Some(message) = first.ok().and_then(Result::ok).flatten() else { return };
         let peer = socket.peer();
-        match message.payload().map(|words| Said::decode(words)) {
-            Some(Ok(Said::Ask(ask))) => self.asked(Talk::new(socket, WAIT), ask).await,
-            _ => {
-                let files = self.guests().get(&peer).map(|guest| guest.files.clone());
-                match files {
-                    Some(files) => drop(files.try_send((socket, message))),
-                    // It may be of a later version.
-                    None => {
-                        let words = NotUnderstood.to_string();
-                        let refusal = Refusal::new(Class::Environment, Errno::EPROTO, words);
-                        farewell(&Talk::new(socket, WAIT), &Said::Refused(refusal)).await;
-                    }
-                }
-            }
+        let words = message.payload().cloned().unwrap_or_default();
+        if let Ok(Said::Ask(ask)) = Said::decode(&words) {
+            return self.asked(Talk::new(socket, WAIT), ask).await;
+        }
+        if Said::is_meant(&words) {
+            let refusal = Refusal::new(Class::Environment, Errno::EPROTO, NotUnderstood.to_string());
+            return farewell(&Talk::new(socket, WAIT), &Said::Refused(refusal)).await;
+        }
+        if words == PING {
+            while let Ok(Some(_)) = socket.recv().await {}
+            return;
+        }
+        // What is for nobody here is answered by its end.
+        let files = self.guests().get(&peer).map(|guest| guest.files.clone());
+        if let Some(files) = files {
+            let _second = files.try_send((socket, message));
         }
     }
 
@@ -160,7 +163,10 @@ impl Hall {
     }
 
     /// Takes the one place that a peer has.
-    fn enter(self: &Arc<Self>, talk: &Talk) -> Result<(mpsc::Receiver<(MultiSocket, Message)>, Leave), Refusal> {
+    fn enter(
+        self: &Arc<Self>,
+        talk: &Talk,
+    ) -> Result<(mpsc::Receiver<(MultiSocket, Message)>, Leave), Refusal> {
         let peer = talk.socket().peer();
         if !self.allowed.contains(&peer) {
             return Err(Refusal::stranger(format!(
@@ -215,7 +221,9 @@ impl Hall {
             _ => return Err(Over::Gone("it broke the protocol".to_owned())),
         };
         if count > MAX_FILES {
-            return Err(trouble(format!("its checkpoint has {count} files, and at most {MAX_FILES} are taken")));
+            return Err(trouble(format!(
+                "its checkpoint has {count} files, and at most {MAX_FILES} are taken"
+            )));
         }
         self.reserve(peer, bytes)?;
         let key = peer.to_string();
@@ -275,10 +283,8 @@ impl Hall {
         receiver: Receiver,
     ) -> Result<(), Over> {
         let receiving = async {
-            let (socket, first) = match timeout(GREETING, files.recv()).await {
-                Ok(Some(came)) => came,
-                _ => return Err(Over::Gone("its files do not come".to_owned())),
-            };
+            let came = files.recv().await;
+            let (socket, first) = came.ok_or_else(|| Over::Gone("another one took its place".to_owned()))?;
             let request = receiver.greet_with(socket, Some(first)).await;
             let request = request.ok_or_else(|| Over::Gone("it broke the protocol".to_owned()))?;
             let monitor = Arc::new(Monitor::default());
@@ -316,15 +322,10 @@ impl Hall {
     async fn adopt(&self, place: PathBuf, ask: &Ask, peer: Fingerprint) -> Result<Said, Over> {
         let words = self.words.clone();
         let (child, said) = spawn_blocking(move || {
-            let (mut child, ours) = start(&words, &place)?;
+            let (child, ours) = start(&words, &place)?;
             let mut report = Vec::new();
             let _cut_off = ours.take(MAX_REPORT).read_to_end(&mut report);
-            let said = Said::decode(&report);
-            if said.is_err() {
-                // It died in the middle of it, and what it had begun may go on by itself.
-                let _reaped = child.try_wait();
-            }
-            Ok::<_, std::io::Error>((child, said))
+            Ok::<_, std::io::Error>((child, Said::decode(&report)))
         })
         .await
         .map_err(trouble)?
@@ -338,7 +339,9 @@ impl Hall {
                 Ok(Said::Runs { pid, faults })
             }
             Ok(Said::Failed(refusal)) => {
-                self.stay_with_none(child);
+                let mut child = child;
+                // A hook of it may take its time.
+                std::thread::spawn(move || drop(child.wait()));
                 Err(Over::Refused(refusal))
             }
             _ => Err(Over::Undecided(
@@ -356,19 +359,13 @@ impl Hall {
             }
         });
     }
-
-    /// A hook may take its time.
-    #[expect(clippy::unused_self, reason = "beside the other one")]
-    fn stay_with_none(&self, mut child: Child) {
-        std::thread::spawn(move || drop(child.wait()));
-    }
 }
 
 fn start(words: &[OsString], place: &std::path::Path) -> std::io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let errors = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?;
     let mut command = Command::new("/proc/self/exe");
-    command.args(["checkpoint", "adopt"]).args(words).arg("--").arg(place);
+    command.arg("checkpoint-adopt").args(words).arg("--").arg(place);
     // What a program says goes where this one's errors go: its own output is for whoever runs it.
     command.stdin(OwnedFd::from(theirs)).stdout(Stdio::from(errors));
     Ok((command.spawn()?, ours))

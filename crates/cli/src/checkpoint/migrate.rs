@@ -249,7 +249,8 @@ impl Migration<'_> {
     fn late(&self) -> anyhow::Error {
         let (pid, host) = (self.arguments.pid, &self.host);
         let limit = self.arguments.timeout.unwrap_or_default();
-        Error::Late { what: format!("process {pid} and copying it to {host}"), limit, more: String::new() }.into()
+        Error::Late { what: format!("process {pid} and copying it to {host}"), limit, more: String::new() }
+            .into()
     }
 
     /// Waits until there is no time left.
@@ -378,9 +379,10 @@ impl Migration<'_> {
             return self.misunderstood(&said);
         }
         match failure {
-            SendFailure::Connect(_) | SendFailure::Lost(_) | SendFailure::Parked(_) | SendFailure::Idle(_) => {
-                self.astray(failure)
-            }
+            SendFailure::Connect(_)
+            | SendFailure::Lost(_)
+            | SendFailure::Parked(_)
+            | SendFailure::Idle(_) => self.astray(failure),
             other => anyhow::Error::from(other),
         }
     }

@@ -68,7 +68,7 @@ impl View {
             ),
         };
         if rates.content >= 1.0 {
-            line.push_str(&format!("  {}/s", amount::bytes(rates.content as u64)));
+            line = format!("{line}  {}/s", amount::bytes(rates.content as u64));
         }
         let now = Instant::now();
         let due = std::mem::replace(&mut self.stage, stage) != stage || now >= self.next;
