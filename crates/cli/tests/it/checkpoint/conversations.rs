@@ -121,7 +121,7 @@ pub(super) struct Listener {
     pub(super) child: Child,
     contact: String,
     lines: Receiver<String>,
-    pub(super) verdicts: Vec<String>,
+    verdicts: Vec<String>,
 }
 
 impl Drop for Listener {
@@ -175,6 +175,12 @@ impl Listener {
                 return;
             }
         }
+    }
+
+    /// All verdicts so far.
+    pub(super) fn seen(&mut self) -> &[String] {
+        while self.lines.try_recv().map(|line| self.note(&line)).is_ok() {}
+        &self.verdicts
     }
 
     fn note(&mut self, line: &str) {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use steadfast_transfer::{Receiver, Store};
 
 use super::conversations::{DONE, World};
 use super::{Bench, state, until};
-use crate::common::{Home, Running};
+use crate::common::{Home, Run, Running};
+use crate::daemon;
 use crate::transfer::contact_of;
 
 /// The world of a process that counts, with a network between the two hosts.
@@ -148,8 +149,13 @@ impl Hosts {
     }
 
     /// What the peer saw of so many suspensions, and nothing else.
-    fn was_suspended(&self, times: usize) {
-        let verdicts = &self.world.listener.verdicts;
+    #[track_caller]
+    fn was_suspended(&mut self, times: usize) {
+        // What it prints of that may come after numbers that came later.
+        let verdicts = until("all verdicts", || {
+            let seen = self.world.listener.seen();
+            (seen.len() >= 2 * times).then(|| seen.to_vec())
+        });
         let expected = ["Suspended", "Alive"].iter().cycle();
         let good = verdicts.iter().zip(expected).all(|(verdict, expected)| verdict.starts_with(expected));
         assert!(verdicts.len() == 2 * times && good, "{verdicts:#?}");
@@ -164,6 +170,12 @@ fn with(path: &str, body: impl FnOnce(Hosts)) {
 #[test]
 fn numbers_go_on_on_the_other_host() {
     with("checkpoint::migrate::numbers_go_on_on_the_other_host", |mut hosts| {
+        // Each host has an agent.
+        let agents = [daemon::home(), daemon::home()];
+        let daemons = agents.each_ref().map(|home| daemon::daemon(home).0);
+        for (agent, home) in agents.iter().zip([&hosts.world.bench.home, &hosts.there]) {
+            symlink(agent.path().join("agent.sock"), home.path().join("no-agent")).unwrap();
+        }
         let (mut accepting, contact) = hosts.accept(&["--from", &hosts.here(), "--once"]);
         let migrating = hosts.migrate(&contact, &[]);
         let result = hosts.came(migrating, &mut accepting);
@@ -173,7 +185,19 @@ fn numbers_go_on_on_the_other_host() {
         let exit = accepting.until("its exit code", |object| !object["exit"].is_null());
         assert_eq!(exit["exit"], DONE, "it ends as the program does");
         hosts.was_suspended(1);
+        let [here, there] = agents.each_ref().map(published);
+        assert_eq!(here, ["CHKPT_BEGIN", "CHKPT_END"]);
+        assert_eq!(there, ["RSTRT_BEGIN", "RSTRT_END"]);
+        daemons.into_iter().for_each(|daemon| assert_eq!(daemon.interrupt().1, Some(0)));
     });
+}
+
+/// The names of what the agent of a host was told.
+fn published(home: &Home) -> Vec<String> {
+    let words = ["events", "tail", "--json", "-n", "100", "event_space=FTB.checkpoint_sw.blcr"];
+    let all = Run::of(&mut daemon::command(home, &words)).ended(0).objects();
+    let name = |event: &Value| event["type"].as_str()?.rsplit('.').next().map(str::to_owned);
+    all.iter().filter_map(name).collect()
 }
 
 #[test]
@@ -244,11 +268,11 @@ fn whoever_is_not_named_migrates_nothing() {
         hosts.goes_on_here(hosts.migrate(&contact, &[]), 3, None, &["trust"]);
         accepting.until("that it was refused", |object| object["event"] == "refused");
         assert_eq!(hosts.arrived(), Vec::<PathBuf>::new());
-        assert_eq!(hosts.world.listener.verdicts, Vec::<String>::new(), "it was never frozen");
+        assert_eq!(hosts.world.listener.seen(), Vec::<String>::new(), "it was never frozen");
         // Nor is anybody known by that name.
         let mut accept = hosts.there.command(&["checkpoint", "accept", "--from", "nobody"]);
         accept.env("STEADFAST_CRIU", &hosts.world.bench.criu);
-        crate::common::Run::of(&mut accept).failed(2, &["`nobody`", "steadfast trust add"]);
+        Run::of(&mut accept).failed(2, &["`nobody`", "steadfast trust add"]);
     });
 }
 
@@ -271,7 +295,7 @@ fn what_would_not_fit_is_told_before_anything_is_frozen() {
             &["1.0 kB may come", "--max-size"],
         );
         assert_eq!(hosts.arrived(), Vec::<PathBuf>::new());
-        assert_eq!(hosts.world.listener.verdicts, Vec::<String>::new(), "it was never frozen");
+        assert_eq!(hosts.world.listener.seen(), Vec::<String>::new(), "it was never frozen");
         let nothing = hosts.world.bench.command(&["migrate", "4194303", &contact]).output().unwrap();
         assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
         fs::create_dir(hosts.world.bench.path("taken")).unwrap();
