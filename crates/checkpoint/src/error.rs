@@ -7,12 +7,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::diagnosis::Diagnosis;
+use crate::migration::Refusal;
 
 /// The number of an error for what was not done in time.
 pub const ETIMEDOUT: i32 = Errno::ETIMEDOUT as i32;
 
 /// What kind of failure it is, and so what a script may do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// What was asked for names something that is not there, or makes no sense.
@@ -23,6 +24,8 @@ pub enum Class {
     Environment,
     /// It will not work, however often it is tried.
     Permanent,
+    /// Whether it worked is not known, and somebody has to look.
+    Unknown,
 }
 
 /// Why a checkpoint was not taken or not restored.
@@ -276,6 +279,52 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Another host does not take processes, or could not restore them.
+    #[error("{host} {}: {}", if refusal.trust { "does not let this host migrate anything to it" } else { "could not take it" }, refusal.words)]
+    Elsewhere {
+        /// The host.
+        host: String,
+        /// What it says.
+        refusal: Refusal,
+    },
+    /// Another host is not there any more.
+    #[error(
+        "{host} was lost before it could restore it: {why}; try again when it is back, or wait longer for it with --wait"
+    )]
+    Astray {
+        /// The host.
+        host: String,
+        /// What is known of it.
+        why: String,
+    },
+    /// Nobody knows whether it runs on another host.
+    #[error(
+        "it is not known whether process {pid} ({name}) runs on {host} now: {why}. Here it stays stopped, so that it never runs twice. \
+         Look there with `ps`. If it runs there, run here `kill -KILL {pid}`; if it surely does not, `kill -CONT {pid}`, and it goes on \
+         here. Its images are in {}", images.display()
+    )]
+    Undecided {
+        /// The process.
+        pid: u32,
+        /// What it is called.
+        name: String,
+        /// The host.
+        host: String,
+        /// Why it is not known.
+        why: String,
+        /// Where it was saved.
+        images: PathBuf,
+    },
+    /// A process that runs elsewhere now could not be ended.
+    #[error(
+        "cannot end process {pid}, which runs on the other host now: {source}; it is stopped, and must not go on: `kill -KILL {pid}`"
+    )]
+    Signal {
+        /// The process.
+        pid: u32,
+        /// Why not.
+        source: io::Error,
+    },
     /// A program could not be started.
     #[error("cannot start {program}: {source}; is it there, and may it be executed?")]
     Start {
@@ -327,14 +376,18 @@ impl Error {
             | Self::Backup { .. }
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
+            Self::Elsewhere { refusal, .. } => refusal.class,
+            Self::Undecided { .. } => Class::Unknown,
             Self::PidInUse { .. }
             | Self::Kept { .. }
             | Self::Refused { .. }
             | Self::Unready { .. }
             | Self::Late { .. }
             | Self::Standstill { .. }
+            | Self::Astray { .. }
             | Self::WentOn(_) => Class::Temporary,
-            Self::NoCriu { .. }
+            Self::Signal { .. }
+            | Self::NoCriu { .. }
             | Self::Unusable { .. }
             | Self::Old { .. }
             | Self::Newer { .. }
@@ -370,8 +423,11 @@ impl Error {
             Self::Late { .. } | Self::Standstill { .. } | Self::Unready { .. } | Self::WentOn(_) => {
                 Errno::ETIMEDOUT
             }
+            Self::Astray { .. } => Errno::EHOSTUNREACH,
+            Self::Undecided { .. } => Errno::EINPROGRESS,
             Self::Criu { diagnosis, .. } => return diagnosis.errno,
-            Self::Io { source, .. } | Self::Start { source, .. } => {
+            Self::Elsewhere { refusal, .. } => return refusal.errno,
+            Self::Io { source, .. } | Self::Start { source, .. } | Self::Signal { source, .. } => {
                 return source.raw_os_error().unwrap_or(Errno::EIO as i32);
             }
         };

@@ -7,6 +7,7 @@
 //! | `image.rs` | what it wrote, as far as it is read here |
 //! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
 //! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
+//! | `migration.rs`, `standing.rs` | to another host: what the two say; processes that stand still meanwhile |
 //! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
 //! | `sockets.rs` | directories of control sockets, for those that are restored |
 //! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
@@ -27,6 +28,7 @@ mod error;
 mod events;
 mod image;
 mod manifest;
+mod migration;
 mod parent;
 mod participants;
 mod place;
@@ -37,6 +39,7 @@ mod run;
 mod save;
 mod scope;
 mod sockets;
+mod standing;
 
 use std::path::Path;
 
@@ -46,6 +49,8 @@ pub use error::{Class, ETIMEDOUT, Error};
 pub use events::{Publisher, SPACE};
 pub use image::{Descriptor, Process};
 pub use manifest::{FILE, FORMAT, LOG, Manifest, Outward, Piece, RESTORE_LOG};
+pub use migration::{Arrival, Ask, MAX_FILES, Moving, NotUnderstood, Refusal, Said, files, prepare, room};
+pub use nix::errno::Errno;
 pub use nix::sys::signal::Signal;
 pub use parent::{Ended, Masked, Woken};
 pub use participants::Participant;
@@ -54,6 +59,7 @@ pub use restore::{Restore, Restored, restore};
 pub use run::{Started, run};
 pub use save::{After, GHOST_LIMIT, Observer, PATIENCE, Progress, Save, SaveError, Saved, Series, Tcp, save};
 pub use scope::{Scope, is_there};
+pub use standing::Standing;
 
 /// What a process of a checkpoint has open.
 pub fn descriptors(place: &Path, pid: u32) -> Result<Vec<Descriptor>, Error> {

@@ -230,9 +230,22 @@ fn keep(old: &Path, parent: &Path, name: &OsStr, named: Option<&Path>) -> io::Re
 /// Removes what writers left that were killed.
 fn sweep(parent: &Path, name: &OsStr) {
     let prefix = joined(".", name, ".new-");
+    sweep_those(parent, |name| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()));
+}
+
+/// The same for all names.
+pub(crate) fn sweep_all(parent: &Path) {
+    sweep_those(parent, |name| {
+        let name = name.to_string_lossy();
+        let number = name.strip_prefix('.').and_then(|name| name.rsplit_once(".new-"));
+        number.is_some_and(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
+    });
+}
+
+fn sweep_those(parent: &Path, is_one: impl Fn(&OsStr) -> bool) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.filter_map(Result::ok) {
-        if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+        if !is_one(&entry.file_name()) {
             continue;
         }
         // Anybody may have put anything there, where they may write: only what is ours is looked at.

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
+
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -50,6 +52,28 @@ impl Process {
         let pages: u64 = statm.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or_default();
         pages * rustix::param::page_size() as u64
     }
+
+    /// Bytes of its memory that no file has.
+    pub(crate) fn private(&self) -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();
+        let mut pages = statm.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+        let (resident, shared) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
+        resident.saturating_sub(shared) * rustix::param::page_size() as u64
+    }
+}
+
+/// The numbers of its threads; the first is its own.
+pub(crate) fn threads(pid: u32) -> BTreeSet<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.chain([pid]).collect()
+}
+
+/// Whether somebody has stopped it.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// Whoever has a number, a process or a thread.
@@ -58,6 +82,17 @@ pub(crate) struct Holder {
     pub(crate) name: String,
     /// Of a process that has ended: who has not waited for it, and so keeps its number.
     pub(crate) keeper: Option<String>,
+}
+
+impl Holder {
+    /// Why a process that was called so does not get this number.
+    pub(crate) fn error(self, pid: u32, was: String) -> Error {
+        let Self { name, keeper } = self;
+        match keeper {
+            Some(keeper) => Error::Kept { pid, was, name, keeper },
+            None => Error::PidInUse { pid, was, name },
+        }
+    }
 }
 
 /// Who has this number.
@@ -183,6 +218,8 @@ mod tests {
         assert_eq!(Process::parse(b"41 (a"), None);
         let own = Process::of(std::process::id()).unwrap();
         assert_eq!(Process::all().unwrap()[&own.pid], own);
+        assert!(own.private() > 0 && own.private() <= own.resident());
+        assert!(threads(own.pid).contains(&own.pid) && !is_stopped(own.pid));
         assert!(own.resident() > 0 && holder(own.pid).is_some() && !command(own.pid).is_empty());
         assert!(!is_apart(own.pid, "pid") && lives(own.pid) && unsavable(own.pid).is_none());
     }

@@ -27,9 +27,10 @@ use crate::manifest::{Manifest, RESTORE_LOG};
 use crate::parent::Masked;
 use crate::participants;
 use crate::place;
-use crate::process::{self, Holder};
+use crate::process;
 use crate::rpc::{Cgroups, Inherit, Kind, NetworkLock, Notify, Options, Request};
 use crate::save::Tcp;
+use crate::scope::{Scope, Tree};
 use crate::sockets;
 
 /// How to restore.
@@ -106,14 +107,12 @@ fn free(manifest: &Manifest) -> Result<(), Error> {
     let deadline = Instant::now() + REAPING;
     for saved in &manifest.processes {
         for number in std::iter::once(&saved.pid).chain(&saved.threads) {
-            let (pid, was) = (*number, saved.name.clone());
-            while let Some(Holder { name, keeper }) = process::holder(pid) {
-                match keeper {
-                    None => return Err(Error::PidInUse { pid, was, name }),
-                    // Who ended a moment ago is about to be waited for.
-                    Some(_) if Instant::now() < deadline => thread::sleep(LOOK),
-                    Some(keeper) => return Err(Error::Kept { pid, was, name, keeper }),
+            while let Some(holder) = process::holder(*number) {
+                // Who ended a moment ago is about to be waited for.
+                if holder.keeper.is_none() || Instant::now() >= deadline {
+                    return Err(holder.error(*number, saved.name.clone()));
                 }
+                thread::sleep(LOOK);
             }
         }
     }
@@ -277,6 +276,11 @@ impl Points {
         if waitpid(root, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
             == Ok(nix::sys::wait::WaitStatus::StillAlive)
         {
+            // What that has for children would otherwise run without it.
+            let tree = Tree::find(Scope::Tree, root.as_raw().cast_unsigned()).map(|tree| tree.pids());
+            for pid in tree.unwrap_or_default() {
+                let _gone = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
             let _gone = kill(root, Signal::SIGKILL);
             let _reaped = waitpid(root, None);
         }

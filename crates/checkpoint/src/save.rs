@@ -312,8 +312,11 @@ impl Dump<'_> {
         Error::Standstill { what, limit: self.save.patience, at, more, log }
     }
 
+    /// For all that stand still now: some may have been forked after they were looked for.
     fn signal(&self, signal: Signal) {
-        for pid in self.tree.pids() {
+        let now = Tree::find(Scope::Tree, self.tree.root().pid);
+        let pids = now.as_ref().map_or_else(|_| self.tree.pids(), Tree::pids);
+        for pid in pids {
             let _gone = kill(Pid::from_raw(pid.cast_signed()), signal);
         }
     }

@@ -6,14 +6,25 @@
 //! | `run.rs` | `run` |
 //! | `restore.rs`, `hooks.rs` | `restore`, and the commands that follow it |
 //! | `list.rs` | `list` and `inspect` |
+//! | `migrate.rs`, `progress.rs` | `migrate`, and how far it is |
+//! | `accept.rs`, `guest.rs`, `adopt.rs` | `accept`, one migration of it, and the parent of a program that came |
+//! | `talk.rs` | what those two sides say, until one of them is gone |
 //! | `mimic.rs` | ending as another program did |
 
+mod accept;
+mod adopt;
+mod guest;
 mod hooks;
 mod list;
+mod migrate;
 mod mimic;
+mod progress;
 mod restore;
 mod run;
 mod save;
+mod talk;
+
+pub(crate) use adopt::Arguments as Adopt;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +47,10 @@ pub(crate) enum Command {
     Save(save::Arguments),
     /// Restore what was saved, wait for it, and end as it does.
     Restore(restore::Arguments),
+    /// Move a process, with its children, to a host where `steadfast checkpoint accept` runs.
+    Migrate(migrate::Arguments),
+    /// Let processes of other hosts move to this one.
+    Accept(accept::Arguments),
     /// List the checkpoints of a directory.
     List(list::Arguments),
     /// Show what is in a checkpoint: processes, open files, connections, and what CRIU had to say.
@@ -95,6 +110,12 @@ fn mask() -> anyhow::Result<Masked> {
     Masked::new().map_err(|error| anyhow::anyhow!("cannot hold signals back: {error}"))
 }
 
+/// Becomes the parent of a program that moves here.
+pub(crate) fn adopt(arguments: &Adopt, globals: &Globals, output: &mut Output) -> ExitCode {
+    let result = Context::new(globals).and_then(|context| adopt::run(arguments, &context));
+    result.unwrap_or_else(|error| exit::end(Err(error), output))
+}
+
 /// Runs the command, which ends as the program does that it waits for.
 pub(crate) fn run(command: &Command, globals: &Globals, output: &mut Output) -> ExitCode {
     let context = match Context::new(globals) {
@@ -105,6 +126,8 @@ pub(crate) fn run(command: &Command, globals: &Globals, output: &mut Output) -> 
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Save(arguments) => return exit::end(save::run(arguments, &context, output), output),
         Command::Restore(arguments) => restore::run(arguments, &context, output),
+        Command::Migrate(arguments) => return exit::end(migrate::run(arguments, &context, output), output),
+        Command::Accept(arguments) => accept::run(arguments, &context, output),
         Command::List(arguments) => return exit::end(list::run(arguments, output), output),
         Command::Inspect(arguments) => return exit::end(list::inspect(arguments, output), output),
     };

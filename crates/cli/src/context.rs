@@ -1,5 +1,6 @@
 //! From the global options to an endpoint that is ready, and from what was typed to a peer.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,12 @@ impl Context {
     /// Reads the configuration.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Config::load(&self.places.config, self.config_named)
+    }
+
+    /// What another process of this program is told, so that it reads the same configuration.
+    pub(crate) fn config_words(&self) -> Vec<OsString> {
+        let named = self.config_named.then(|| ["--config".into(), self.places.config.clone().into()]);
+        named.into_iter().flatten().collect()
     }
 
     /// Reads the trusted peers.

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     Unreachable = 4,
     /// Stopped half-way; the same command again goes on from there.
     Interrupted = 5,
+    /// What came of it is known to nobody here, and somebody has to look.
+    Unknown = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -64,7 +66,8 @@ impl std::error::Error for Failure {}
 impl Exit {
     /// What another process of this program ended with.
     pub(crate) fn of_code(code: Option<i32>) -> Self {
-        let all = [Self::Done, Self::Usage, Self::Refused, Self::Unreachable, Self::Interrupted];
+        let all =
+            [Self::Done, Self::Usage, Self::Refused, Self::Unreachable, Self::Interrupted, Self::Unknown];
         all.into_iter().find(|exit| Some(i32::from(*exit as u8)) == code).unwrap_or(Self::Failed)
     }
 
@@ -87,8 +90,12 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<Error>() {
             return Some(match (error, error.class()) {
-                (Error::Late { .. } | Error::Unready { .. } | Error::WentOn(_), _) => Self::Unreachable,
+                (Error::Late { .. } | Error::Unready { .. } | Error::WentOn(_) | Error::Astray { .. }, _) => {
+                    Self::Unreachable
+                }
                 (Error::Refused { .. }, _) => Self::Refused,
+                (Error::Elsewhere { refusal, .. }, _) if refusal.trust => Self::Refused,
+                (_, Class::Unknown) => Self::Unknown,
                 (error, _) if error.errno() == ETIMEDOUT => Self::Unreachable,
                 (_, Class::Usage) => Self::Usage,
                 _ => Self::Failed,

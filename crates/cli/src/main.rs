@@ -52,7 +52,7 @@ use output::Output;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 the arguments or the configuration cannot be used, 3 refused for want of trust, \
-4 nobody answered in time, 5 interrupted and the same command goes on from there.
+4 nobody answered in time, 5 interrupted and the same command goes on from there, 6 not known, somebody has to look.
 
 STEADFAST_CONFIG and STEADFAST_IDENTITY stand for --config and --identity. STEADFAST_LOG=debug tells on standard error \
 what happens inside.";
@@ -122,6 +122,9 @@ enum Command {
         /// Where the conversation takes place.
         place: Place,
     },
+    /// The parent of a program that has moved here.
+    #[command(hide = true)]
+    CheckpointAdopt(checkpoint::Adopt),
     /// One of the demo's two hosts.
     #[command(hide = true)]
     DemoHost {
@@ -139,6 +142,9 @@ fn main() -> ExitCode {
     let logs = log::start();
     if let (Ok(()), Command::Checkpoint(command)) = (&logs, &arguments.command) {
         return checkpoint::run(command, &arguments.globals, &mut output);
+    }
+    if let (Ok(()), Command::CheckpointAdopt(adopt)) = (&logs, &arguments.command) {
+        return checkpoint::adopt(adopt, &arguments.globals, &mut output);
     }
     let result = logs.and_then(|()| match arguments.command {
         Command::DemoLab { place } => Ok(demo::lab::run(place)),
@@ -171,8 +177,9 @@ fn run(command: Command, globals: &Globals, output: &mut Output) -> anyhow::Resu
         Command::Man(arguments) => manual::manual(&arguments, output),
         Command::Simulate(command) => simulate::run(&command, output),
         Command::Demo => demo::run(output),
-        Command::Checkpoint(_) | Command::DemoLab { .. } | Command::DemoHost { .. } => {
-            unreachable!("they are run by themselves")
-        }
+        Command::Checkpoint(_)
+        | Command::CheckpointAdopt(_)
+        | Command::DemoLab { .. }
+        | Command::DemoHost { .. } => unreachable!("they are run by themselves"),
     }
 }

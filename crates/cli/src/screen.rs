@@ -1,6 +1,7 @@
 //! Where words for people go: lines that stay and, on a terminal, a few below them that change.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use rustix::termios::tcgetwinsize;
 
@@ -37,7 +38,15 @@ pub(crate) struct Screen {
 impl Screen {
     /// Lines on standard output; on a terminal, with changing ones and colours.
     pub(crate) fn stdout() -> Self {
-        let out = io::stdout();
+        Self::of(io::stdout())
+    }
+
+    /// The same on standard error.
+    pub(crate) fn stderr() -> Self {
+        Self::of(io::stderr())
+    }
+
+    fn of(out: impl Write + IsTerminal + AsFd + 'static) -> Self {
         let live = out.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = live && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let size = tcgetwinsize(&out).ok();

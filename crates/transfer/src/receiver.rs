@@ -24,6 +24,8 @@ const GREETING: Duration = Duration::from_secs(30);
 pub struct Receiver {
     store: Arc<Store>,
     idle: Duration,
+    /// The most entries and bytes of one transfer.
+    limits: (u64, u64),
     /// By who sends and what: a sender that was cut off and comes back takes its own place.
     running: Mutex<HashMap<(Fingerprint, [u8; 16]), Running>>,
 }
@@ -77,6 +79,9 @@ pub enum ReceiveFailure {
     /// The sender ended it early.
     #[error("the sender gave up")]
     GaveUp,
+    /// The sender offered more than was agreed.
+    #[error("more is offered than was agreed: {0} files and directories, {1} bytes")]
+    TooMuch(u64, u64),
     /// The conversation ended.
     #[error(transparent)]
     Lost(SessionError),
@@ -98,7 +103,14 @@ impl ReceiveFailure {
 impl Receiver {
     /// Takes files into this directory.
     pub fn new(store: Store) -> Self {
-        Self { store: Arc::new(store), idle: IDLE, running: Mutex::default() }
+        Self { store: Arc::new(store), idle: IDLE, limits: (u64::MAX, u64::MAX), running: Mutex::default() }
+    }
+
+    /// The most files and directories, and the most bytes, that one transfer may bring. No limit.
+    #[must_use]
+    pub fn limits(mut self, entries: u64, bytes: u64) -> Self {
+        self.limits = (entries, bytes);
+        self
     }
 
     /// How long a sender may do nothing while a network is there. 60 s.
@@ -118,6 +130,11 @@ impl Receiver {
     pub async fn greet(&self, socket: MultiSocket) -> Option<Request> {
         let first = tokio::time::timeout(GREETING, socket.recv()).await;
         let message = first.ok().and_then(Result::ok).flatten();
+        self.greet_with(socket, message).await
+    }
+
+    /// The same where the first words were read already; `None` of them if there are none.
+    pub async fn greet_with(&self, socket: MultiSocket, message: Option<Message>) -> Option<Request> {
         let pings = message.as_ref().and_then(Message::payload).is_some_and(|words| *words == PING);
         let greeting = message.and_then(|message| {
             let greeting = Greeting::decode(message.payload()?.clone())?;

@@ -35,6 +35,19 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
+    /// The same as words, for another process of this program.
+    pub(super) fn words(&self) -> Vec<String> {
+        let all = [
+            ("success", &self.success),
+            ("failure", &self.failure),
+            ("temporary", &self.temporary),
+            ("environment", &self.environment),
+            ("permanent", &self.permanent),
+            ("usage", &self.usage),
+        ];
+        all.into_iter().filter_map(|(name, hook)| Some(format!("--on-{name}={}", hook.as_ref()?))).collect()
+    }
+
     /// The hook's exit code, if that is not 0.
     pub(super) fn succeeded(&self, place: &Path, pid: u32, masked: &Masked) -> Option<u8> {
         let command = self.success.as_deref()?;
@@ -51,6 +64,7 @@ impl Hooks {
             Class::Environment => &self.environment,
             Class::Permanent => &self.permanent,
             Class::Usage => &self.usage,
+            Class::Unknown => &None,
         };
         let command = own.as_deref().or(self.failure.as_deref())?;
         let log = error.log().map(|log| log.display().to_string()).unwrap_or_default();

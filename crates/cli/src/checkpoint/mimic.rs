@@ -4,12 +4,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
-use steadfast_checkpoint::{Ended, Masked};
+use steadfast_checkpoint::Ended;
 
-/// Does not return if a signal ended it.
-pub(super) fn mimic(ended: Ended, masked: Masked) -> ExitCode {
-    // The signal has to reach this process.
-    drop(masked);
+/// Does not return if a signal ended it. No signal may be held back any more.
+pub(super) fn mimic(ended: Ended) -> ExitCode {
     let number = match ended {
         Ended::Code(code) => return ExitCode::from(code as u8),
         Ended::Signal(number) => number,

@@ -78,7 +78,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
     arguments.talk.note(&format!("process {} runs again", restored.pid));
     loop {
         if let Woken::Ended(ended) = masked.wait(restored.pid, None).context("cannot wait for the program")? {
-            return Ok(hook.map_or_else(|| mimic::mimic(ended, masked), ExitCode::from));
+            drop(masked);
+            return Ok(hook.map_or_else(|| mimic::mimic(ended), ExitCode::from));
         }
     }
 }

@@ -68,7 +68,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let mut next = arguments.every.map(|every| Instant::now() + every);
     loop {
         match masked.wait(pid, next).context("cannot wait for the program")? {
-            Woken::Ended(ended) => return Ok(mimic::mimic(ended, masked)),
+            Woken::Ended(ended) => {
+                drop(masked);
+                return Ok(mimic::mimic(ended));
+            }
             Woken::Time => {
                 next = arguments.every.map(|every| Instant::now() + every);
                 if let Some(tools) = &mut tools {

@@ -6,6 +6,7 @@
 //! | `checkpoint/survive.rs` | what a process has, it has again |
 //! | `checkpoint/commands.rs` | options, messages, exit codes |
 //! | `checkpoint/conversations.rs` | what two processes say to each other goes on |
+//! | `checkpoint/migrate.rs` | to another host, or not |
 //! | `checkpoint/places.rs` | directories: replaced, kept, damaged, following each other |
 //! | `checkpoint/events.rs` | what is published |
 //! | `checkpoint/guarded.rs` | C programs that say when |
@@ -14,6 +15,7 @@ mod commands;
 mod conversations;
 mod events;
 mod guarded;
+mod migrate;
 mod places;
 mod survive;
 

@@ -191,6 +191,11 @@ impl Running {
         panic!("it ended without {what}: {seen:?}");
     }
 
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Presses Ctrl-C; returns what it prints then and its exit code.
     pub(crate) fn interrupt(self) -> (Vec<Value>, Option<i32>) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();

@@ -63,6 +63,8 @@ pub(super) struct Talk<'a> {
     directories: Directories,
     open: BTreeMap<u64, Open>,
     next: u64,
+    /// Bytes of all files that were offered.
+    offered: u64,
     chores: VecDeque<Chore>,
     outbox: VecDeque<Answer>,
     /// Content that waits for the one before it.
@@ -108,6 +110,7 @@ pub(super) async fn run(
         directories: Directories::default(),
         open: BTreeMap::new(),
         next: 0,
+        offered: 0,
         chores: VecDeque::new(),
         outbox: VecDeque::from([welcome]),
         waiting: None,
@@ -267,6 +270,13 @@ impl Talk<'_> {
     fn offered(&mut self, entry: Entry) -> Result<(), ReceiveFailure> {
         if self.open.len() >= MAX_OPEN {
             return Err(ReceiveFailure::Protocol("it offers more than is agreed"));
+        }
+        if let Kind::File(size) = entry.kind {
+            self.offered = self.offered.saturating_add(size);
+        }
+        let (entries, bytes) = self.receiver.limits;
+        if self.next >= entries || self.offered > bytes {
+            return Err(ReceiveFailure::TooMuch(entries, bytes));
         }
         let path = self.chain.place(&entry)?;
         let (holder, settled) = self.directories.enter(entry.depth as usize);

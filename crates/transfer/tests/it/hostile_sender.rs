@@ -261,6 +261,34 @@ async fn a_wrong_checksum_is_asked_for_again_once() {
     assert_eq!(place.received()[&b"mended"[..]].mode & 0o7000, 0);
 }
 
+/// What was agreed on before is all that may come, in bytes and in number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_was_agreed_is_refused() {
+    let some = vec![file(0, b"a", 5), file(0, b"b", 5)];
+    let huge = vec![file(0, b"a", u64::MAX >> 2), file(0, b"b", u64::MAX >> 2), file(0, b"c", u64::MAX >> 2)];
+    for (entries, bytes, offered) in [(1, 100, &some), (2, 9, &some), (9, u64::MAX >> 3, &huge)] {
+        let place = Place::new();
+        let (a, b) = pair().await;
+        let (socket, at_b) = meet(&a, &b).await;
+        let receiver = Receiver::new(place.store(true)).limits(entries, bytes);
+        let hostile = Hostile { socket };
+        let receiving = async {
+            let request = receiver.greet(at_b).await.unwrap();
+            receiver.receive(request, Arc::new(Monitor::default())).await
+        };
+        let speaking = async {
+            hostile.greet().await;
+            hostile.offer(offered.clone()).await;
+            while hostile.answers().await.is_some() {}
+        };
+        let (received, ()) = soon("both", async { tokio::join!(receiving, speaking) }).await;
+        let expected =
+            matches!(received, Err(ReceiveFailure::TooMuch(so, many)) if (so, many) == (entries, bytes));
+        assert!(expected, "{received:?}");
+        assert_eq!(place.received().len(), 0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_offered_and_never_sent_is_bounded() {
     let place = Place::new();

@@ -35,7 +35,7 @@ const PORT: u16 = 7;
 const ANSWER: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(20);
 /// The exit codes of a counting process.
-const DONE: i32 = 0;
+pub(super) const DONE: i32 = 0;
 const ROLLED_BACK: i32 = 11;
 const WRONG: i32 = 12;
 
@@ -185,8 +185,8 @@ fn ended(error: &SessionError) -> i32 {
 }
 
 /// The side that is not frozen.
-struct Listener {
-    child: Child,
+pub(super) struct Listener {
+    pub(super) child: Child,
     contact: String,
     lines: Receiver<String>,
     verdicts: Vec<String>,
@@ -239,7 +239,7 @@ impl Listener {
     }
 
     /// Waits until numbers go both ways that were sent from now on, for a while, and calls are answered.
-    fn goes_on(&mut self) {
+    pub(super) fn goes_on(&mut self) {
         while self.lines.try_recv().map(|line| self.note(&line)).is_ok() {}
         let [heard, was_heard, answered] = self.heard();
         loop {
@@ -249,6 +249,12 @@ impl Listener {
                 return;
             }
         }
+    }
+
+    /// All verdicts so far.
+    pub(super) fn seen(&mut self) -> &[String] {
+        while self.lines.try_recv().map(|line| self.note(&line)).is_ok() {}
+        &self.verdicts
     }
 
     fn note(&mut self, line: &str) {
@@ -270,16 +276,17 @@ fn counter(identity: &Path, trusts: Fingerprint) -> Command {
 }
 
 /// Two hosts for the process that is saved, one for its peer.
-struct World {
-    bench: Bench,
-    hosts: [Host; 2],
-    listener: Listener,
+pub(super) struct World {
+    pub(super) bench: Bench,
+    pub(super) hosts: [Host; 2],
+    pub(super) listener: Listener,
     /// The process, started through the program.
-    parent: Child,
-    pid: u32,
+    pub(super) parent: Child,
+    /// 0 once it is nobody's here.
+    pub(super) pid: u32,
     /// By how much the clock that machines measure with is back where it is restored.
     behind: Option<Duration>,
-    _lab: Lab,
+    pub(super) lab: Lab,
 }
 
 impl Drop for World {
@@ -293,7 +300,7 @@ impl Drop for World {
 }
 
 impl World {
-    fn new(bench: Bench) -> Self {
+    pub(super) fn new(bench: Bench) -> Self {
         let lab = Lab::new().unwrap();
         let [a, b, peer] = ["a", "b", "peer"].map(|name| lab.host(name).unwrap());
         lab.link("one", &a, &peer).connect().unwrap();
@@ -312,7 +319,7 @@ impl World {
         let parent = a.spawn(run.stdin(Stdio::null()).stdout(Stdio::null())).unwrap();
         listener.goes_on();
         let pid = child_of(parent.id());
-        Self { bench, hosts: [a, b], listener, parent, pid, behind: None, _lab: lab }
+        Self { bench, hosts: [a, b], listener, parent, pid, behind: None, lab }
     }
 
     fn save(&mut self, on: usize, how: &str, place: &str) {
