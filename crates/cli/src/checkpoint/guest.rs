@@ -216,9 +216,8 @@ impl Hall {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         said(talk, &Said::Welcome { host }).await?;
         self.note(Note::Comes { peer, name: ask.name.clone(), pid: ask.root }).await;
-        let (count, bytes) = match talk.hear().await.map_err(Over::Gone)? {
-            Said::Images { files, bytes } => (files, bytes),
-            _ => return Err(Over::Gone("it broke the protocol".to_owned())),
+        let Said::Images { files: count, bytes } = talk.hear().await.map_err(Over::Gone)? else {
+            return Err(Over::Gone("it broke the protocol".to_owned()));
         };
         if count > MAX_FILES {
             return Err(trouble(format!(

@@ -227,7 +227,9 @@ impl Migration<'_> {
             amount::bytes(bytes),
             still.as_secs_f64()
         ))?;
-        faults.iter().for_each(|fault| super::tell(&format!("it runs there, without this: {fault}")));
+        for fault in faults {
+            super::tell(&format!("it runs there, without this: {fault}"));
+        }
         Ok(())
     }
 

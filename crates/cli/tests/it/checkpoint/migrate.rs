@@ -95,7 +95,7 @@ impl Hosts {
     }
 
     /// Waits until some of it is there, and not all.
-    fn in_the_middle(&self, migrating: &mut Running) {
+    fn in_the_middle(migrating: &mut Running) {
         migrating.until("some of it", |object| {
             assert_ne!(object["stage"], "restoring", "too fast: {object}");
             object["stage"] == "copying" && object["bytes"].as_u64() > Some(0)
@@ -188,7 +188,9 @@ fn numbers_go_on_on_the_other_host() {
         let [here, there] = agents.each_ref().map(published);
         assert_eq!(here, ["CHKPT_BEGIN", "CHKPT_END"]);
         assert_eq!(there, ["RSTRT_BEGIN", "RSTRT_END"]);
-        daemons.into_iter().for_each(|daemon| assert_eq!(daemon.interrupt().1, Some(0)));
+        for daemon in daemons {
+            assert_eq!(daemon.interrupt().1, Some(0));
+        }
     });
 }
 
@@ -209,7 +211,7 @@ fn a_network_that_is_gone_for_a_while_ends_nothing() {
         let (mut accepting, contact) =
             hosts.accept(&["--from", &hosts.here(), "--keep", "--on-success", &hook]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        hosts.in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         hosts.link.carrier_down(&hosts.world.hosts[0]).unwrap();
         // The path is down, and the bytes stand still.
         let before = std::cell::Cell::new(0);
@@ -311,7 +313,7 @@ fn a_host_that_dies_in_the_middle() {
         let from = hosts.here();
         let (accepting, contact) = hosts.accept(&["--from", &from]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        hosts.in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         kill_process(inside(&accepting), Signal::KILL).unwrap();
         hosts.goes_on_here(migrating, 4, Some("temporary"), &["was lost before", "crashed"]);
         drop(accepting);
@@ -330,14 +332,14 @@ fn interrupted_in_the_middle() {
     with("checkpoint::migrate::interrupted_in_the_middle", |mut hosts| {
         let (mut accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        hosts.in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         kill_process(Pid::from_raw(migrating.pid().cast_signed()).unwrap(), Signal::INT).unwrap();
         hosts.goes_on_here(migrating, 5, None, &["interrupted"]);
         accepting.until("that nothing came of it", |object| object["event"] == "failed");
         until("nothing that is left", || hosts.arrived().is_empty().then_some(()));
         // The one that accepts is stopped in the middle.
         let mut migrating = hosts.migrate(&contact, &[]);
-        hosts.in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         terminate(&accepting);
         hosts.goes_on_here(migrating, 4, Some("temporary"), &["was lost before"]);
         until("nothing that is left", || hosts.arrived().is_empty().then_some(()));
