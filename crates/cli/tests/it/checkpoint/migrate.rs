@@ -94,6 +94,14 @@ impl Hosts {
         Running::start(&mut command, |command| self.world.hosts[0].spawn(command).unwrap())
     }
 
+    /// Waits until some of it is there, and not all.
+    fn in_the_middle(migrating: &mut Running) {
+        migrating.until("some of it", |object| {
+            assert_ne!(object["stage"], "restoring", "too fast: {object}");
+            object["stage"] == "copying" && object["bytes"].as_u64() > Some(0)
+        });
+    }
+
     /// It was not migrated, and goes on as if nothing had been.
     #[track_caller]
     fn goes_on_here(&mut self, migrating: Running, exit: i32, class: Option<&str>, words: &[&str]) {
@@ -159,14 +167,6 @@ fn with(path: &str, body: impl FnOnce(Hosts)) {
     isolated(path, || body(Hosts::new(path)));
 }
 
-/// Waits until some of it is there, and not all.
-fn in_the_middle(migrating: &mut Running) {
-    migrating.until("some of it", |object| {
-        assert_ne!(object["stage"], "restoring", "too fast: {object}");
-        object["stage"] == "copying" && object["bytes"].as_u64() > Some(0)
-    });
-}
-
 #[test]
 fn numbers_go_on_on_the_other_host() {
     with("checkpoint::migrate::numbers_go_on_on_the_other_host", |mut hosts| {
@@ -211,7 +211,7 @@ fn a_network_that_is_gone_for_a_while_ends_nothing() {
         let (mut accepting, contact) =
             hosts.accept(&["--from", &hosts.here(), "--keep", "--on-success", &hook]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         hosts.link.carrier_down(&hosts.world.hosts[0]).unwrap();
         // The path is down, and the bytes stand still.
         let before = std::cell::Cell::new(0);
@@ -313,7 +313,7 @@ fn a_host_that_dies_in_the_middle() {
         let from = hosts.here();
         let (accepting, contact) = hosts.accept(&["--from", &from]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         kill_process(inside(&accepting), Signal::KILL).unwrap();
         hosts.goes_on_here(migrating, 4, Some("temporary"), &["was lost before", "crashed"]);
         drop(accepting);
@@ -332,14 +332,14 @@ fn interrupted_in_the_middle() {
     with("checkpoint::migrate::interrupted_in_the_middle", |mut hosts| {
         let (mut accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
         let mut migrating = hosts.migrate(&contact, &[]);
-        in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         kill_process(Pid::from_raw(migrating.pid().cast_signed()).unwrap(), Signal::INT).unwrap();
         hosts.goes_on_here(migrating, 5, None, &["interrupted"]);
         accepting.until("that nothing came of it", |object| object["event"] == "failed");
         until("nothing that is left", || hosts.arrived().is_empty().then_some(()));
         // The one that accepts is stopped in the middle.
         let mut migrating = hosts.migrate(&contact, &[]);
-        in_the_middle(&mut migrating);
+        Hosts::in_the_middle(&mut migrating);
         terminate(&accepting);
         hosts.goes_on_here(migrating, 4, Some("temporary"), &["was lost before"]);
         until("nothing that is left", || hosts.arrived().is_empty().then_some(()));
