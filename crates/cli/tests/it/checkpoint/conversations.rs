@@ -189,7 +189,9 @@ pub(super) struct Listener {
     pub(super) child: Child,
     contact: String,
     lines: Receiver<String>,
+    /// But for a silence that was taken back: a busy machine may be the cause of that.
     verdicts: Vec<String>,
+    is_silent: bool,
     /// How far the other side's clock of the day went back, each time.
     went_back: Vec<u64>,
 }
@@ -215,7 +217,7 @@ impl Listener {
         let contact = all.find_map(|line| line.strip_prefix("listening ").map(str::to_owned)).unwrap();
         let (sender, lines) = channel();
         std::thread::spawn(move || all.for_each(|line| drop(sender.send(line))));
-        Self { child, contact, lines, verdicts: Vec::new(), went_back: Vec::new() }
+        Self { child, contact, lines, verdicts: Vec::new(), is_silent: false, went_back: Vec::new() }
     }
 
     /// Its next line of this kind, without the first word.
@@ -260,7 +262,12 @@ impl Listener {
     fn note(&mut self, line: &str) {
         assert!(!line.starts_with("wrong"), "{line}");
         if let Some(verdict) = line.strip_prefix("verdict ") {
-            self.verdicts.push(verdict.to_owned());
+            let was_silent = std::mem::take(&mut self.is_silent);
+            let is_suspended = self.verdicts.last().is_some_and(|last| last.starts_with("Suspended"));
+            self.is_silent = verdict.starts_with("Unreachable") && !is_suspended;
+            if !(self.is_silent || was_silent && verdict.starts_with("Alive")) {
+                self.verdicts.push(verdict.to_owned());
+            }
         }
         if let Some(seconds) = line.strip_prefix("back ") {
             self.went_back.push(seconds.parse().unwrap());
