@@ -98,6 +98,12 @@ const RULES: &[Rule] = &[
         "its session was begun outside of this container or PID namespace; start the program with setsid in here",
     ),
     Rule(
+        &["Unseizable", "state D"],
+        Class::Temporary,
+        Errno::EBUSY,
+        "it waits in the kernel, for a disk or another machine perhaps; try again when that is over",
+    ),
+    Rule(
         &["Unseizable"],
         Class::Environment,
         Errno::EPERM,
@@ -114,6 +120,12 @@ const RULES: &[Rule] = &[
         Class::Temporary,
         Errno::EBUSY,
         "the number of a process is in use; wait until that has ended",
+    ),
+    Rule(
+        &["Unable to create a thread", "-17"],
+        Class::Temporary,
+        Errno::EBUSY,
+        "the number of a thread is in use; wait until its process has ended",
     ),
     Rule(
         &["do not match expected"],
@@ -339,6 +351,18 @@ mod tests {
                 Class::Environment,
                 Errno::ENOSYS,
                 &["1:16", "4.2"],
+            ),
+            (
+                "(00.1) Error (compel/src/lib/infect.c:1): Unseizable non-zombie 41 found, state D, err -1/3\n",
+                Class::Temporary,
+                Errno::EBUSY,
+                &["41", "waits in the kernel"],
+            ),
+            (
+                "(00.1) pie: 41: Error (criu/pie/restorer.c:1): Unable to create a thread: -17\n",
+                Class::Temporary,
+                Errno::EBUSY,
+                &["thread", "in use"],
             ),
             ("", Class::Permanent, Errno::EIO, &["no reason"]),
         ] {
