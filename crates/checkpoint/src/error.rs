@@ -300,7 +300,7 @@ pub enum Error {
     /// Nobody knows whether it runs on another host.
     #[error(
         "it is not known whether process {pid} ({name}) runs on {host} now: {why}. Here it stays stopped, so that it never runs twice. \
-         Look there with `ps`. If it runs there, run here `kill -KILL {pid}`; if it surely does not, `kill -CONT {pid}`, and it goes on \
+         Look there with `ps`. While a `steadfast checkpoint-adopt` is there, it is being restored. If it runs there, run here `kill -KILL {pid}`; if it surely does not, `kill -CONT {pid}`, and it goes on \
          here. Its images are in {}", images.display()
     )]
     Undecided {
@@ -314,6 +314,14 @@ pub enum Error {
         why: String,
         /// Where it was saved.
         images: PathBuf,
+    },
+    /// Somebody let a process go on that was to stand still.
+    #[error(
+        "process {pid} was continued while it was copied, by `kill -CONT` or the end of its terminal; leave it alone and try again"
+    )]
+    Woken {
+        /// Which.
+        pid: u32,
     },
     /// A process that runs elsewhere now could not be ended.
     #[error(
@@ -376,18 +384,20 @@ impl Error {
             | Self::Backup { .. }
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
+            // What is unknown there is an answer all the same: it goes on here.
+            Self::Elsewhere { refusal, .. } if refusal.class == Class::Unknown => Class::Permanent,
             Self::Elsewhere { refusal, .. } => refusal.class,
-            Self::Undecided { .. } => Class::Unknown,
+            Self::Undecided { .. } | Self::Signal { .. } => Class::Unknown,
             Self::PidInUse { .. }
             | Self::Kept { .. }
             | Self::Refused { .. }
             | Self::Unready { .. }
             | Self::Late { .. }
             | Self::Standstill { .. }
+            | Self::Woken { .. }
             | Self::Astray { .. }
             | Self::WentOn(_) => Class::Temporary,
-            Self::Signal { .. }
-            | Self::NoCriu { .. }
+            Self::NoCriu { .. }
             | Self::Unusable { .. }
             | Self::Old { .. }
             | Self::Newer { .. }
@@ -419,7 +429,7 @@ impl Error {
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,
             Self::PidInUse { .. } | Self::Kept { .. } => Errno::EBUSY,
-            Self::Refused { .. } => Errno::EAGAIN,
+            Self::Refused { .. } | Self::Woken { .. } => Errno::EAGAIN,
             Self::Late { .. } | Self::Standstill { .. } | Self::Unready { .. } | Self::WentOn(_) => {
                 Errno::ETIMEDOUT
             }

@@ -299,10 +299,16 @@ impl Arrival {
 
 /// Makes a directory for arrivals, which is its owner's alone, and removes what was left in it by one that was killed.
 pub fn prepare(directory: &Path) -> Result<PathBuf, Error> {
-    use std::os::unix::fs::DirBuilderExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
     let cannot = |error| Error::io("make the directory", directory, error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
     let directory = fs::canonicalize(directory).map_err(cannot)?;
+    let metadata = fs::metadata(&directory).map_err(cannot)?;
+    // Images of processes are secrets, and run.
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        let why = "others own it or may write into it".to_owned();
+        return Err(Error::Foreign { path: directory, why });
+    }
     place::sweep_all(&directory);
     Ok(directory)
 }

@@ -1,11 +1,13 @@
 //! Processes that were saved and stand still, until it is decided where they go on.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Error;
 use crate::migration::Moving;
@@ -14,10 +16,15 @@ use crate::scope::{Scope, Tree};
 
 /// How long the system may take to end processes.
 const END: Duration = Duration::from_secs(30);
+/// How long it may take to stop them that were told to, and how often that is looked at.
+const STOP: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Stopped processes. Held by descriptors, so that nobody else is hit who gets a number of them.
 #[derive(Debug)]
 pub struct Standing {
+    /// The first of them.
+    root: u32,
     processes: Vec<Still>,
 }
 
@@ -30,21 +37,17 @@ struct Still {
 }
 
 impl Standing {
-    /// A tree that stands still, so that none of it comes or goes. If that fails they go on.
+    /// A tree that is to stand still, or does.
     pub fn of(moving: &Moving) -> Result<Self, Error> {
-        let tree = Tree::find(Scope::Tree, moving.ask.root)?;
-        Self::hold(moving, &tree).inspect_err(|_| {
-            // Nobody else lets them go on then.
-            for pid in tree.pids().into_iter().filter(|pid| !moving.stopped.contains(pid)) {
-                let number = Pid::from_raw(pid.cast_signed());
-                let _gone = number.map(|number| kill_process(number, Signal::CONT));
-            }
-        })
+        let mut standing = Self { root: moving.ask.root, processes: Vec::new() };
+        standing.hold(&Tree::find(Scope::Tree, moving.ask.root)?, |pid| moving.stopped.contains(&pid))?;
+        Ok(standing)
     }
 
-    fn hold(moving: &Moving, tree: &Tree) -> Result<Self, Error> {
-        let mut processes = Vec::new();
-        for pid in tree.pids().into_iter().filter(|pid| process::lives(*pid)) {
+    /// Those that were not held yet.
+    fn hold(&mut self, tree: &Tree, was_stopped: impl Fn(u32) -> bool) -> Result<(), Error> {
+        let known: BTreeSet<_> = self.processes.iter().map(|still| still.pid).collect();
+        for pid in tree.pids().into_iter().filter(|pid| !known.contains(pid) && process::lives(*pid)) {
             let failed = |error: Errno| Error::io("watch the processes", "/proc".as_ref(), error.into());
             let number = Pid::from_raw(pid.cast_signed()).ok_or_else(|| failed(Errno::SRCH))?;
             let handle = match pidfd_open(number, PidfdFlags::empty()) {
@@ -52,9 +55,24 @@ impl Standing {
                 Err(Errno::SRCH) => continue,
                 Err(error) => return Err(failed(error)),
             };
-            processes.push(Still { pid, handle, was_stopped: moving.stopped.contains(&pid) });
+            self.processes.push(Still { pid, handle, was_stopped: was_stopped(pid) });
         }
-        Ok(Self { processes })
+        Ok(())
+    }
+
+    /// Waits until all of them stand still, also those that were forked since they were held. Whoever was let go on does not.
+    pub fn check(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + STOP;
+        loop {
+            let tree = Tree::find(Scope::Tree, self.root)?;
+            self.hold(&tree, |_| false)?;
+            let runs = tree.pids().into_iter().find(|pid| process::lives(*pid) && !process::is_stopped(*pid));
+            match runs {
+                None => return Ok(()),
+                Some(pid) if Instant::now() > until => return Err(Error::Woken { pid }),
+                Some(_) => thread::sleep(LOOK),
+            }
+        }
     }
 
     /// They go on here, but for those that did not run before either.
@@ -65,7 +83,11 @@ impl Standing {
     }
 
     /// They end, and are waited for.
-    pub fn end(&self) -> Result<(), Error> {
+    pub fn end(&mut self) -> Result<(), Error> {
+        // Somebody may have let them go on, and they may have forked.
+        if let Ok(tree) = Tree::find(Scope::Tree, self.root) {
+            self.hold(&tree, |_| false)?;
+        }
         let cannot = |pid: u32, error: Errno| Error::Signal { pid, source: error.into() };
         for still in &self.processes {
             match pidfd_send_signal(&still.handle, Signal::KILL) {

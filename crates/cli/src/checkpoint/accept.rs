@@ -1,17 +1,18 @@
 //! `steadfast checkpoint accept`: processes of other hosts may move to this one.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use steadfast::{Endpoint, Fingerprint, Stranger};
-use steadfast_checkpoint::{Criu, Ended, prepare};
+use steadfast_checkpoint::{Criu, Ended, Woken, prepare};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -27,6 +28,8 @@ use crate::transfer::{Stop, quoted};
 
 /// What waits to be told, at most.
 const NOTES: usize = 256;
+/// How soon it is told again that the same peer was turned away.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Strangers that are told once each.
 const STRANGERS: usize = 1024;
 
@@ -67,7 +70,32 @@ pub(crate) struct Arguments {
     hooks: Hooks,
 }
 
+/// As the first process of a PID namespace, which ends with it: another one accepts, and this one stays until all are gone.
+fn stay() -> anyhow::Result<ExitCode> {
+    let masked = super::mask()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(std::env::args_os().skip(1));
+    let child = masked.lifted(|| command.spawn()).context("cannot start what accepts")?;
+    let ended = loop {
+        if let Woken::Ended(ended) = masked.wait(child.id(), None).context("cannot wait for what accepts")? {
+            break ended;
+        }
+    };
+    while !matches!(
+        rustix::process::wait(rustix::process::WaitOptions::empty()),
+        Err(rustix::io::Errno::CHILD)
+    ) {}
+    drop(masked);
+    Ok(match ended {
+        Ended::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Ended::Signal(_) => Exit::Failed.into(),
+    })
+}
+
 pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output) -> anyhow::Result<ExitCode> {
+    if std::process::id() == 1 {
+        return stay();
+    }
     let config = context.config()?;
     let criu = Criu::find(config.checkpoint.criu.as_deref())?;
     criu.check()?;
@@ -101,6 +129,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
             once,
             taken: None,
             known: HashSet::new(),
+            refused: HashMap::new(),
             output,
         };
         accepting.run(stop, told).await
@@ -168,6 +197,8 @@ struct Accepting<'a> {
     taken: Option<u32>,
     /// Strangers that were told.
     known: HashSet<Fingerprint>,
+    /// When it was last told who was turned away.
+    refused: HashMap<Fingerprint, Instant>,
     output: &'a mut Output,
 }
 
@@ -187,14 +218,14 @@ impl Accepting<'_> {
                 }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 Some(note) = told.recv() => {
-                    let ended = self.note(note)?;
+                    let ended = self.note(note);
                     if ended.is_some() {
                         break ended;
                     }
                 }
                 stranger = self.endpoint.next_stranger() => {
                     let Some(stranger) = stranger else { break None };
-                    self.stranger(&stranger)?;
+                    let _unread = self.stranger(&stranger);
                 }
                 () = stop.wait() => break None,
             }
@@ -202,7 +233,7 @@ impl Accepting<'_> {
         // What is being restored is waited for: the other side has to hear of it. A second signal does not wait.
         while self.hall.close() {
             tokio::select! {
-                Some(note) = told.recv() => drop(self.note(note)?),
+                Some(note) = told.recv() => drop(self.note(note)),
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
                 () = stop.wait() => break,
             }
@@ -212,7 +243,7 @@ impl Accepting<'_> {
             () = stop.wait() => {}
         }
         while let Ok(note) = told.try_recv() {
-            self.note(note)?;
+            self.note(note);
         }
         if ended.is_none() {
             self.output.object(&json!({ "event": "stopped", "exit": Exit::Done as u8 }))?;
@@ -238,8 +269,29 @@ impl Accepting<'_> {
         Ok(())
     }
 
-    /// Tells it. How the one program ended that was waited for.
-    fn note(&mut self, note: Note) -> anyhow::Result<Option<ExitStatus>> {
+    /// How the one program ended that was waited for. Others depend on this process, so it goes on where nobody reads.
+    fn note(&mut self, note: Note) -> Option<ExitStatus> {
+        let mut ended = None;
+        match &note {
+            Note::Refused { peer, .. } => {
+                let told = self.refused.get(peer).is_some_and(|at| at.elapsed() < AGAIN);
+                if told || self.refused.len() >= STRANGERS && !self.refused.contains_key(peer) {
+                    return None;
+                }
+                self.refused.insert(*peer, Instant::now());
+            }
+            Note::Runs { pid, .. } if self.once => {
+                self.taken.get_or_insert(*pid);
+                self.hall.closed.store(true, Ordering::Release);
+            }
+            Note::Ended { pid, status, .. } if self.taken == Some(*pid) => ended = Some(*status),
+            _ => {}
+        }
+        let _unread = self.tell(note);
+        ended
+    }
+
+    fn tell(&mut self, note: Note) -> anyhow::Result<()> {
         let peer_of = |peer: &Fingerprint| peer.to_string();
         match note {
             Note::Refused { peer, words } => {
@@ -268,21 +320,14 @@ impl Accepting<'_> {
                 )?;
                 let from = self.name_of(&peer);
                 self.output.line(format!("Process {pid} ({}) came from {from}, and runs.", clean(&name)))?;
-                if self.once {
-                    self.taken.get_or_insert(pid);
-                    self.hall.closed.store(true, std::sync::atomic::Ordering::Release);
-                }
             }
             Note::Ended { pid, name, status } => {
                 self.output.object(&json!({
                     "event": "ended", "pid": pid, "name": name, "code": status.code(), "signal": status.signal(),
                 }))?;
                 self.output.line(format!("Process {pid} ({}) ended: {status}.", clean(&name)))?;
-                if self.taken == Some(pid) {
-                    return Ok(Some(status));
-                }
             }
         }
-        Ok(None)
+        Ok(())
     }
 }

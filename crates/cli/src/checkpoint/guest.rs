@@ -20,7 +20,7 @@ use steadfast_transfer::message::PING;
 use steadfast_transfer::{Monitor, ReceiveFailure, Receiver, Store};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::talk::Talk;
 use crate::transfer::bytes as shown;
@@ -138,7 +138,7 @@ impl Hall {
         let (files, _leave) = match entered {
             Ok(entered) => entered,
             Err(refusal) => {
-                self.note(Note::Refused { peer, words: refusal.words.clone() }).await;
+                self.refused(peer, &refusal);
                 return farewell(&talk, &Said::Refused(refusal)).await;
             }
         };
@@ -198,6 +198,11 @@ impl Hall {
         let _gone = self.notes.send(note).await;
     }
 
+    /// Nobody has to wait until that is told: anybody may cause it.
+    fn refused(&self, peer: Fingerprint, refusal: &Refusal) {
+        let _too_many = self.notes.try_send(Note::Refused { peer, words: refusal.words.clone() });
+    }
+
     /// All of it, up to the answer.
     async fn host(
         self: &Arc<Self>,
@@ -208,7 +213,9 @@ impl Hall {
         let peer = talk.socket().peer();
         let (asked, criu) = (ask.clone(), self.criu.clone());
         let examined = spawn_blocking(move || asked.examine(&criu)).await.map_err(trouble)?;
-        if let Err(refusal) = examined.map_err(Over::Refused).and_then(|()| self.reserve(peer, ask.bytes)) {
+        if let Err(refusal) =
+            examined.map_err(Over::Refused).and_then(|()| self.reserve(peer, ask.bytes, false))
+        {
             // Nothing was frozen there yet.
             let Over::Refused(refusal) = refusal else { return Err(refusal) };
             return self.turned_away(talk, refusal).await;
@@ -224,7 +231,7 @@ impl Hall {
                 "its checkpoint has {count} files, and at most {MAX_FILES} are taken"
             )));
         }
-        self.reserve(peer, bytes)?;
+        self.reserve(peer, bytes, true)?;
         let key = peer.to_string();
         let place = self.directory.join(format!("{}.{}", &key[..key.len().min(8)], ask.root));
         let (arrival, store) = spawn_blocking(move || {
@@ -244,14 +251,13 @@ impl Hall {
     }
 
     async fn turned_away(&self, talk: &Talk, refusal: Refusal) -> Result<(), Over> {
-        let (peer, words) = (talk.socket().peer(), refusal.words.clone());
-        self.note(Note::Refused { peer, words }).await;
+        self.refused(talk.socket().peer(), &refusal);
         farewell(talk, &Said::Refused(refusal)).await;
         Ok(())
     }
 
-    /// Whether so much may come, beside what others may bring.
-    fn reserve(&self, peer: Fingerprint, bytes: u64) -> Result<(), Over> {
+    /// Whether so much may come, beside what others may bring; and if it counts, nobody else may bring it from now on.
+    fn reserve(&self, peer: Fingerprint, bytes: u64, counts: bool) -> Result<(), Over> {
         let room = room(&self.directory, self.max)?;
         let mut guests = self.guests();
         let others = guests.iter().filter(|(other, _)| **other != peer);
@@ -268,7 +274,7 @@ impl Hall {
                 format!("it needs {}, and {} may come; {advice}", shown(bytes), shown(room)),
             )));
         }
-        if let Some(guest) = guests.get_mut(&peer) {
+        if counts && let Some(guest) = guests.get_mut(&peer) {
             guest.reserved = bytes;
         }
         Ok(())
@@ -299,14 +305,21 @@ impl Hall {
         };
         let mut receiving = std::pin::pin!(receiving);
         let mut received = None;
-        let mut go = false;
-        while received.is_none() || !go {
+        let mut go = None;
+        while received.is_none() || go.is_none() {
             tokio::select! {
                 result = &mut receiving, if received.is_none() => received = Some(result?),
-                heard = talk.hear(), if !go => match heard.map_err(Over::Gone)? {
+                // It was said after the last of them, which is about to be here.
+                () = sleep_until(go.unwrap_or_else(Instant::now) + WAIT), if go.is_some() => {
+                    return Err(trouble("it said that all files are there, and they are not"));
+                }
+                heard = talk.hear(), if go.is_none() => match heard.map_err(Over::Gone)? {
                     Said::Go => {
-                        go = true;
-                        if let Some(guest) = self.guests().get_mut(&talk.socket().peer()) {
+                        go = Some(Instant::now());
+                        let (peer, session) = (talk.socket().peer(), talk.socket().session_id());
+                        let mut guests = self.guests();
+                        let guest = guests.get_mut(&peer);
+                        if let Some(guest) = guest.filter(|guest| guest.socket.session_id() == session) {
                             guest.committed = true;
                         }
                     }

@@ -124,11 +124,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
     })
 }
 
-/// Processes that stand still, with their images.
+/// Processes that stand still, or are about to, with their images.
 struct Held {
     standing: Standing,
     place: PathBuf,
-    /// Until when they stood: for the report.
+    /// Whether what is in that place is ours.
+    saved: bool,
+    /// Since when they stand, about.
     since: Instant,
     /// Whether they go on here when this is dropped.
     ours: bool,
@@ -136,7 +138,9 @@ struct Held {
 
 impl Held {
     fn remove_images(&self) {
-        let _gone = fs::remove_dir_all(&self.place);
+        if self.saved {
+            let _gone = fs::remove_dir_all(&self.place);
+        }
     }
 }
 
@@ -177,10 +181,13 @@ impl Migration<'_> {
             Said::Welcome { .. } => {}
             other => return Err(self.misunderstood(&other)),
         }
-        let (saved, since) = self.save(&mut talk, tools, how, moving).await?;
         let standing = Standing::of(moving)?;
-        let mut held = Held { standing, place: saved.place.clone(), since, ours: true };
+        let (place, since) = (how.place.clone(), Instant::now());
+        let mut held = Held { standing, place, saved: false, since, ours: true };
+        let saved = self.save(&mut talk, tools, how, &mut held).await?;
+        held.standing.check()?;
         let bytes = self.copy(&mut talk, &saved).await?;
+        held.standing.check()?;
         // The point of no return.
         held.ours = false;
         let (there, faults) = match self.commit(&mut talk, moving, &held).await {
@@ -192,6 +199,7 @@ impl Migration<'_> {
         };
         let still = held.since.elapsed();
         let ended = spawn_blocking(move || {
+            let mut held = held;
             let ended = held.standing.end();
             held.remove_images();
             ended
@@ -199,7 +207,8 @@ impl Migration<'_> {
         ended.await??;
         let _over = talk.socket().close_within(LAST).await;
         self.view.end();
-        self.told(&saved, there, bytes, still, &faults)?;
+        // It runs there, whoever reads that.
+        let _unread = self.told(&saved, there, bytes, still, &faults);
         Ok(Exit::Done)
     }
 
@@ -277,18 +286,17 @@ impl Migration<'_> {
         }
     }
 
-    /// Saves them, and they stand still. Since when they do, about.
+    /// Saves them, and they stand still.
     async fn save(
         &mut self,
         talk: &mut Talk,
         mut tools: Tools,
         how: Save,
-        moving: &Moving,
-    ) -> anyhow::Result<(Saved, Instant)> {
+        held: &mut Held,
+    ) -> anyhow::Result<Saved> {
         let stopped = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Progress::Asking));
         let mut watcher = Watcher { stopped: Arc::clone(&stopped), seen: Arc::clone(&seen) };
-        let since = Instant::now();
         let mut saving = spawn_blocking(move || {
             let saved = save(&tools.criu, &how, None, &mut tools.publisher, &mut watcher);
             (saved, tools)
@@ -315,14 +323,12 @@ impl Migration<'_> {
             }
         };
         self.arguments.talk.notes(&mut tools.publisher);
+        // CRIU may fail when the images are in place already. What was there before is somebody else's.
+        held.saved = !matches!(&saved, Err(SaveError::Failed(Error::Taken(_) | Error::Exists(_))));
         match (saved, reason) {
-            (Ok(saved), None) => Ok((saved, since)),
-            (Ok(saved), Some(reason)) => {
-                // It came too late for that.
-                let standing = Standing::of(moving)?;
-                drop(Held { standing, place: saved.place, since, ours: true });
-                Err(reason)
-            }
+            (Ok(saved), None) => Ok(saved),
+            // It came too late for that.
+            (Ok(_), Some(reason)) => Err(reason),
             (Err(SaveError::Interrupted), Some(reason)) => Err(reason),
             (Err(error), _) => Err(with_exit(error)),
         }
