@@ -353,6 +353,43 @@ fn interrupted_in_the_middle() {
     });
 }
 
+/// Whoever lets it go on makes its images old.
+#[test]
+fn continued_in_the_middle() {
+    with("checkpoint::migrate::continued_in_the_middle", |mut hosts| {
+        let (_accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
+        let mut migrating = hosts.migrate(&contact, &[]);
+        Hosts::in_the_middle(&mut migrating);
+        kill_process(Pid::from_raw(hosts.world.pid.cast_signed()).unwrap(), Signal::CONT).unwrap();
+        hosts.goes_on_here(migrating, 1, Some("temporary"), &["was continued while"]);
+        until("nothing that is left", || hosts.arrived().is_empty().then_some(()));
+    });
+}
+
+/// The first process of a PID namespace stays for the program; and nobody has to read what is said.
+#[test]
+fn what_came_outlives_who_accepted_it() {
+    with("checkpoint::migrate::what_came_outlives_who_accepted_it", |mut hosts| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        let from = hosts.here();
+        let (mut accepting, contact) = hosts.accept_in(command, &hosts.world.bench.criu, &["--from", &from]);
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = hosts.world.bench.command(&["migrate", &hosts.pid(), &contact]);
+        let migrating = hosts.world.hosts[0].spawn(command.stdout(full).stderr(Stdio::null())).unwrap();
+        assert_eq!({ migrating }.wait().unwrap().code(), Some(0), "it runs there");
+        accepting.until("that it runs", |object| object["event"] == "runs");
+        let _status = hosts.world.parent.wait().unwrap();
+        hosts.world.pid = 0;
+        kill_process(inside(&accepting), Signal::INT).unwrap();
+        accepting.until("its end", |object| object["event"] == "stopped");
+        hosts.world.listener.goes_on();
+        writeln!(hosts.world.listener.child.stdin.as_mut().unwrap(), "enough").unwrap();
+        assert_eq!(hosts.world.listener.child.wait().unwrap().code(), Some(DONE));
+        assert_eq!(accepting.end().1, Some(0));
+    });
+}
+
 #[test]
 fn damaged_images_are_not_restored() {
     with("checkpoint::migrate::damaged_images_are_not_restored", |mut hosts| {
