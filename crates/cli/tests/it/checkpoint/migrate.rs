@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use steadfast::{Endpoint, Labels, ScoutConfig};
+use steadfast::{Endpoint, Labels, MultiSocket, ScoutConfig};
 use steadfast_checkpoint::{Class, Errno, Refusal, Said};
 use steadfast_testbed::{Link, isolated};
 use steadfast_transfer::{Receiver, Store};
@@ -474,7 +474,9 @@ impl Hosts {
                 let builder = Endpoint::builder().identity_file(identity).trust(key).scout(scout);
                 let endpoint = builder.daemon(None).bind().await.unwrap();
                 told.send(endpoint.contact()).unwrap();
-                act(play, &endpoint, &place).await;
+                // It ends the conversation when that is dropped.
+                let socket = endpoint.accept().await.unwrap();
+                act(play, &endpoint, &socket, &place).await;
                 let _either = done.await;
             });
         });
@@ -482,8 +484,7 @@ impl Hosts {
     }
 }
 
-async fn act(play: Play, endpoint: &Endpoint, place: &Path) {
-    let socket = endpoint.accept().await.unwrap();
+async fn act(play: Play, endpoint: &Endpoint, socket: &MultiSocket, place: &Path) {
     let hear = async || Said::decode(socket.recv().await.unwrap().unwrap().payload().unwrap()).unwrap();
     let say = async |said: Said| drop(socket.send(said.encode(), Labels::foreground()).await.unwrap());
     assert!(matches!(hear().await, Said::Ask(_)));
