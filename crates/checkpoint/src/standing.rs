@@ -20,10 +20,10 @@ const END: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Stopped processes. Held by descriptors, so that nobody else is hit who gets a number of them.
+/// Stopped processes, the first one of the tree first. Held by descriptors, so that nobody else is hit who gets a number of
+/// them.
 #[derive(Debug)]
 pub struct Standing {
-    /// The first of them.
     root: u32,
     processes: Vec<Still>,
 }
@@ -42,6 +42,19 @@ impl Standing {
         let mut standing = Self { root: moving.ask.root, processes: Vec::new() };
         standing.hold(&Tree::find(Scope::Tree, moving.ask.root)?, |pid| moving.stopped.contains(&pid))?;
         Ok(standing)
+    }
+
+    /// The tree as it is now; an error once its first process has ended, whose number may be anybody's.
+    fn tree(&self) -> Result<Tree, Error> {
+        let tree = Tree::find(Scope::Tree, self.root)?;
+        // Looked at after the tree: it had the number all the while.
+        let held = self.processes.iter().find(|still| still.pid == self.root);
+        match held
+            .map(|still| poll(&mut [PollFd::new(&still.handle, PollFlags::IN)], Some(&Timespec::default())))
+        {
+            Some(Ok(0)) => Ok(tree),
+            _ => Err(Error::NoProcess { what: "process", id: self.root }),
+        }
     }
 
     /// Those that were not held yet.
@@ -64,7 +77,7 @@ impl Standing {
     pub fn check(&mut self) -> Result<(), Error> {
         let until = Instant::now() + STOP;
         loop {
-            let tree = Tree::find(Scope::Tree, self.root)?;
+            let tree = self.tree()?;
             self.hold(&tree, |_| false)?;
             let runs = tree.pids().into_iter().find(|pid| process::lives(*pid) && !process::is_stopped(*pid));
             match runs {
@@ -84,9 +97,9 @@ impl Standing {
 
     /// They end, and are waited for.
     pub fn end(&mut self) -> Result<(), Error> {
-        // Somebody may have let them go on, and they may have forked.
-        if let Ok(tree) = Tree::find(Scope::Tree, self.root) {
-            self.hold(&tree, |_| false)?;
+        // Somebody may have let them go on, and they may have forked. Those that are known end in any case.
+        if let Ok(tree) = self.tree() {
+            let _unheld = self.hold(&tree, |_| false);
         }
         let cannot = |pid: u32, error: Errno| Error::Signal { pid, source: error.into() };
         for still in &self.processes {
@@ -108,5 +121,44 @@ impl Standing {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn of(child: &Child) -> Standing {
+        let mut standing = Standing { root: child.id(), processes: Vec::new() };
+        standing.hold(&Tree::find(Scope::Tree, child.id()).unwrap(), |_| false).unwrap();
+        standing
+    }
+
+    #[test]
+    fn what_runs_does_not_stand_still() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut standing = of(&child);
+        assert!(matches!(standing.check(), Err(Error::Woken { pid }) if pid == child.id()));
+        pidfd_send_signal(&standing.processes[0].handle, Signal::STOP).unwrap();
+        standing.check().unwrap();
+        standing.end().unwrap();
+        let _status = child.wait().unwrap();
+    }
+
+    /// Its number may be anybody's.
+    #[test]
+    fn one_that_has_ended_is_not_looked_for() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut standing = of(&child);
+        child.kill().unwrap();
+        let _status = child.wait().unwrap();
+        // As if somebody had got it.
+        standing.root = std::process::id();
+        standing.processes[0].pid = standing.root;
+        assert!(matches!(standing.check(), Err(Error::NoProcess { .. })));
+        standing.end().unwrap();
+        assert_eq!(standing.processes.len(), 1, "nobody else was held");
     }
 }

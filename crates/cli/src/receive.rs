@@ -17,10 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::context::{self, Context};
 use crate::exit::{self, Exit, Failure};
 use crate::output::Output;
-use crate::screen::Style;
 use crate::stranger::{Strangers, Wish};
 use crate::transfer::{
-    Direction, Job, Jobs, Meter, Report, Stop, Told, Typed, quoted, same_command, watched,
+    Direction, Job, Jobs, Meter, Report, Stop, Told, Typed, announce, same_command, watched,
 };
 
 /// How often the screen changes.
@@ -91,7 +90,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let port = arguments.port.is_none().then(|| [String::from("--port"), endpoint.port().to_string()]);
         let typed = Typed::now(port.as_ref().map_or(&[][..], |words| &words[..]))?;
         let job = Jobs::new(arguments.store.as_deref(), context).begin(&typed, output)?;
-        announce(&endpoint, store.path(), output)?;
+        let shown = printable_path(store.path());
+        let lead = format!("Receiving into {shown}. To send files here, run on the other machine:");
+        let command = |host: &str| format!("steadfast send FILE... {host}");
+        announce(&endpoint, command, &lead, &[("directory", shown.into())], output)?;
         let (sender, finished) = mpsc::unbounded_channel();
         let receiving = Receiving {
             arguments,
@@ -120,33 +122,6 @@ fn discard(directory: &Path, output: &mut Output) -> anyhow::Result<Exit> {
     output.object(&json!({ "event": "discarded", "bytes": freed }))?;
     output.line(format!("Removed {} of unfinished files in {shown}.", crate::transfer::bytes(freed)))?;
     Ok(Exit::Done)
-}
-
-/// Prints the line for the other side.
-fn announce(endpoint: &Endpoint, directory: &Path, output: &mut Output) -> anyhow::Result<()> {
-    let contact = endpoint.contact();
-    let command = format!("steadfast send FILE... {}", quoted(contact.as_bytes()));
-    let shown = printable_path(directory);
-    output.object(&json!({
-        "event": "listening",
-        "key": endpoint.fingerprint().to_string(),
-        "contact": contact,
-        "command": command,
-        "directory": shown,
-    }))?;
-    if output.screen().is_live() {
-        output.line(format!("Receiving into {shown}. To send files here, run on the other machine:"))?;
-        output.line("")?;
-        let command = output.screen().paint(Style::Bold, command);
-        output.line(command)?;
-        output.line("")?;
-    } else {
-        output.line(command)?;
-    }
-    if contact.ends_with('@') {
-        output.line("No network has an address now: complete the line when one has.")?;
-    }
-    Ok(())
 }
 
 /// One transfer that is on the screen.

@@ -1,12 +1,14 @@
 //! What `send` and `receive` have in common.
 
 pub(crate) mod amount;
+mod announce;
 mod jobs;
 mod meter;
 mod report;
 mod stop;
 
 pub(crate) use amount::bytes;
+pub(crate) use announce::announce;
 pub(crate) use jobs::{Job, Jobs, Typed};
 pub(crate) use meter::{Direction, Meter};
 pub(crate) use report::{Report, Told};

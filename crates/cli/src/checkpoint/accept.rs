@@ -23,8 +23,7 @@ use crate::config::Config;
 use crate::context::{self, Context};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, clean};
-use crate::screen::Style;
-use crate::transfer::{Stop, quoted};
+use crate::transfer::{Stop, announce};
 
 /// What waits to be told, at most.
 const NOTES: usize = 256;
@@ -120,7 +119,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let stop = Stop::new()?;
         let endpoint = context.listen(&config, arguments.port, |builder| builder).await?;
         hall.allowed.iter().for_each(|key| endpoint.trust(*key));
-        announce(&endpoint, &hall, output)?;
+        let from: Vec<_> = hall.allowed.iter().map(ToString::to_string).collect();
+        let more = [("directory", json!(hall.directory)), ("from", from.into())];
+        let lead = "To move a process here, run on its host, as root:";
+        let command = |host: &str| format!("steadfast checkpoint migrate PID {host}");
+        announce(&endpoint, command, lead, &more, output)?;
         let once = arguments.once;
         let accepting = Accepting {
             hall: Arc::new(hall),
@@ -163,29 +166,6 @@ fn allowed(
         })
     };
     arguments.from.iter().map(key).collect()
-}
-
-fn announce(endpoint: &Endpoint, hall: &Hall, output: &mut Output) -> anyhow::Result<()> {
-    let contact = endpoint.contact();
-    let command = format!("steadfast checkpoint migrate PID {}", quoted(contact.as_bytes()));
-    output.object(&json!({
-        "event": "listening",
-        "key": endpoint.fingerprint().to_string(),
-        "contact": contact,
-        "command": command,
-        "directory": hall.directory,
-        "from": hall.allowed.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    }))?;
-    if output.screen().is_live() {
-        output.line("To move a process here, run on its host, as root:")?;
-        output.line("")?;
-        let command = output.screen().paint(Style::Bold, command);
-        output.line(command)?;
-        output.line("")?;
-    } else {
-        output.line(command)?;
-    }
-    Ok(())
 }
 
 struct Accepting<'a> {

@@ -1,7 +1,6 @@
 //! The side that connects to targets.
 
 use serde_json::json;
-use steadfast::Endpoint;
 use steadfast_tunnel::{AllowList, Counters, Server, config, session_config};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,9 +11,8 @@ use super::{Allowed, Arguments, watched};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, clean};
-use crate::screen::Style;
 use crate::stranger::{Strangers, Wish};
-use crate::transfer::{Stop, quoted};
+use crate::transfer::{Stop, announce};
 
 /// What strangers want here.
 const WISH: Wish = Wish { wants: "connect to what is allowed here", grant: "Let it" };
@@ -44,7 +42,9 @@ pub(super) async fn run(
     for key in &arguments.trust {
         endpoint.trust(*key);
     }
-    announce(&endpoint, &targets, output)?;
+    let lead = format!("Connecting to {} for others. On the other machine run:", clean(&targets.join(", ")));
+    let command = |host: &str| format!("steadfast tunnel {host} PORT=TARGET...");
+    announce(&endpoint, command, &lead, &[("allowed", json!(targets))], output)?;
     let (monitor, mut watched) = watched();
     let mut report = Report::new(&endpoint, None, arguments.quiet, &watched);
     let mut strangers = Strangers::new(endpoint.clone(), WISH, context, output);
@@ -75,33 +75,4 @@ pub(super) async fn run(
     output.end_status();
     close(&endpoint, &mut stop).await;
     report.end(&rows, output)
-}
-
-/// Prints the line for the other side.
-fn announce(endpoint: &Endpoint, targets: &[&str], output: &mut Output) -> anyhow::Result<()> {
-    let contact = endpoint.contact();
-    let host = quoted(contact.as_bytes());
-    let command = format!("steadfast tunnel {host} PORT=TARGET...");
-    output.object(&json!({
-        "event": "listening",
-        "key": endpoint.fingerprint().to_string(),
-        "contact": contact,
-        "command": command,
-        "allowed": targets,
-    }))?;
-    if !output.screen().is_live() {
-        return Ok(output.line(command)?);
-    }
-    output.line(format!(
-        "Connecting to {} for others. On the other machine run:",
-        clean(&targets.join(", "))
-    ))?;
-    output.line("")?;
-    let command = output.screen().paint(Style::Bold, command);
-    output.line(command)?;
-    output.line("")?;
-    if contact.ends_with('@') {
-        output.line("No network has an address now: complete the line when one has.")?;
-    }
-    Ok(())
 }
