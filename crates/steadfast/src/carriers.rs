@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant as Wall};
@@ -17,7 +17,7 @@ use steadfast_net::Carrier;
 use steadfast_net::carrier::{ReadState, TcpName, WriteState};
 use steadfast_net::tls::TlsError;
 use steadfast_session::{Examination, Loss};
-use steadfast_wire::{Gather, PathNumber};
+use steadfast_wire::{Gather, Instant, PathNumber};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -30,6 +30,11 @@ const TUNE_EVERY: Duration = Duration::from_millis(100);
 const NOTHING: u8 = 0;
 const SOON: u8 = 1;
 const READING: u8 = 2;
+/// What is sent so soon after something was written waits for the path's task, and shares a record and a call of the kernel
+/// with what else is sent until that has its turn ..
+const FLURRY: Duration = Duration::from_micros(50);
+/// .. so many messages at most, in case the sender gives nobody a turn.
+const MAX_FLURRY: u32 = 16;
 /// How long a carrier may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -71,6 +76,10 @@ pub(crate) struct Link {
     kick: Notify,
     /// Whether something is to be said once others had time to add to it: [`NOTHING`], [`SOON`], or [`READING`].
     soon: AtomicU8,
+    /// When something was written last, on the endpoint's clock in nanoseconds.
+    written: AtomicU64,
+    /// How many messages wait for the task since then.
+    joined: AtomicU32,
 }
 
 /// What has arrived.
@@ -299,6 +308,18 @@ impl Shared {
         }
     }
 
+    /// Whether a message that was just sent waits for the path's task.
+    pub(crate) fn joins_a_flurry(&self, path: PathNumber) -> bool {
+        let Some(link) = self.carriers.open(path) else { return false };
+        let written = Instant(link.written.load(Ordering::Relaxed));
+        let joins = self.clock.now().since(written) < FLURRY
+            && link.joined.fetch_add(1, Ordering::Relaxed) < MAX_FLURRY;
+        if joins {
+            self.flush_path_soon(path);
+        }
+        joins
+    }
+
     fn flush(self: &Arc<Self>, link: &Link) {
         let mut output = lock(&link.output);
         let Output { carrier: Some(carrier), waits, .. } = &mut *output else { return };
@@ -315,7 +336,10 @@ impl Shared {
                 says(inner, now)
             })
         };
-        match carrier.try_write(&mut fill) {
+        link.joined.store(0, Ordering::Relaxed);
+        let state = carrier.try_write(&mut fill);
+        link.written.store(self.clock.now().0, Ordering::Relaxed);
+        match state {
             Ok(WriteState::Idle) => {}
             Ok(WriteState::Blocked) => {
                 *waits = Waits::Socket;
@@ -522,6 +546,8 @@ impl Link {
             visited: AtomicBool::new(false),
             kick: Notify::new(),
             soon: AtomicU8::new(NOTHING),
+            written: AtomicU64::new(0),
+            joined: AtomicU32::new(0),
         }
     }
 

@@ -174,11 +174,13 @@ impl MultiSocket {
         labels: Labels,
         options: SendOptions,
     ) -> Result<Receipt, SendError> {
-        self.call(|inner, now, session| {
-            let id = inner.core.send(now, session, labels, options, payload)?;
-            Ok(self.state().sent(id))
-        })
-        .map(|receipt| self.kept(receipt))
+        let session = self.session_id();
+        self.shared()
+            .call_to_send(|inner, now| {
+                let id = inner.core.send(now, session, labels, options, payload)?;
+                Ok(self.state().sent(id))
+            })
+            .map(|receipt| self.kept(receipt))
     }
 
     fn kept(&self, receipt: Receipt) -> Receipt {
