@@ -714,15 +714,26 @@ impl Endpoint {
 
     /// The store has all records up to `number`.
     pub fn handle_confirmed(&mut self, now: Instant, number: u64) {
+        let (mut sessions, mut associations) = (BTreeSet::new(), BTreeSet::new());
         while let Some((session, effect)) = self.cx.confirmed(number) {
-            let Some(id) = self.sessions.get(&session).copied() else { continue };
-            if let Some(found) = self.associations.get_mut(&id).and_then(|a| a.sessions.get_mut(&session)) {
+            let id = self.sessions.get(&session);
+            if let Some(found) =
+                id.and_then(|id| self.associations.get_mut(id)).and_then(|a| a.sessions.get_mut(&session))
+            {
                 found.apply(effect);
+                sessions.insert(session);
             }
+        }
+        // What follows from them follows once: many messages are confirmed together.
+        for session in sessions {
+            let Some(id) = self.sessions.get(&session).copied() else { continue };
             if let Some(association) = self.associations.get_mut(&id) {
                 association.finish_over(&mut self.cx, session);
                 association.touch(session);
             }
+            associations.insert(id);
+        }
+        for id in associations {
             self.after(now, id);
         }
     }

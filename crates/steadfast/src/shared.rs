@@ -186,8 +186,8 @@ impl Shared {
         result
     }
 
-    /// Calls into the core as [`Shared::call`] does, to send a message. One of many in a row goes out with those after it.
-    pub(crate) fn call_to_send<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
+    /// Calls into the core as [`Shared::call`] does, to send a message after others: it may go out with those after it.
+    pub(crate) fn call_in_a_row<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, Instant) -> R) -> R {
         let (result, mut effects) = self.call_and_collect(f);
         effects.ready.retain(|path| !self.joins_a_flurry(*path));
         self.carry_out(effects);

@@ -175,12 +175,13 @@ impl MultiSocket {
         options: SendOptions,
     ) -> Result<Receipt, SendError> {
         let session = self.session_id();
-        self.shared()
-            .call_to_send(|inner, now| {
-                let id = inner.core.send(now, session, labels, options, payload)?;
-                Ok(self.state().sent(id))
-            })
-            .map(|receipt| self.kept(receipt))
+        let send = |inner: &mut Inner, now| {
+            let id = inner.core.send(now, session, labels, options, payload)?;
+            Ok(self.state().sent(id))
+        };
+        let in_a_row = self.state().sends_in_a_row();
+        let sent = if in_a_row { self.shared().call_in_a_row(send) } else { self.shared().call(send) };
+        sent.map(|receipt| self.kept(receipt))
     }
 
     fn kept(&self, receipt: Receipt) -> Receipt {
@@ -461,7 +462,10 @@ impl MultiSocket {
                 },
             );
         match taken {
-            Ok(Recv::Message(received)) => Ok(Look::Message(Message::new(self, received))),
+            Ok(Recv::Message(received)) => {
+                self.state().set_took();
+                Ok(Look::Message(Message::new(self, received)))
+            }
             Ok(Recv::Pending) => Ok(Look::Nothing),
             Ok(Recv::Finished) => Ok(Look::Finished),
             Err(error) => match self.explain(error) {

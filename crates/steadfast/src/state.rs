@@ -6,6 +6,7 @@ use crate::error::SessionError;
 use crate::lock;
 use crate::receipt::{Cell, Receipt};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use steadfast_session::{Event, Judgement, Outcome, SessionError as CoreError};
 use steadfast_wire::frame::EndReason;
@@ -19,6 +20,8 @@ pub(crate) struct SessionState {
     status: Mutex<Status>,
     /// By which carrier the last message came.
     usual: Mutex<Weak<Link>>,
+    /// The application took something since it last sent: what it sends next is likely an answer, which somebody waits for.
+    took: AtomicBool,
     pub(crate) readable: Notify,
     pub(crate) writable: Notify,
     /// Opened, ended, refused, parked, resumed.
@@ -99,11 +102,21 @@ impl SessionState {
             peer,
             status: Mutex::new(Status { opened, ..Status::default() }),
             usual: Mutex::new(Weak::new()),
+            took: AtomicBool::new(true),
             readable: Notify::new(),
             writable: Notify::new(),
             changed: Notify::new(),
             waits: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn set_took(&self) {
+        self.took.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is sent now comes after other messages, with nothing taken between.
+    pub(crate) fn sends_in_a_row(&self) -> bool {
+        !self.took.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn usual(&self) -> Option<Arc<Link>> {

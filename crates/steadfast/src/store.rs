@@ -78,6 +78,8 @@ pub(crate) struct Journal {
 struct State {
     queue: Vec<JournalEntry>,
     bytes: usize,
+    /// The thread waits for work. To wake one that does not costs a call of the kernel as well.
+    idle: bool,
     /// The last record that is on the disk, or was in the queue.
     stored: u64,
     queued: u64,
@@ -114,8 +116,11 @@ impl Journal {
                 state.queue.push(entry);
             }
         }
+        let wakes = std::mem::take(&mut state.idle);
         drop(state);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
     }
 
     /// Whether so much waits to be written that the application has to wait.
@@ -173,8 +178,10 @@ impl Journal {
             if state.closing {
                 return None;
             }
+            state.idle = true;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.idle = false;
         let mut bytes = 0;
         let mut count = 0;
         for entry in &state.queue {
