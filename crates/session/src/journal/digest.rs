@@ -6,6 +6,7 @@
 use super::{JournalEntry, Record, Summary};
 use crate::event::DropReason;
 use crate::outbound::remember_dropped;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -32,8 +33,8 @@ struct Known {
     confirmed: Option<Token>,
     offered: Vec<Token>,
     held: Option<Token>,
-    /// Messages of ours without an outcome, or dropped and not forgotten.
-    open: BTreeMap<u64, Open>,
+    /// Messages of ours without an outcome, or dropped and not forgotten. Boxed, because a map moves its entries about.
+    open: BTreeMap<u64, Box<Open>>,
     shut: Option<(MessageId, ShutKind)>,
     summary: Summary,
 }
@@ -151,7 +152,7 @@ impl Known {
                 self.summary.sequences[head.labels.urgency.index()] += 1;
                 let (head, payload) = (head.clone(), payload.clone());
                 let open = Open { head, payload, labels: None, cancelled: None, dropped: false };
-                self.open.insert(id.0, open);
+                self.open.insert(id.0, Box::new(open));
             }
             Record::Relabelled { id, labels } => {
                 if let Some(open) = self.open.get_mut(&id.0) {
@@ -197,7 +198,7 @@ impl Known {
     }
 
     fn size(&self) -> (u64, u64) {
-        (self.open.values().map(Open::bytes).sum(), self.open.len() as u64)
+        (self.open.values().map(|open| open.bytes()).sum(), self.open.len() as u64)
     }
 
     fn records(&self) -> impl Iterator<Item = Record> + '_ {
