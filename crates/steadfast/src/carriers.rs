@@ -34,7 +34,7 @@ const READING: u8 = 2;
 /// with what else is sent until that has its turn ..
 const FLURRY: Duration = Duration::from_micros(50);
 /// .. so many messages at most, in case the sender gives nobody a turn.
-const MAX_FLURRY: u32 = 16;
+pub(crate) const MAX_FLURRY: u32 = 16;
 /// How long a carrier may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -76,3 +76,41 @@ async fn an_endpoint_tells_what_it_does_and_obeys_its_share() {
     sends.abort();
     takes.abort();
 }
+
+/// What is sent in a row goes out together, an answer at once.
+#[tokio::test]
+async fn only_what_follows_another_message_waits_for_company() {
+    let (a, b) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let (a_key, b_key) = (a.fingerprint(), b.fingerprint());
+    let a = local().identity(a).trust(b_key).bind().await.unwrap();
+    let b = local().identity(b).trust(a_key).bind().await.unwrap();
+    let socket = soon("connect", a.connect(b.contact())).await.unwrap();
+    let other = soon("accept", b.accept()).await.unwrap();
+    let path = a.paths()[0].path;
+    let waits = || a.shared().peek(|inner, now| inner.core.has_output(now, path));
+    let say = || drop(socket.try_send("one", Labels::foreground()).unwrap());
+    let take = async |from: &crate::MultiSocket| drop(soon("a message", from.recv()).await.unwrap().unwrap());
+    let rounds = async {
+        // On a busy machine there may be a pause between any two.
+        let mut waited = false;
+        while !waited {
+            say();
+            assert!(!waits(), "the first one");
+            say();
+            waited = waits();
+            for _ in 0..2 * usize::try_from(crate::carriers::MAX_FLURRY).unwrap() {
+                say();
+            }
+            let sent = 2 + 2 * crate::carriers::MAX_FLURRY;
+            let arrived = async {
+                for _ in 0..sent {
+                    take(&other).await;
+                }
+            };
+            arrived.await;
+            other.try_send("an answer", Labels::foreground()).unwrap();
+            take(&socket).await;
+        }
+    };
+    soon("the messages", rounds).await;
+}
