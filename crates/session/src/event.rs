@@ -226,7 +226,7 @@ pub enum Event {
     },
     /// What is known of a process of a peer changed: why it does not answer, or that it does.
     Verdict {
-        /// The process, as this endpoint numbers it.
+        /// The process, as this endpoint numbers it; 0 as long as none of this peer was ever met.
         association: AssociationId,
         /// Whose it is.
         peer: Fingerprint,

@@ -137,6 +137,8 @@ pub(crate) struct Path {
     pub(crate) reached: Option<Instant>,
     /// What our kernel knows of it, since it was last asked; an error if it does not tell.
     pub(crate) examined: Option<Result<Examination, ()>>,
+    /// When our kernel first said that the other side's has what we said, and nothing comes.
+    pub(crate) found_mute: Option<Instant>,
     pub(crate) hello_due: bool,
     /// This process is about to be frozen, and the peer is to hear it.
     pub(crate) suspend_due: bool,
@@ -256,6 +258,7 @@ impl Path {
             deadline,
             reached: None,
             examined: None,
+            found_mute: None,
             hello_due: true,
             suspend_due: false,
             networks_due: true,

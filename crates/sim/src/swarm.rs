@@ -50,7 +50,7 @@ struct Run {
     trace: bool,
     healed: bool,
     /// The last verdict of each host's processes on each process that it dealt with.
-    judged: BTreeMap<(usize, u32, AssociationId), (Option<Incarnation>, Judgement)>,
+    judged: BTreeMap<(usize, u32, Fingerprint, AssociationId), (Option<Incarnation>, Judgement)>,
     /// When a network last changed.
     faulted: Instant,
     /// When a host's process was last stopped.
@@ -648,7 +648,7 @@ impl Run {
     ) {
         let Judgement { verdict, since, .. } = judgement;
         *self.verdicts.entry(verdict).or_default() += 1;
-        let key = (host, self.world.nodes[host].run, association);
+        let key = (host, self.world.nodes[host].run, peer, association);
         let place = (0..self.world.nodes.len()).find(|host| identity(*host) == peer);
         let Some(other) = place.map(|place| &self.world.nodes[place]) else { panic!("{peer} is nobody") };
         let lives = other.life != Life::Dead && incarnation == Some(other.core.incarnation());

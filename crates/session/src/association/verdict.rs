@@ -41,6 +41,12 @@ fn lost_after(config: &Config, patience: Duration) -> Duration {
     (config.verdict_after / 3).max(patience * 8).min(config.verdict_after)
 }
 
+/// When the kernel is to be asked whether a connection that was taken is mute: twice.
+fn asks_mute_at(path: &Path, hung: Duration) -> Option<Instant> {
+    let since = path.mute_since().filter(|_| path.examined.is_none())?;
+    Some(path.found_mute.map_or(since + hung, |found| found + ROUND))
+}
+
 impl Association {
     pub(crate) fn number(&self) -> AssociationId {
         AssociationId(self.offers.number())
@@ -361,8 +367,7 @@ impl Association {
     fn examine_mute(&mut self, cx: &mut Context, now: Instant) {
         let hung = hung_after(&cx.config);
         for path in self.paths.values_mut() {
-            let due = path.mute_since().is_some_and(|at| at + hung <= now);
-            if due && path.examined.is_none() {
+            if asks_mute_at(path, hung).is_some_and(|at| at <= now) {
                 path.examined = Some(Err(()));
                 cx.actions.push_back(Action::Examine { path: path.number });
             }
@@ -383,8 +388,14 @@ impl Association {
             && !examined.unacknowledged
             && examined.last_data + TICK >= now.since(since)
         {
-            self.liveness.mute = Some(path.address);
             self.liveness.host_answered = Some(now);
+            if path.found_mute.is_some() {
+                self.liveness.mute = Some(path.address);
+            } else {
+                // Perhaps it was this process that stood still, and the peer has not heard all that it answers.
+                path.found_mute = Some(now);
+                path.examined = None;
+            }
         }
         self.weigh(cx, now);
     }
@@ -462,8 +473,7 @@ impl Association {
             return Some(round.map_or(from + wait, due));
         }
         let hung = hung_after(&cx.config);
-        let asks = |path: &Path| path.mute_since().filter(|_| path.examined.is_none()).map(|at| at + hung);
-        let mute = self.paths.values().filter_map(asks).min();
+        let mute = self.paths.values().filter_map(|path| asks_mute_at(path, hung)).min();
         let settled = matches!(verdict, Verdict::Unreachable | Verdict::NoLocalNetwork);
         let lost = self.lost_at(cx).filter(|_| !settled);
         [mute, lost].into_iter().flatten().min()
