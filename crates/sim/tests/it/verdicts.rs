@@ -109,6 +109,24 @@ fn a_process_that_is_stopped_hangs_until_it_goes_on() {
     }
 }
 
+/// What was not said because this process stood still is owed by nobody.
+#[test]
+fn who_stood_still_itself_takes_nobody_for_hung() {
+    for delay in 0..12 {
+        let mut pair = open(delay, &two());
+        pair.world.kill(B);
+        pair.restart(B, 0);
+        // Its kernel takes new connections about now; what follows on them needs both processes.
+        pair.run(Duration::from_millis(delay * 20));
+        pair.world.stop(A);
+        pair.run(2 * SECOND);
+        pair.world.resume_late(A);
+        pair.run(10 * SECOND);
+        assert!(!verdicts(&pair, A).contains(&Verdict::Hung), "{delay}: {:?}", judgements(&pair, A));
+        assert_eq!(verdicts(&pair, A).last(), Some(&Verdict::Alive), "{delay}");
+    }
+}
+
 #[test]
 fn a_process_that_is_stopped_and_then_killed_has_crashed() {
     let mut pair = open(5, &two());
