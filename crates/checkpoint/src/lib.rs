@@ -7,7 +7,7 @@
 //! | `image.rs` | what it wrote, as far as it is read here |
 //! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
 //! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
-//! | `migration.rs`, `standing.rs` | to another host: what the two say; processes that stand still meanwhile |
+//! | `migration.rs`, `standing.rs`, `grip.rs` | to another host: what the two say; processes that stand still meanwhile; and that nobody lets go on |
 //! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
 //! | `sockets.rs` | directories of control sockets, for those that are restored |
 //! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
@@ -17,7 +17,7 @@
 //!
 //! Invariants: a checkpoint takes the place of another only when it is whole, checked and on the disk; processes that are to
 //! end are not ended before; a BEGIN has at most one END or ERROR; nothing waits for the agent longer than half a second.
-//! Deliberately absent: threads, moving of files that processes have open, programs that are not told apart from their
+//! Deliberately absent: threads but the one that holds what is about to move, moving of files that processes have open, programs that are not told apart from their
 //! children.
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod criu;
 mod diagnosis;
 mod error;
 mod events;
+mod grip;
 mod image;
 mod manifest;
 mod migration;

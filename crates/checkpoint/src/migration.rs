@@ -192,6 +192,7 @@ impl Moving {
     /// Looks at a process and all its descendants.
     pub fn look(criu: &Criu, id: u32) -> Result<Self, Error> {
         let tree = Tree::find(Scope::Tree, id)?;
+        tree.spares_this("migrate")?;
         let root = tree.root();
         let mut numbers = Vec::new();
         if !process::is_apart(root.pid, "pid") {

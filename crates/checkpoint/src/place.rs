@@ -282,6 +282,9 @@ pub fn resolve(path: &Path) -> PathBuf {
 pub fn list(directory: &Path) -> Result<Vec<Found>, Error> {
     let found = |path: PathBuf| Found { manifest: Manifest::read(&path), path };
     let absolute = std::path::absolute(directory).map_err(|error| Error::io("use", directory, error))?;
+    if !directory.is_dir() {
+        return Err(Error::NoDirectory(directory.to_owned()));
+    }
     if directory.join(FILE).exists() {
         let mut all = vec![found(directory.to_owned())];
         if let Ok((parent, name)) = split(&absolute) {
@@ -325,7 +328,7 @@ pub(crate) struct Rotation {
 impl Rotation {
     pub(crate) fn new(base: &Path) -> Result<Self, Error> {
         if base.join(FILE).exists() {
-            return Err(Error::Taken(base.to_owned()));
+            return Err(Error::Single(base.to_owned()));
         }
         fs::create_dir_all(base).map_err(|error| Error::io("make the directory", base, error))?;
         Ok(Self { base: base.to_owned() })

@@ -155,6 +155,7 @@ fn attempt(
 ) -> Result<Saved, SaveError> {
     let deadline = save.timeout.map(|timeout| Instant::now() + timeout);
     let tree = Tree::find(save.scope, save.id)?;
+    tree.spares_this("save")?;
     for process in &tree.processes {
         if let Some((number, what)) = process::unsavable(process.pid) {
             return Err(

@@ -36,6 +36,22 @@ impl Tree {
         self.processes.iter().map(|process| process.pid).collect()
     }
 
+    /// That this process is none of them: it would stop itself, and all that it is to do with them.
+    pub(crate) fn spares_this(&self, verb: &str) -> Result<(), Error> {
+        let own = std::process::id();
+        if self.processes.iter().all(|process| process.pid != own) {
+            return Ok(());
+        }
+        let Process { pid, name, .. } = self.root();
+        let help = match pid {
+            1 => "name one that this command does not descend from, as all do from process 1",
+            _ => "start it where that is not so, from another login or with `setsid --fork`",
+        };
+        Err(Error::Scope(format!(
+            "cannot {verb} process {pid} ({name}): this command is among its descendants; {help}"
+        )))
+    }
+
     /// Looks at what there is now.
     pub(crate) fn find(scope: Scope, id: u32) -> Result<Self, Error> {
         let all =
@@ -122,6 +138,22 @@ mod tests {
                 (pid, Process { pid, name: format!("p{pid}"), parent, group, session })
             })
             .collect()
+    }
+
+    #[test]
+    fn nobody_saves_itself() {
+        let own = std::process::id();
+        let of = |id| Tree::find(Scope::Tree, id).unwrap().spares_this("save");
+        let parent = rustix::process::getppid().map(|parent| parent.as_raw_pid().cast_unsigned());
+        for id in [Some(own), parent].into_iter().flatten() {
+            let error = of(id).unwrap_err().to_string();
+            assert!(error.contains("among its descendants") && error.contains(&id.to_string()), "{error}");
+        }
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let other = of(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(other.is_ok(), "{other:?}");
     }
 
     #[test]

@@ -187,7 +187,13 @@ impl Migration<'_> {
         let saved = self.save(&mut talk, tools, how, &mut held).await?;
         held.standing.check()?;
         let bytes = self.copy(&mut talk, &saved).await?;
-        held.standing.check()?;
+        if let Some(why) = held.standing.seize()? {
+            let why = format!(
+                "process {} cannot be held ({why}): until it runs on {}, no `kill -CONT` may let it go on",
+                moving.ask.root, self.host
+            );
+            self.view.line(&why);
+        }
         // The point of no return.
         held.ours = false;
         let (there, faults) = match self.commit(&mut talk, moving, &held).await {

@@ -163,6 +163,17 @@ pub(super) fn signal(text: &str) -> Result<Signal, String> {
 }
 
 impl How {
+    /// One of these options that was given.
+    pub(super) fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            (self.dir.is_some(), "--dir"),
+            (self.timeout.is_some(), "--timeout"),
+            (matches!(self.tcp, TcpArgument::Close), "--tcp"),
+            (self.ghost_limit != GHOST_LIMIT, "--ghost-limit"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, option)| option)
+    }
+
     /// What is asked for, where nothing is there yet.
     pub(super) fn save(&self, scope: Scope, id: u32, after: After) -> Save {
         Save {
@@ -284,7 +295,7 @@ fn told(saved: &Saved, output: &mut Output) -> anyhow::Result<()> {
         "pids": manifest.processes.iter().map(|process| process.pid).collect::<Vec<_>>(),
         "bytes": manifest.bytes(),
         "faults": saved.faults,
-        "frozen_ms": saved.frozen.map(|frozen| frozen.as_secs_f64() * 1000.0),
+        "frozen_ms": saved.frozen.map(|frozen| frozen.as_micros() as f64 / 1000.0),
         "time": manifest.when(),
     }))?;
     let frozen = saved.frozen.map(|frozen| format!(", still for {:.0} ms", frozen.as_secs_f64() * 1000.0));
