@@ -8,6 +8,7 @@
 //! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
 //! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
 //! | `migration.rs`, `standing.rs`, `grip.rs` | to another host: what the two say; processes that stand still meanwhile; and that nobody lets go on |
+//! | `transit.rs` | images that nobody keeps, and whose they are meanwhile |
 //! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
 //! | `sockets.rs` | directories of control sockets, for those that are restored |
 //! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
@@ -41,6 +42,7 @@ mod save;
 mod scope;
 mod sockets;
 mod standing;
+mod transit;
 
 use std::path::Path;
 
@@ -61,6 +63,7 @@ pub use run::{Started, run};
 pub use save::{After, GHOST_LIMIT, Observer, PATIENCE, Progress, Save, SaveError, Saved, Series, Tcp, save};
 pub use scope::{Scope, is_there};
 pub use standing::Standing;
+pub use transit::{Departure, Left, Owner, left};
 
 /// What a process of a checkpoint has open.
 pub fn descriptors(place: &Path, pid: u32) -> Result<Vec<Descriptor>, Error> {

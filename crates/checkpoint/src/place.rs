@@ -21,6 +21,7 @@ use rustix::process::geteuid;
 
 use crate::error::Error;
 use crate::manifest::{FILE, LOG, Manifest};
+use crate::transit::Owner;
 
 /// The name of the link to the newest of several.
 pub const LATEST: &str = "latest";
@@ -129,6 +130,13 @@ impl Draft {
             // Otherwise the draft is the old checkpoint, and must not go with it.
             self.done = back.is_err();
         })
+    }
+
+    /// What owns it from now on, beside others.
+    pub(crate) fn owner(&self) -> io::Result<Owner> {
+        let handle = self.handle.try_clone()?;
+        flock(&handle, FlockOperation::NonBlockingLockShared)?;
+        Ok(Owner::held(handle))
     }
 
     /// Where it is, once it is done.
