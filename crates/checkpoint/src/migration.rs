@@ -389,7 +389,11 @@ mod tests {
     fn what_was_not_completed_goes() {
         let directory = std::env::temp_dir().join(format!("steadfast-arrivals-{}", std::process::id()));
         let directory = prepare(&directory).unwrap();
+        let passing = Arrival::begin(&directory.join("one"), false).unwrap();
+        assert!(passing.directory().join(PASSING).exists());
+        drop(passing);
         let arrival = Arrival::begin(&directory.join("one"), true).unwrap();
+        assert!(!arrival.directory().join(PASSING).exists());
         fs::write(arrival.directory().join("core-1.img"), "1").unwrap();
         let kept = arrival.directory().to_owned();
         prepare(&directory).unwrap();

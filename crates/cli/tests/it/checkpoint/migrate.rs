@@ -535,8 +535,10 @@ fn where_the_answer_is_never_known_it_stays_stopped() {
         assert!(images.join("steadfast.json").exists(), "the last of it, if this host goes down, too");
         assert_eq!(hosts.world.listener.seen().len(), 1, "it was never let go on");
         // The next one does not remove that, and says so.
+        assert!(!hosts.arrived().is_empty(), "who restores it needs that");
         drop(accepting);
         let (_accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
+        assert_eq!(hosts.arrived(), Vec::<PathBuf>::new(), "nobody does any more");
         let again = hosts.world.bench.run(&["migrate", &pid, &contact]).ended(2);
         let place = hosts.leaving().display().to_string();
         assert!(
