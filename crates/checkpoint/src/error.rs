@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// A checkpoint that others than its user and root could have changed.
     #[error(
-        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
+        "{} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
         path.display()
     )]
     Foreign {
@@ -373,6 +373,9 @@ fn help(error: &io::Error) -> &'static str {
             "; run it as root, or name a place that may be written to with --dir"
         }
         io::ErrorKind::NotFound => "; name a place that is there",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; something else is there, name another place"
+        }
         _ => "",
     }
 }

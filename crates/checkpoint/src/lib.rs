@@ -61,7 +61,7 @@ pub use place::{Existing, Found, LATEST, list, resolve};
 pub use restore::{Restore, Restored, restore};
 pub use run::{Started, run};
 pub use save::{After, GHOST_LIMIT, Observer, PATIENCE, Progress, Save, SaveError, Saved, Series, Tcp, save};
-pub use scope::{Scope, is_there};
+pub use scope::{Same, Scope};
 pub use standing::Standing;
 pub use transit::{Departure, Left, Owner, left};
 

@@ -189,6 +189,14 @@ pub(crate) fn may_be_connected(pid: u32) -> bool {
     })
 }
 
+/// When it was started, in the kernel's ticks since the machine was.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The 22nd field; the third comes after the name.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
 /// Whether a process runs, or could: one that has ended and is not waited for does not.
 pub(crate) fn lives(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();

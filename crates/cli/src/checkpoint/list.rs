@@ -46,7 +46,11 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> anyhow::Result<
         }
         output.object(&object(&found, &state))?;
         let path = found.path.display().to_string();
-        let word = if state.is_ok() { "whole" } else { "damaged" };
+        let word = match &found.manifest {
+            Err(Error::Format { .. }) => "other version",
+            _ if state.is_ok() => "whole",
+            _ => "damaged",
+        };
         match &found.manifest {
             Ok(manifest) => table.row([
                 &path,

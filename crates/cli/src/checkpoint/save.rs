@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use steadfast_checkpoint::{
-    After, Class, Existing, GHOST_LIMIT, Masked, Observer, PATIENCE, Progress, Save, SaveError, Saved, Scope,
-    Series, Signal, Tcp, is_there, save,
+    After, Class, Existing, GHOST_LIMIT, Masked, Observer, PATIENCE, Progress, Same, Save, SaveError, Saved,
+    Scope, Series, Signal, Tcp, save,
 };
 
 use super::{Talk, Tools, mask, tell};
@@ -254,6 +254,7 @@ fn repeat(
     output: &mut Output,
 ) -> anyhow::Result<Exit> {
     let series = Series::new(&how.place, arguments.keep.keep as usize)?;
+    let mut same = Same::of(how.scope, how.id);
     let mut saved = 0_u32;
     loop {
         let next = Instant::now() + every;
@@ -269,7 +270,7 @@ fn repeat(
                 }
             }
             // It has ended, or somebody wants this to end.
-            Err(SaveError::Failed(_)) if saved > 0 && !is_there(how.scope, how.id) => break,
+            Err(SaveError::Failed(_)) if saved > 0 && !same.is_there() => break,
             Err(SaveError::Interrupted) if saved > 0 => break,
             Err(SaveError::Failed(error)) if saved > 0 && error.class() == Class::Temporary => {
                 let error = with_exit(SaveError::Failed(error)).context("this time nothing was saved");
@@ -277,7 +278,8 @@ fn repeat(
             }
             Err(error) => return Err(with_exit(error)),
         }
-        if masked.pause(next).context("cannot wait for the next time")? {
+        // Whoever has got its number meanwhile is not what was asked for.
+        if masked.pause(next).context("cannot wait for the next time")? || !same.is_there() {
             break;
         }
     }

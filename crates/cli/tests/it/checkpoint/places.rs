@@ -112,6 +112,8 @@ fn damage_is_found_and_named() {
     damaged("another manifest", &["steadfast.json", "not what was written"]);
     write(&manifest.replacen("\"format\": 1", "\"format\": 7", 1));
     bench.run(&["restore", "saved"]).failed(1, &["another version", "format 7"]);
+    let list = bench.run(&["list", "saved"]).ended(1);
+    assert!(list.out.contains("other version") && !list.out.contains("damaged"), "{list:?}");
     write(&manifest);
     bench.run(&["inspect", "saved"]).ended(0);
     assert_eq!(bench.restore(&[]).code(), Some(0));
@@ -297,6 +299,45 @@ fn again_and_again_the_newest_stay() {
     // The newest is what is restored.
     assert_eq!(bench.restore(&[]).code(), Some(0));
     bench.good();
+}
+
+/// In a PID namespace, where the next number can be chosen: another program gets that of one which has ended.
+#[test]
+fn who_gets_the_number_of_one_that_ended_is_not_saved() {
+    let Some(bench) = Bench::new("number_again") else { return };
+    let script = "sleep 1000 & one=$!
+        \"$@\" $one & save=$!
+        until [ -e saved/latest ]; do sleep 0.01; done
+        kill $one; wait $one
+        echo $((one - 1)) >/proc/sys/kernel/ns_last_pid; tail -f /dev/null & other=$!
+        wait $save || exit
+        [ $other = $one ] || exit 99";
+    let save = bench.command(&["save", "--every", "300ms", "--json", "--dir", "saved"]);
+    // Somebody else of the namespace may have been faster, and the guard is what ends one that goes on.
+    let status = until("the same number for another", || {
+        let _before = fs::remove_dir_all(bench.path("saved"));
+        let mut command = Command::new("unshare");
+        command.args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "setsid",
+            "-w",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ]);
+        command.args(["timeout", "100"]).arg(save.get_program()).args(save.get_args());
+        command.envs(save.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(bench.home.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let status = command.status().unwrap();
+        (status.code() != Some(99)).then_some(status)
+    });
+    assert_eq!(status.code(), Some(0));
+    let all = bench.run(&["list", "--json", "saved"]).ended(0).objects();
+    assert!(!all.is_empty() && all.iter().all(|one| one["program"] == "sleep"), "{all:?}");
 }
 
 #[test]
