@@ -301,45 +301,6 @@ fn again_and_again_the_newest_stay() {
     bench.good();
 }
 
-/// In a PID namespace, where the next number can be chosen: another program gets that of one which has ended.
-#[test]
-fn who_gets_the_number_of_one_that_ended_is_not_saved() {
-    let Some(bench) = Bench::new("number_again") else { return };
-    let script = "sleep 1000 & one=$!
-        \"$@\" $one & save=$!
-        until [ -e saved/latest ]; do sleep 0.01; done
-        kill $one; wait $one
-        echo $((one - 1)) >/proc/sys/kernel/ns_last_pid; tail -f /dev/null & other=$!
-        wait $save || exit
-        [ $other = $one ] || exit 99";
-    let save = bench.command(&["save", "--every", "300ms", "--json", "--dir", "saved"]);
-    // Somebody else of the namespace may have been faster, and the guard is what ends one that goes on.
-    let status = until("the same number for another", || {
-        let _before = fs::remove_dir_all(bench.path("saved"));
-        let mut command = Command::new("unshare");
-        command.args([
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "setsid",
-            "-w",
-            "sh",
-            "-c",
-            script,
-            "sh",
-        ]);
-        command.args(["timeout", "100"]).arg(save.get_program()).args(save.get_args());
-        command.envs(save.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.current_dir(bench.home.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        let status = command.status().unwrap();
-        (status.code() != Some(99)).then_some(status)
-    });
-    assert_eq!(status.code(), Some(0));
-    let all = bench.run(&["list", "--json", "saved"]).ended(0).objects();
-    assert!(!all.is_empty() && all.iter().all(|one| one["program"] == "sleep"), "{all:?}");
-}
-
 #[test]
 fn a_program_that_is_run_is_saved_meanwhile() {
     let Some(bench) = Bench::new("run_every") else { return };
