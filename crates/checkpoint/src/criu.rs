@@ -364,3 +364,42 @@ impl Drop for Worker {
 pub(crate) fn number(descriptor: &OwnedFd) -> i32 {
     descriptor.as_raw_fd()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// What a terminal sends to a group does not end it while processes are frozen; but who is restored has to be in this one.
+    #[test]
+    fn it_is_in_a_group_of_its_own_unless_it_restores() {
+        let place = env::temp_dir().join(format!("steadfast-criu-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        let (script, group) = (place.join("criu"), place.join("group"));
+        let text = format!(
+            "#!/bin/sh\nread -r stat </proc/$$/stat\nset -- $stat\necho $1 $5 >{}\n",
+            group.display()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        for same_group in [false, true] {
+            // It ends without an answer. Somebody forked just now may still have the script open for writing.
+            let error = loop {
+                let around = Around { same_group, ..Around::default() };
+                match Worker::start(&Criu::at(script.clone()), around).map(drop).unwrap_err() {
+                    Error::Start { source, .. } if source.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                    error => break error,
+                }
+            };
+            assert!(matches!(error, Error::Unusable { .. }), "{error}");
+            let told = fs::read_to_string(&group).unwrap();
+            let numbers: Vec<i32> = told.split_whitespace().map(|number| number.parse().unwrap()).collect();
+            let own = rustix::process::getpgrp().as_raw_pid();
+            assert_eq!(numbers[1] == own, same_group, "{told}");
+            assert_eq!(numbers[1] == numbers[0], !same_group, "{told}");
+        }
+        fs::remove_dir_all(&place).unwrap();
+    }
+}

@@ -40,6 +40,50 @@ impl fmt::Display for Diagnosis {
 /// What a line of the log says, what it means, and what helps. The first that fits counts.
 struct Rule(&'static [&'static str], Class, Errno, &'static str);
 
+/// What helps whoever is not root.
+const ROOT: &str = "run it as root";
+
+/// What CRIU needs of root's rights, by their numbers; containers leave some out.
+const RIGHTS: [(u32, &str); 12] = [
+    (0, "CAP_CHOWN"),
+    (1, "CAP_DAC_OVERRIDE"),
+    (3, "CAP_FOWNER"),
+    (5, "CAP_KILL"),
+    (6, "CAP_SETGID"),
+    (7, "CAP_SETUID"),
+    (8, "CAP_SETPCAP"),
+    (12, "CAP_NET_ADMIN"),
+    (18, "CAP_SYS_CHROOT"),
+    (19, "CAP_SYS_PTRACE"),
+    (21, "CAP_SYS_ADMIN"),
+    (24, "CAP_SYS_RESOURCE"),
+];
+
+/// What helps where rights are missing.
+fn rights() -> String {
+    if !rustix::process::geteuid().is_root() {
+        return ROOT.to_owned();
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    lacking(&status)
+}
+
+/// The same for root, whose rights are in this text of the kernel.
+fn lacking(status: &str) -> String {
+    let mask =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let mask = mask.unwrap_or(u64::MAX);
+    let missing: Vec<_> =
+        RIGHTS.iter().filter(|(bit, _)| mask & (1 << bit) == 0).map(|(_, name)| *name).collect();
+    if missing.is_empty() {
+        return "though this is root: a security module or seccomp may forbid it".to_owned();
+    }
+    let of = missing.join(", ");
+    format!(
+        "root has no {of} here; run it outside of this container, or give that to it (`docker run --cap-add`)"
+    )
+}
+
 const RULES: &[Rule] = &[
     Rule(
         &["CAP_CHECKPOINT_RESTORE"],
@@ -89,7 +133,7 @@ const RULES: &[Rule] = &[
         &["criu itself is within dumped tree"],
         Class::Usage,
         Errno::EDEADLK,
-        "this command would save itself; run it from outside that tree, for example with setsid",
+        "this command would save itself; run it from outside that tree, from another login or with `setsid --fork`",
     ),
     Rule(
         &["session leader", "outside of its pid namespace"],
@@ -207,8 +251,8 @@ const RULES: &[Rule] = &[
     ),
     Rule(&["Cannot allocate memory"], Class::Temporary, Errno::ENOMEM, "memory is short; try again later"),
     Rule(&["No space left on device"], Class::Temporary, Errno::ENOSPC, "make room, or name another --dir"),
-    Rule(&["Operation not permitted"], Class::Environment, Errno::EPERM, "run it as root"),
-    Rule(&["Permission denied"], Class::Environment, Errno::EACCES, "run it as root"),
+    Rule(&["Operation not permitted"], Class::Environment, Errno::EPERM, ROOT),
+    Rule(&["Permission denied"], Class::Environment, Errno::EACCES, ROOT),
     Rule(
         &["is not supported on host"],
         Class::Environment,
@@ -241,7 +285,8 @@ impl Diagnosis {
             let owner = owner(log, line);
             let cause =
                 format!("{}{}", shown(line), owner.map_or(String::new(), |pid| format!(" (process {pid})")));
-            return Self { class: rule.1, errno: rule.2 as i32, cause, help: rule.3.to_owned() };
+            let help = if rule.3 == ROOT { rights() } else { rule.3.to_owned() };
+            return Self { class: rule.1, errno: rule.2 as i32, cause, help };
         }
         let said = errno.filter(|errno| *errno > 0 && *errno != Errno::EBADRQC as i32);
         let cause = lines().next().map(shown);
@@ -307,7 +352,7 @@ fn shown(line: &str) -> String {
         .split_once("Error (")
         .or_else(|| line.split_once("Warn  ("))
         .map_or(line, |(_, rest)| rest.split_once("): ").map_or(rest, |(_, text)| text));
-    let text = text.trim().trim_end_matches('.');
+    let text = text.trim().trim_end_matches(['.', ':']);
     let mut end = text.len().min(SHOWN);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -318,6 +363,15 @@ fn shown(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_is_told_what_it_lacks() {
+        let of = |mask: &str| lacking(&format!("Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\n"));
+        let text = of("000001fffeffffff");
+        assert!(text.contains("no CAP_SYS_RESOURCE here") && text.contains("container"), "{text}");
+        assert!(of("0").contains("CAP_CHOWN, CAP_DAC_OVERRIDE"));
+        assert!(of("000001ffffffffff").contains("security module"));
+    }
 
     #[test]
     fn logs_become_advice() {
@@ -376,9 +430,12 @@ mod tests {
         assert_eq!((diagnosis.class, diagnosis.errno), (Class::Usage, Errno::ESRCH as i32));
         let said = Diagnosis::of(
             None,
-            Some("Error (x.c:1): CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE"),
+            Some(
+                "Error (x.c:1): CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE capability:",
+            ),
             "",
         );
         assert_eq!(said.errno, Errno::EPERM as i32);
+        assert!(said.to_string().contains("capability; run it as root"), "{said}");
     }
 }

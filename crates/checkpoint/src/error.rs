@@ -80,6 +80,15 @@ pub enum Error {
     /// Something else is there.
     #[error("{} is there and is no checkpoint, so it is left alone; name another --dir", .0.display())]
     Taken(PathBuf),
+    /// One checkpoint is there, where several are to follow each other.
+    #[error(
+        "{} is one checkpoint, and --every makes several, each in a directory of its own below --dir; name another --dir",
+        .0.display()
+    )]
+    Single(PathBuf),
+    /// There is no directory to look into.
+    #[error("there is no directory {}; name one that is there", .0.display())]
+    NoDirectory(PathBuf),
     /// One that is there cannot be kept under that name.
     #[error(
         "cannot keep a checkpoint as `{}`: {why}; give --backup another name, or none for DIR.~1~ and so on", name.display()
@@ -92,7 +101,7 @@ pub enum Error {
     },
     /// A checkpoint that others than its user and root could have changed.
     #[error(
-        "the checkpoint in {} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
+        "{} is not used: {why}, so somebody else could choose what runs; if you trust it, make it yours (`chown -R`, `chmod -R go-w`)",
         path.display()
     )]
     Foreign {
@@ -364,6 +373,9 @@ fn help(error: &io::Error) -> &'static str {
             "; run it as root, or name a place that may be written to with --dir"
         }
         io::ErrorKind::NotFound => "; name a place that is there",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; something else is there, name another place"
+        }
         _ => "",
     }
 }
@@ -382,6 +394,8 @@ impl Error {
             | Self::NoCheckpoint(_)
             | Self::Exists(_)
             | Self::Backup { .. }
+            | Self::Single(_)
+            | Self::NoDirectory(_)
             | Self::Taken(_) => Class::Usage,
             Self::Refused { temporary: false, .. } => Class::Permanent,
             // What is unknown there is an answer all the same: it goes on here.
@@ -423,8 +437,8 @@ impl Error {
             Self::Scope(_) | Self::Backup { .. } => Errno::EINVAL,
             Self::Foreign { .. } => Errno::EACCES,
             Self::Behind { .. } => Errno::EPERM,
-            Self::Exists(_) | Self::Taken(_) => Errno::EEXIST,
-            Self::NoCheckpoint(_) => Errno::ENOENT,
+            Self::Exists(_) | Self::Single(_) | Self::Taken(_) => Errno::EEXIST,
+            Self::NoCheckpoint(_) | Self::NoDirectory(_) => Errno::ENOENT,
             Self::Descriptor { .. } => Errno::ENOTSUP,
             Self::Damaged { .. } => Errno::EBADMSG,
             Self::Format { .. } => Errno::EINVAL,

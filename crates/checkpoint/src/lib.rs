@@ -7,7 +7,8 @@
 //! | `image.rs` | what it wrote, as far as it is read here |
 //! | `scope.rs`, `process.rs` | which processes are meant; what the kernel tells of them |
 //! | `save.rs`, `restore.rs`, `run.rs` | the three verbs |
-//! | `migration.rs`, `standing.rs` | to another host: what the two say; processes that stand still meanwhile |
+//! | `migration.rs`, `standing.rs`, `grip.rs` | to another host: what the two say; processes that stand still meanwhile; and that nobody lets go on |
+//! | `transit.rs` | images that nobody keeps, and whose they are meanwhile |
 //! | `participants.rs` | processes that take part by themselves: the one place where they are asked |
 //! | `sockets.rs` | directories of control sockets, for those that are restored |
 //! | `manifest.rs`, `place.rs` | what a checkpoint says of itself; directories, backups, rotation |
@@ -17,7 +18,7 @@
 //!
 //! Invariants: a checkpoint takes the place of another only when it is whole, checked and on the disk; processes that are to
 //! end are not ended before; a BEGIN has at most one END or ERROR; nothing waits for the agent longer than half a second.
-//! Deliberately absent: threads, moving of files that processes have open, programs that are not told apart from their
+//! Deliberately absent: threads but the one that holds what is about to move, moving of files that processes have open, programs that are not told apart from their
 //! children.
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod criu;
 mod diagnosis;
 mod error;
 mod events;
+mod grip;
 mod image;
 mod manifest;
 mod migration;
@@ -40,6 +42,7 @@ mod save;
 mod scope;
 mod sockets;
 mod standing;
+mod transit;
 
 use std::path::Path;
 
@@ -58,8 +61,9 @@ pub use place::{Existing, Found, LATEST, list, resolve};
 pub use restore::{Restore, Restored, restore};
 pub use run::{Started, run};
 pub use save::{After, GHOST_LIMIT, Observer, PATIENCE, Progress, Save, SaveError, Saved, Series, Tcp, save};
-pub use scope::{Scope, is_there};
+pub use scope::{Same, Scope};
 pub use standing::Standing;
+pub use transit::{Departure, Left, Owner, left};
 
 /// What a process of a checkpoint has open.
 pub fn descriptors(place: &Path, pid: u32) -> Result<Vec<Descriptor>, Error> {

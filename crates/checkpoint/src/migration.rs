@@ -24,6 +24,7 @@ use crate::manifest::{FILE, FORMAT, LOG, Manifest};
 use crate::place::{self, Draft, Existing};
 use crate::process;
 use crate::scope::{Scope, Tree};
+use crate::transit::{Owner, PASSING, sweep_passing};
 
 /// What all messages begin with, so that whoever listens for something else takes them for nothing.
 const MAGIC: &[u8] = b"sfMOVES\0";
@@ -192,6 +193,7 @@ impl Moving {
     /// Looks at a process and all its descendants.
     pub fn look(criu: &Criu, id: u32) -> Result<Self, Error> {
         let tree = Tree::find(Scope::Tree, id)?;
+        tree.spares_this("migrate")?;
         let root = tree.root();
         let mut numbers = Vec::new();
         if !process::is_apart(root.pid, "pid") {
@@ -277,9 +279,15 @@ pub fn room(directory: &Path, limit: Option<u64>) -> Result<u64, Error> {
 pub struct Arrival(Draft);
 
 impl Arrival {
-    /// What becomes the checkpoint `place`; one that is there is replaced.
-    pub fn begin(place: &Path) -> Result<Self, Error> {
-        Draft::begin(place, Existing::Replace).map(Self)
+    /// What becomes the checkpoint `place`; one that is there is kept beside it. Without `keep` it is rubbish as soon as nobody owns
+    /// it.
+    pub fn begin(place: &Path, keep: bool) -> Result<Self, Error> {
+        let draft = Draft::begin(place, Existing::Keep(None))?;
+        if !keep {
+            let path = draft.directory().join(PASSING);
+            fs::File::create(&path).map_err(|error| Error::io("write", &path, error))?;
+        }
+        Ok(Self(draft))
     }
 
     /// Where they come to.
@@ -288,12 +296,14 @@ impl Arrival {
         self.0.directory()
     }
 
-    /// All of them are there. Returns where.
-    pub fn commit(mut self) -> Result<PathBuf, Error> {
+    /// All of them are there. Returns where, and what owns that.
+    pub fn commit(mut self) -> Result<(PathBuf, Owner), Error> {
         // What came has to be a checkpoint, before it takes the place of another.
         Manifest::read(self.0.directory())?;
         self.0.commit()?;
-        Ok(self.0.place().to_owned())
+        let place = self.0.place().to_owned();
+        let owner = self.0.owner().map_err(|error| Error::io("use", &place, error))?;
+        Ok((place, owner))
     }
 }
 
@@ -310,6 +320,7 @@ pub fn prepare(directory: &Path) -> Result<PathBuf, Error> {
         return Err(Error::Foreign { path: directory, why });
     }
     place::sweep_all(&directory);
+    sweep_passing(&directory);
     Ok(directory)
 }
 
@@ -378,7 +389,11 @@ mod tests {
     fn what_was_not_completed_goes() {
         let directory = std::env::temp_dir().join(format!("steadfast-arrivals-{}", std::process::id()));
         let directory = prepare(&directory).unwrap();
-        let arrival = Arrival::begin(&directory.join("one")).unwrap();
+        let passing = Arrival::begin(&directory.join("one"), false).unwrap();
+        assert!(passing.directory().join(PASSING).exists());
+        drop(passing);
+        let arrival = Arrival::begin(&directory.join("one"), true).unwrap();
+        assert!(!arrival.directory().join(PASSING).exists());
         fs::write(arrival.directory().join("core-1.img"), "1").unwrap();
         let kept = arrival.directory().to_owned();
         prepare(&directory).unwrap();

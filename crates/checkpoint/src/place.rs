@@ -21,6 +21,7 @@ use rustix::process::geteuid;
 
 use crate::error::Error;
 use crate::manifest::{FILE, LOG, Manifest};
+use crate::transit::Owner;
 
 /// The name of the link to the newest of several.
 pub const LATEST: &str = "latest";
@@ -129,6 +130,13 @@ impl Draft {
             // Otherwise the draft is the old checkpoint, and must not go with it.
             self.done = back.is_err();
         })
+    }
+
+    /// What owns it from now on, beside others.
+    pub(crate) fn owner(&self) -> io::Result<Owner> {
+        let handle = self.handle.try_clone()?;
+        flock(&handle, FlockOperation::NonBlockingLockShared)?;
+        Ok(Owner::held(handle))
     }
 
     /// Where it is, once it is done.
@@ -282,6 +290,9 @@ pub fn resolve(path: &Path) -> PathBuf {
 pub fn list(directory: &Path) -> Result<Vec<Found>, Error> {
     let found = |path: PathBuf| Found { manifest: Manifest::read(&path), path };
     let absolute = std::path::absolute(directory).map_err(|error| Error::io("use", directory, error))?;
+    if !directory.is_dir() {
+        return Err(Error::NoDirectory(directory.to_owned()));
+    }
     if directory.join(FILE).exists() {
         let mut all = vec![found(directory.to_owned())];
         if let Ok((parent, name)) = split(&absolute) {
@@ -325,7 +336,7 @@ pub(crate) struct Rotation {
 impl Rotation {
     pub(crate) fn new(base: &Path) -> Result<Self, Error> {
         if base.join(FILE).exists() {
-            return Err(Error::Taken(base.to_owned()));
+            return Err(Error::Single(base.to_owned()));
         }
         fs::create_dir_all(base).map_err(|error| Error::io("make the directory", base, error))?;
         Ok(Self { base: base.to_owned() })

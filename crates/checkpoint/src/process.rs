@@ -69,11 +69,25 @@ pub(crate) fn threads(pid: u32) -> BTreeSet<u32> {
     numbers.chain([pid]).collect()
 }
 
-/// Whether somebody has stopped it.
+/// Whether somebody has stopped it, each of its threads.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let stat = String::from_utf8_lossy(&stat);
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    all_threads(pid, &['T', 't'])
+}
+
+/// Whether somebody traces it and has stopped it so.
+pub(crate) fn is_gripped(pid: u32) -> bool {
+    all_threads(pid, &['t'])
+}
+
+/// Whether each thread that has not ended is in one of these states, and one is.
+fn all_threads(pid: u32, states: &[char]) -> bool {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let state = |entry: fs::DirEntry| {
+        let stat = fs::read(entry.path().join("stat")).ok()?;
+        String::from_utf8_lossy(&stat).rsplit_once(") ")?.1.chars().next()
+    };
+    let mut live = entries.filter_map(state).filter(|state| !['Z', 'X'].contains(state)).peekable();
+    live.peek().is_some() && live.all(|state| states.contains(&state))
 }
 
 /// Whoever has a number, a process or a thread.
@@ -173,6 +187,14 @@ pub(crate) fn may_be_connected(pid: u32) -> bool {
         let inode = target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
         inode.is_some_and(|inode| !unix.contains(inode))
     })
+}
+
+/// When it was started, in the kernel's ticks since the machine was.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The 22nd field; the third comes after the name.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
 /// Whether a process runs, or could: one that has ended and is not waited for does not.

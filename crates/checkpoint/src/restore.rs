@@ -357,3 +357,38 @@ fn options(restore: &Restore, images: i32, work: i32) -> Options {
         ..Options::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The processor's registers are in the images.
+    #[test]
+    fn images_of_another_kind_of_machine_are_not_restored() {
+        let place = std::env::temp_dir().join(format!("steadfast-machine-{}", std::process::id()));
+        let _before = fs::remove_dir_all(&place);
+        DirBuilder::new().mode(0o700).create(&place).unwrap();
+        let here = uname().machine().to_str().unwrap().to_owned();
+        let of = |machine: &str| {
+            let manifest: Manifest = serde_json::from_value(json!({
+                "format": crate::manifest::FORMAT, "version": "1", "criu": { "major": 4, "minor": 2, "sublevel": 0 }, "kernel": "6",
+                "machine": machine, "host": "boat", "time": 0, "scope": "tree", "root": 7, "command": ["sim"], "processes": [],
+                "ended": true, "own_pids": false, "own_time": false, "tcp": true, "outward": [], "participants": [],
+                "files": { "core-7.img": { "bytes": 1, "blake3": "" } }, "seal": "",
+            }))
+            .unwrap();
+            manifest.write(&place).unwrap();
+            let how = Restore { place: place.clone(), detach: false, tcp: Tcp::Keep, signal: None };
+            attempt(&Criu::at("/nowhere/criu".into()), &how, None).unwrap_err()
+        };
+        let error = of("pdp11");
+        let text = error.to_string();
+        assert!(matches!(&error, Error::Machine { made, .. } if made == "pdp11"), "{text}");
+        assert!(text.contains(&here) && text.contains("one of its kind"), "{text}");
+        // Of this kind, what is missing is told.
+        assert!(matches!(of(&here), Error::Damaged { .. }));
+        fs::remove_dir_all(&place).unwrap();
+    }
+}

@@ -155,6 +155,7 @@ fn attempt(
 ) -> Result<Saved, SaveError> {
     let deadline = save.timeout.map(|timeout| Instant::now() + timeout);
     let tree = Tree::find(save.scope, save.id)?;
+    tree.spares_this("save")?;
     for process in &tree.processes {
         if let Some((number, what)) = process::unsavable(process.pid) {
             return Err(
@@ -452,5 +453,49 @@ impl Series {
         let saved = save(criu, &how, masked, publisher, observer)?;
         let fault = self.rotation.turn(&saved.place, self.keep).err();
         Ok((saved, fault))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn criu_is_told_what_was_asked_for() {
+        let tree = Tree::find(Scope::Pid, std::process::id())
+            .or_else(|_| Tree::find(Scope::Tree, std::process::id()));
+        let tree = tree.unwrap();
+        let save = |after, timeout, tcp| Save {
+            scope: Scope::Tree,
+            id: tree.root().pid,
+            place: PathBuf::new(),
+            existing: Existing::Refuse,
+            after,
+            timeout,
+            patience: PATIENCE,
+            tcp,
+            ghost_limit: 7,
+        };
+        let of = |save: &Save| request(save, &tree, 3).options.unwrap();
+        let seconds = |millis| of(&save(After::Run, Some(Duration::from_millis(millis)), Tcp::Keep)).timeout;
+        // Its own limit is 10 s where none is said, and it knows whole seconds only.
+        assert_eq!(
+            (seconds(1), seconds(1000), seconds(1500), seconds(60_000)),
+            (Some(1), Some(1), Some(2), Some(60))
+        );
+        let run = of(&save(After::Run, None, Tcp::Keep));
+        assert_eq!((run.timeout, run.leave_running, run.link_remap), (None, Some(true), Some(false)));
+        assert_eq!((run.tcp_established, run.tcp_close, run.ghost_limit), (Some(true), None, Some(7)));
+        let kill = of(&save(After::Kill, None, Tcp::Close));
+        assert_eq!((kill.leave_running, kill.link_remap), (Some(false), Some(true)));
+        assert_eq!((kill.tcp_established, kill.tcp_close), (Some(false), Some(true)));
+        // Stopped ones go on one day, and what was asked for is noted.
+        assert_eq!(of(&save(After::Stop, None, Tcp::Keep)).leave_running, Some(true));
+        let version = Version { major: 4, minor: 2, sublevel: 0 };
+        let noted = |after, tcp| facts(&save(after, None, tcp), &tree, version, &[]);
+        let (stopped, killed) = (noted(After::Stop, Tcp::Keep), noted(After::Kill, Tcp::Close));
+        assert_eq!((stopped.ended, stopped.tcp, killed.ended, killed.tcp), (false, true, true, false));
+        assert_eq!((stopped.scope, stopped.root), (Scope::Tree, tree.root().pid));
+        assert_eq!(stopped.machine, uname().machine().to_str().unwrap());
     }
 }

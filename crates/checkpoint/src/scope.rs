@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::process::{Process, lives};
+use crate::process::{Process, lives, started};
 
 /// What a number names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,22 @@ impl Tree {
 
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.processes.iter().map(|process| process.pid).collect()
+    }
+
+    /// That this process is none of them: it would stop itself, and all that it is to do with them.
+    pub(crate) fn spares_this(&self, verb: &str) -> Result<(), Error> {
+        let own = std::process::id();
+        if self.processes.iter().all(|process| process.pid != own) {
+            return Ok(());
+        }
+        let Process { pid, name, .. } = self.root();
+        let help = match pid {
+            1 => "name one that this command does not descend from, as all do from process 1",
+            _ => "start it where that is not so, from another login or with `setsid --fork`",
+        };
+        Err(Error::Scope(format!(
+            "cannot {verb} process {pid} ({name}): this command is among its descendants; {help}"
+        )))
     }
 
     /// Looks at what there is now.
@@ -97,10 +113,43 @@ impl Tree {
     }
 }
 
-/// Whether there is still something to be saved.
-#[must_use]
-pub fn is_there(scope: Scope, id: u32) -> bool {
-    !matches!(Tree::find(scope, id), Err(Error::NoProcess { .. }))
+/// Processes that are saved again and again: not those who get their number after them.
+#[derive(Debug)]
+pub struct Same {
+    scope: Scope,
+    id: u32,
+    /// By number, and when they were started.
+    seen: BTreeSet<(u32, u64)>,
+}
+
+impl Same {
+    /// Those that have it now.
+    #[must_use]
+    pub fn of(scope: Scope, id: u32) -> Self {
+        let seen = Tree::find(scope, id).map(|tree| Self::marks(scope, &tree)).unwrap_or_default();
+        Self { scope, id, seen }
+    }
+
+    /// A group or a session may outlive those who were in it first; a tree does not outlive its root.
+    fn marks(scope: Scope, tree: &Tree) -> BTreeSet<(u32, u64)> {
+        let count = match scope {
+            Scope::Pid | Scope::Tree => 1,
+            Scope::Group | Scope::Session => tree.processes.len(),
+        };
+        tree.pids().into_iter().take(count).filter_map(|pid| Some((pid, started(pid)?))).collect()
+    }
+
+    /// Whether there is still something to be saved.
+    pub fn is_there(&mut self) -> bool {
+        match Tree::find(self.scope, self.id).map(|tree| Self::marks(self.scope, &tree)) {
+            Ok(now) if self.seen.is_disjoint(&now) => false,
+            Ok(now) => {
+                self.seen = now;
+                true
+            }
+            Err(error) => !matches!(error, Error::NoProcess { .. }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +171,35 @@ mod tests {
                 (pid, Process { pid, name: format!("p{pid}"), parent, group, session })
             })
             .collect()
+    }
+
+    #[test]
+    fn nobody_saves_itself() {
+        let own = std::process::id();
+        let of = |id| Tree::find(Scope::Tree, id).unwrap().spares_this("save");
+        let parent = rustix::process::getppid().map(|parent| parent.as_raw_pid().cast_unsigned());
+        for id in [Some(own), parent].into_iter().flatten() {
+            let error = of(id).unwrap_err().to_string();
+            assert!(error.contains("among its descendants") && error.contains(&id.to_string()), "{error}");
+        }
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let other = of(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(other.is_ok(), "{other:?}");
+    }
+
+    #[test]
+    fn who_gets_a_number_later_is_another() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut same = Same::of(Scope::Tree, child.id());
+        assert!(same.is_there() && same.is_there());
+        let mut other = Same::of(Scope::Tree, child.id());
+        other.seen = [(child.id(), started(child.id()).unwrap() - 1)].into();
+        let was_there = other.is_there();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!was_there && !same.is_there());
     }
 
     #[test]

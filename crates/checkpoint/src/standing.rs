@@ -1,6 +1,7 @@
 //! Processes that were saved and stand still, until it is decided where they go on.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Error;
+use crate::grip::Grip;
 use crate::migration::Moving;
 use crate::process;
 use crate::scope::{Scope, Tree};
@@ -26,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct Standing {
     root: u32,
     processes: Vec<Still>,
+    /// What keeps them from going on, whoever says so.
+    grip: Option<Grip>,
 }
 
 #[derive(Debug)]
@@ -39,7 +43,7 @@ struct Still {
 impl Standing {
     /// A tree that is to stand still, or does.
     pub fn of(moving: &Moving) -> Result<Self, Error> {
-        let mut standing = Self { root: moving.ask.root, processes: Vec::new() };
+        let mut standing = Self { root: moving.ask.root, processes: Vec::new(), grip: None };
         standing.hold(&Tree::find(Scope::Tree, moving.ask.root)?, |pid| moving.stopped.contains(&pid))?;
         Ok(standing)
     }
@@ -79,7 +83,8 @@ impl Standing {
         loop {
             let tree = self.tree()?;
             self.hold(&tree, |_| false)?;
-            let runs = tree.pids().into_iter().find(|pid| process::lives(*pid) && !process::is_stopped(*pid));
+            let stands = if self.grip.is_some() { process::is_gripped } else { process::is_stopped };
+            let runs = tree.pids().into_iter().find(|pid| process::lives(*pid) && !stands(*pid));
             match runs {
                 None => return Ok(()),
                 Some(pid) if Instant::now() > until => return Err(Error::Woken { pid }),
@@ -88,8 +93,22 @@ impl Standing {
         }
     }
 
+    /// From here on nobody lets them go on but this process, as long as it lives; why not, where that cannot be. An error if they
+    /// do not stand still.
+    pub fn seize(&mut self) -> Result<Option<io::Error>, Error> {
+        self.check()?;
+        match Grip::take(self.processes.iter().map(|still| still.pid).collect()) {
+            Ok(grip) => self.grip = Some(grip),
+            Err(error) => return Ok(Some(error)),
+        }
+        // Somebody may have let them go on just before.
+        self.check()?;
+        Ok(None)
+    }
+
     /// They go on here, but for those that did not run before either.
-    pub fn go_on(&self) {
+    pub fn go_on(&mut self) {
+        self.grip = None;
         for still in self.processes.iter().filter(|still| !still.was_stopped) {
             let _gone = pidfd_send_signal(&still.handle, Signal::CONT);
         }
@@ -108,6 +127,8 @@ impl Standing {
                 Err(error) => return Err(cannot(still.pid, error)),
             }
         }
+        // A thread that has ended while it was held is there until it is let go.
+        self.grip = None;
         let until = Instant::now() + END;
         for still in &self.processes {
             loop {
@@ -124,6 +145,17 @@ impl Standing {
     }
 }
 
+impl Drop for Standing {
+    /// What was neither ended nor let go on stays stopped, also where somebody has tried that meanwhile.
+    fn drop(&mut self) {
+        if self.grip.is_some() {
+            for still in &self.processes {
+                let _gone = pidfd_send_signal(&still.handle, Signal::STOP);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
@@ -131,7 +163,7 @@ mod tests {
     use super::*;
 
     fn of(child: &Child) -> Standing {
-        let mut standing = Standing { root: child.id(), processes: Vec::new() };
+        let mut standing = Standing { root: child.id(), processes: Vec::new(), grip: None };
         standing.hold(&Tree::find(Scope::Tree, child.id()).unwrap(), |_| false).unwrap();
         standing
     }
@@ -145,6 +177,46 @@ mod tests {
         standing.check().unwrap();
         standing.end().unwrap();
         let _status = child.wait().unwrap();
+    }
+
+    fn state(child: &Child) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    }
+
+    fn becomes(child: &Child, states: &[char]) {
+        while !states.contains(&state(child)) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn nobody_else_lets_it_go_on() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let signal = |standing: &Standing, signal| {
+            pidfd_send_signal(&standing.processes[0].handle, signal).unwrap();
+        };
+        let mut standing = of(&child);
+        assert!(matches!(standing.seize(), Err(Error::Woken { .. })), "it runs");
+        signal(&standing, Signal::STOP);
+        assert!(standing.seize().unwrap().is_none());
+        signal(&standing, Signal::CONT);
+        assert_eq!(state(&child), 't');
+        standing.check().unwrap();
+        // Nobody decided: it stays stopped, and whoever comes next decides.
+        drop(standing);
+        becomes(&child, &['T']);
+        let mut standing = of(&child);
+        assert!(standing.seize().unwrap().is_none());
+        // Nobody else can hold what is held.
+        let error = of(&child).seize().unwrap().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        standing.go_on();
+        becomes(&child, &['S']);
+        signal(&standing, Signal::STOP);
+        assert!(standing.seize().unwrap().is_none());
+        standing.end().unwrap();
+        assert!(!child.wait().unwrap().success());
     }
 
     /// Its number may be anybody's.

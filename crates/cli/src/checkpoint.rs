@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use steadfast_checkpoint::{Criu, Error, Masked, Publisher};
+use steadfast_checkpoint::{Criu, Error, Masked, Publisher, left};
 
 use crate::config::Config;
 use crate::context::{Context, Globals};
@@ -90,6 +90,29 @@ impl Talk {
 #[expect(clippy::print_stderr, reason = "standard output belongs to the program that is run or restored")]
 fn tell(text: &str) {
     eprintln!("steadfast: {}", clean_lines(text));
+}
+
+/// Where images lie while processes migrate.
+fn migrating(context: &Context) -> PathBuf {
+    context.places.state.join("migrating")
+}
+
+/// Where those lie that come.
+fn migrated(context: &Context) -> PathBuf {
+    context.places.state.join("migrated")
+}
+
+/// Removes what migrations left that were killed, and tells what somebody has to look at before.
+fn tell_left(context: &Context) {
+    for left in left(&migrating(context)) {
+        let place = left.directory.display();
+        let pid = left.directory.file_name().unwrap_or_default().display();
+        tell(&format!(
+            "{place} has images of process {pid} ({}), of which it was never known whether it runs there; they hold its memory. Look \
+             there, then remove them: `rm -r {place}`",
+            left.what
+        ));
+    }
 }
 
 /// What a command works with.

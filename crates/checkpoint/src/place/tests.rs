@@ -149,7 +149,7 @@ fn rotation_counts_on_and_keeps_the_newest() {
     // One that failed has used its number.
     fs::write(base.0.join("000006.failed.log"), "").unwrap();
     assert_eq!(rotation.next(), base.0.join("000007"));
-    assert!(matches!(Rotation::new(&base.0.join("000005")), Err(Error::Taken(_))));
+    assert!(matches!(Rotation::new(&base.0.join("000005")), Err(Error::Single(_))));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -99,8 +99,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
     let criu = Criu::find(config.checkpoint.criu.as_deref())?;
     criu.check()?;
     let allowed = allowed(arguments, context, &config)?;
-    let named = arguments.dir.clone().unwrap_or_else(|| context.places.state.join("migrated"));
+    let named = arguments.dir.clone().unwrap_or_else(|| super::migrated(context));
     let directory = prepare(&named)?;
+    super::tell_left(context);
     let mut words = context.config_words();
     words.extend(arguments.keep.then(|| "--keep".into()));
     words.extend(arguments.hooks.words().into_iter().map(Into::into));
@@ -109,6 +110,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         allowed,
         directory,
         max: arguments.max_size,
+        keep: arguments.keep,
+        once: arguments.once,
         criu,
         words,
         notes,
@@ -262,7 +265,6 @@ impl Accepting<'_> {
             }
             Note::Runs { pid, .. } if self.once => {
                 self.taken.get_or_insert(*pid);
-                self.hall.closed.store(true, Ordering::Release);
             }
             Note::Ended { pid, status, .. } if self.taken == Some(*pid) => ended = Some(*status),
             _ => {}

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use steadfast_checkpoint::{Class, Errno, Error, Refusal, Restore, Restored, Said, Tcp, Woken, restore};
+use steadfast_checkpoint::{
+    Class, Errno, Error, Owner, Refusal, Restore, Restored, Said, Tcp, Woken, restore,
+};
 
 use super::hooks::Hooks;
 use super::{Tools, mask, mimic, tell};
@@ -34,6 +36,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     rustix::stdio::dup2_stdin(&nothing).context("cannot close the standard input")?;
     let mut told = File::from(told);
     let place = &arguments.dir;
+    let owner = Owner::of(place);
     // Connections over TCP are this address's no more, and the other end knows nothing of a new one.
     let how = Restore { place: place.clone(), detach: false, tcp: Tcp::Close, signal: None };
     let restored = match context.config() {
@@ -50,7 +53,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
                 let _gone = fs::remove_dir_all(place);
             }
             say(&mut told, &Said::Runs { pid: restored.pid, faults: restored.faults.clone() });
-            drop(told);
+            drop((told, owner));
             runs(arguments, &restored, masked)
         }
         Err(error) => {

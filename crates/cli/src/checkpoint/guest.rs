@@ -54,6 +54,10 @@ pub(super) struct Hall {
     pub(super) allowed: BTreeSet<Fingerprint>,
     pub(super) directory: PathBuf,
     pub(super) max: Option<u64>,
+    /// Images stay.
+    pub(super) keep: bool,
+    /// One program is all that is taken.
+    pub(super) once: bool,
     pub(super) criu: Criu,
     /// What the parent of a program is told, but for the checkpoint.
     pub(super) words: Vec<OsString>,
@@ -179,6 +183,9 @@ impl Hall {
             return busy("it is about to end");
         }
         let mut guests = self.guests();
+        if self.once && guests.keys().any(|other| *other != peer) {
+            return busy("it takes one program, and another host's is coming; try again if that fails");
+        }
         if let Some(before) = guests.get(&peer) {
             // One that nobody reaches any more gives way, if its processes can still go on where they were.
             if before.committed || !before.socket.is_parked() {
@@ -234,8 +241,9 @@ impl Hall {
         self.reserve(peer, bytes, true)?;
         let key = peer.to_string();
         let place = self.directory.join(format!("{}.{}", &key[..key.len().min(8)], ask.root));
+        let keep = self.keep;
         let (arrival, store) = spawn_blocking(move || {
-            let arrival = Arrival::begin(&place)?;
+            let arrival = Arrival::begin(&place, keep)?;
             let store = Store::open(arrival.directory(), false).map_err(trouble)?;
             Ok::<_, Over>((arrival, store))
         })
@@ -243,7 +251,7 @@ impl Hall {
         .map_err(trouble)??;
         said(talk, &Said::Send).await?;
         self.fetch(talk, &mut files, Receiver::new(store).limits(count, bytes)).await?;
-        let place = spawn_blocking(|| arrival.commit()).await.map_err(trouble)??;
+        let (place, _owner) = spawn_blocking(|| arrival.commit()).await.map_err(trouble)??;
         let answer = self.adopt(place, ask, peer).await?;
         // Who asked is told, or asks nobody any more and leaves its processes as they are.
         let _unheard = talk.say(&answer).await;
@@ -345,6 +353,9 @@ impl Hall {
         let name = ask.name.clone();
         match said {
             Ok(Said::Runs { pid, faults }) => {
+                if self.once {
+                    self.closed.store(true, Ordering::Release);
+                }
                 let runs = Note::Runs { peer, name: name.clone(), pid, faults: faults.clone() };
                 self.note(runs).await;
                 self.stay_with(child, pid, name);

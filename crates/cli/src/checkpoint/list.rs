@@ -46,7 +46,11 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> anyhow::Result<
         }
         output.object(&object(&found, &state))?;
         let path = found.path.display().to_string();
-        let word = if state.is_ok() { "whole" } else { "damaged" };
+        let word = match &found.manifest {
+            Err(Error::Format { .. }) => "other version",
+            _ if state.is_ok() => "whole",
+            _ => "damaged",
+        };
         match &found.manifest {
             Ok(manifest) => table.row([
                 &path,
@@ -63,8 +67,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> anyhow::Result<
         }
     }
     if table.is_empty() {
-        output
-            .line(format!("There are no checkpoints in {}.", clean(&arguments.dir.display().to_string())))?;
+        let place = std::path::absolute(&arguments.dir).unwrap_or_else(|_| arguments.dir.clone());
+        output.line(format!("There are no checkpoints in {}", clean(&place.display().to_string())))?;
     } else {
         output.table(&table)?;
     }
@@ -153,7 +157,11 @@ fn print(
     }
     let after = if manifest.ended { "the processes ended with it" } else { "the processes went on" };
     output.line(format!("  then      {after}"))?;
-    let clock = if manifest.own_time { "their own" } else { "this machine's: they jump at a restore" };
+    let clock = if manifest.own_time {
+        "their own"
+    } else {
+        "that machine's; they go on where they were if root restores it"
+    };
     output.line(format!("  clocks    {clock}"))?;
     for (process, open) in manifest.processes.iter().zip(open) {
         output.line(String::new())?;

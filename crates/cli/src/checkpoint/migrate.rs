@@ -13,8 +13,8 @@ use clap::Args;
 use serde_json::json;
 use steadfast::{Endpoint, Labels, Outcome, Receipt, Target};
 use steadfast_checkpoint::{
-    After, Class, Errno, Error, Existing, GHOST_LIMIT, Moving, Observer, PATIENCE, Progress, Refusal, Said,
-    Save, SaveError, Saved, Scope, Standing, Tcp, files, save,
+    After, Class, Departure, Errno, Error, Existing, GHOST_LIMIT, Moving, Observer, PATIENCE, Progress,
+    Refusal, Said, Save, SaveError, Saved, Scope, Standing, Tcp, files, prepare, save,
 };
 use steadfast_transfer::{Monitor, Plan, SendFailure, Sender};
 use tokio::task::spawn_blocking;
@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
     pid: u32,
     /// Where to.
     host: String,
-    /// Where the images lie meanwhile; without it ./migrate.PID. Nothing stays there.
+    /// Where the images lie meanwhile [default: migrating/PID, in ~/.local/state/steadfast]. Nothing stays there.
     #[arg(long, short, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Give up if it is not all there after this time, and let the processes go on here.
@@ -81,12 +81,23 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
     let config = context.config()?;
     let tools = Tools::new(&config)?;
     let target = context.target(&config, &arguments.host)?;
-    let place = arguments.dir.clone().unwrap_or_else(|| format!("migrate.{}", arguments.pid).into());
-    if fs::symlink_metadata(&place).is_ok() {
-        let message = format!("there is a {} already; remove it, or name another --dir", place.display());
-        return Err(Failure::usage(message).into());
-    }
     let moving = Moving::look(&tools.criu, arguments.pid)?;
+    super::tell_left(context);
+    let arrivals = super::migrated(context);
+    if arrivals.is_dir() {
+        let _swept = prepare(&arrivals);
+    }
+    let (place, departure) = match &arguments.dir {
+        Some(dir) if fs::symlink_metadata(dir).is_ok() => {
+            let message = format!("there is a {} already; remove it, or name another --dir", dir.display());
+            return Err(Failure::usage(message).into());
+        }
+        Some(dir) => (dir.clone(), None),
+        None => {
+            let departure = Departure::begin(&super::migrating(context), arguments.pid)?;
+            (departure.images(), Some(departure))
+        }
+    };
     let how = Save {
         scope: Scope::Tree,
         id: arguments.pid,
@@ -105,7 +116,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let deadline = arguments.timeout.map(|timeout| Instant::now() + timeout);
         let mut migration =
             Migration { arguments, endpoint, target, host, stop, deadline, view: View::new(), output };
-        let result = migration.run(tools, how, &moving).await;
+        let result = migration.run(tools, how, departure, &moving).await;
         migration.view.end();
         // A second signal does not wait for farewells.
         let Migration { endpoint, mut stop, host, .. } = migration;
@@ -128,6 +139,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
 struct Held {
     standing: Standing,
     place: PathBuf,
+    /// Its directory, where nobody named another.
+    departure: Option<Departure>,
     /// Whether what is in that place is ours.
     saved: bool,
     /// Since when they stand, about.
@@ -137,9 +150,12 @@ struct Held {
 }
 
 impl Held {
-    fn remove_images(&self) {
+    fn remove_images(&mut self) {
         if self.saved {
             let _gone = fs::remove_dir_all(&self.place);
+        }
+        if let Some(departure) = &mut self.departure {
+            departure.decided();
         }
     }
 }
@@ -169,7 +185,13 @@ fn interrupted() -> anyhow::Error {
 }
 
 impl Migration<'_> {
-    async fn run(&mut self, tools: Tools, how: Save, moving: &Moving) -> anyhow::Result<Exit> {
+    async fn run(
+        &mut self,
+        tools: Tools,
+        mut how: Save,
+        departure: Option<Departure>,
+        moving: &Moving,
+    ) -> anyhow::Result<Exit> {
         self.view.show(Stage::Connecting, (0, 0), None, self.output);
         let connected = tokio::select! {
             connected = self.endpoint.connect(self.target.clone()) => connected?,
@@ -183,11 +205,25 @@ impl Migration<'_> {
         }
         let standing = Standing::of(moving)?;
         let (place, since) = (how.place.clone(), Instant::now());
-        let mut held = Held { standing, place, saved: false, since, ours: true };
+        // What was used up so far counts.
+        how.timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(since));
+        if how.timeout.is_some_and(|left| left.is_zero()) {
+            return Err(self.late());
+        }
+        let mut held = Held { standing, place, departure, saved: false, since, ours: true };
         let saved = self.save(&mut talk, tools, how, &mut held).await?;
         held.standing.check()?;
         let bytes = self.copy(&mut talk, &saved).await?;
-        held.standing.check()?;
+        if let Some(why) = held.standing.seize()? {
+            let why = format!(
+                "process {} cannot be held ({why}): until it runs on {}, no `kill -CONT` may let it go on",
+                moving.ask.root, self.host
+            );
+            self.view.line(&why);
+        }
+        if let Some(departure) = &mut held.departure {
+            departure.ordered(&moving.ask.name, &self.host)?;
+        }
         // The point of no return.
         held.ours = false;
         let (there, faults) = match self.commit(&mut talk, moving, &held).await {
@@ -330,6 +366,10 @@ impl Migration<'_> {
             // It came too late for that.
             (Ok(_), Some(reason)) => Err(reason),
             (Err(SaveError::Interrupted), Some(reason)) => Err(reason),
+            (Err(SaveError::Failed(Error::Late { what, more, .. })), _) => {
+                let limit = self.arguments.timeout.unwrap_or_default();
+                Err(Error::Late { what, limit, more }.into())
+            }
             (Err(error), _) => Err(with_exit(error)),
         }
     }

@@ -11,6 +11,7 @@ use super::save::{How, Keep, SAVED_BUT, with_exit};
 use super::{Talk, Tools, mask, mimic, tell};
 use crate::context::Context;
 use crate::duration;
+use crate::exit::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -55,12 +56,16 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         Some(_) => Some(Tools::new(&context.config()?)?),
         None => None,
     };
+    heeded(arguments)?;
+    if let Some(dir) = arguments.every.and(arguments.how.dir.as_deref()) {
+        Series::new(dir, arguments.keep.keep as usize)?;
+    }
     let (program, words) = arguments.program.split_first().context("there is no program to run")?;
     let masked = mask()?;
     let started = start(program, words, &masked)?;
     if let Some(reason) = &started.shared_clock {
         tell(&format!(
-            "{program} shares this machine's clocks ({reason}), so they will jump when it is restored; run this as root"
+            "{program} shares this machine's clocks ({reason}): after a restore they go on where they were only if root restores it"
         ));
     }
     let pid = started.child.id();
@@ -79,6 +84,18 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
                 }
             }
         }
+    }
+}
+
+/// What says how to save is for nothing where nothing is saved.
+fn heeded(arguments: &Arguments) -> anyhow::Result<()> {
+    match arguments.how.first_given() {
+        Some(option) if arguments.every.is_none() => Err(Failure::usage(format!(
+            "{option} says how --every saves, and without that nothing is saved; add --every TIME, or leave {option} out and save it with \
+             `steadfast checkpoint save`"
+        ))
+        .into()),
+        _ => Ok(()),
     }
 }
 

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use steadfast_checkpoint::{
-    After, Class, Existing, GHOST_LIMIT, Masked, Observer, PATIENCE, Progress, Save, SaveError, Saved, Scope,
-    Series, Signal, Tcp, is_there, save,
+    After, Class, Existing, GHOST_LIMIT, Masked, Observer, PATIENCE, Progress, Same, Save, SaveError, Saved,
+    Scope, Series, Signal, Tcp, save,
 };
 
 use super::{Talk, Tools, mask, tell};
@@ -163,6 +163,17 @@ pub(super) fn signal(text: &str) -> Result<Signal, String> {
 }
 
 impl How {
+    /// One of these options that was given.
+    pub(super) fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            (self.dir.is_some(), "--dir"),
+            (self.timeout.is_some(), "--timeout"),
+            (matches!(self.tcp, TcpArgument::Close), "--tcp"),
+            (self.ghost_limit != GHOST_LIMIT, "--ghost-limit"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, option)| option)
+    }
+
     /// What is asked for, where nothing is there yet.
     pub(super) fn save(&self, scope: Scope, id: u32, after: After) -> Save {
         Save {
@@ -243,6 +254,7 @@ fn repeat(
     output: &mut Output,
 ) -> anyhow::Result<Exit> {
     let series = Series::new(&how.place, arguments.keep.keep as usize)?;
+    let mut same = Same::of(how.scope, how.id);
     let mut saved = 0_u32;
     loop {
         let next = Instant::now() + every;
@@ -258,7 +270,7 @@ fn repeat(
                 }
             }
             // It has ended, or somebody wants this to end.
-            Err(SaveError::Failed(_)) if saved > 0 && !is_there(how.scope, how.id) => break,
+            Err(SaveError::Failed(_)) if saved > 0 && !same.is_there() => break,
             Err(SaveError::Interrupted) if saved > 0 => break,
             Err(SaveError::Failed(error)) if saved > 0 && error.class() == Class::Temporary => {
                 let error = with_exit(SaveError::Failed(error)).context("this time nothing was saved");
@@ -266,7 +278,8 @@ fn repeat(
             }
             Err(error) => return Err(with_exit(error)),
         }
-        if masked.pause(next).context("cannot wait for the next time")? {
+        // Whoever has got its number meanwhile is not what was asked for.
+        if masked.pause(next).context("cannot wait for the next time")? || !same.is_there() {
             break;
         }
     }
@@ -284,7 +297,7 @@ fn told(saved: &Saved, output: &mut Output) -> anyhow::Result<()> {
         "pids": manifest.processes.iter().map(|process| process.pid).collect::<Vec<_>>(),
         "bytes": manifest.bytes(),
         "faults": saved.faults,
-        "frozen_ms": saved.frozen.map(|frozen| frozen.as_secs_f64() * 1000.0),
+        "frozen_ms": saved.frozen.map(|frozen| frozen.as_micros() as f64 / 1000.0),
         "time": manifest.when(),
     }))?;
     let frozen = saved.frozen.map(|frozen| format!(", still for {:.0} ms", frozen.as_secs_f64() * 1000.0));

@@ -13,12 +13,13 @@
 
 #include "result.h"
 
-static atomic_int inside, frozen, enough, prepared, refused;
+static atomic_int inside, frozen, enough, prepared, refused, ends;
 static atomic_ulong entered;
 
 static int before(const steadfast_checkpoint_t *checkpoint, void *argument) {
-    (void)checkpoint, (void)argument;
+    (void)argument;
     CHECK(inside == 0);
+    ends = !checkpoint->goes_on;
     CHECK(steadfast_checkpoint_phase() == STEADFAST_ACTIVE);
     prepared++;
     frozen = 1;
@@ -26,8 +27,10 @@ static int before(const steadfast_checkpoint_t *checkpoint, void *argument) {
 }
 
 static int after(int outcome, const char *text, void *argument) {
-    (void)outcome, (void)text, (void)argument;
+    (void)text, (void)argument;
     CHECK(inside == 0);
+    /* Whoever was to end goes on in its image only, and the others were told that they go on. */
+    CHECK(outcome == STEADFAST_ABANDONED || ends == (outcome == STEADFAST_RESTORED));
     frozen = 0;
     return 0;
 }

@@ -36,8 +36,9 @@ fn what_is_not_there_is_named() {
         bench.run(&["restore", "--json", "nothing"]).failed(2, &["nothing is no checkpoint", "list"]);
     assert_eq!(restored.object()["class"], "usage");
     bench.run(&["inspect", "nothing"]).failed(2, &["no checkpoint"]);
-    bench.run(&["list", "nothing"]).failed(1, &["nothing", "No such file"]);
-    assert!(bench.run(&["list"]).ended(0).out.contains("no checkpoints"));
+    bench.run(&["list", "nothing"]).failed(2, &["no directory nothing"]);
+    let empty = bench.run(&["list"]).ended(0).out;
+    assert!(empty.contains(&format!("no checkpoints in {}\n", bench.home.path().display())), "{empty}");
     bench.run(&["run", "no-such-program"]).failed(1, &["no-such-program", "executed"]);
     assert_eq!(
         bench.run(&["save", "--signal", "NOPE", "1"]).ended(2).err.matches("`NOPE` is no signal").count(),
@@ -66,6 +67,58 @@ fn run_takes_only_what_it_heeds() {
     for option in ["--clobber", "--no-clobber", "--backup", "--backup=old", "--bogus"] {
         let run = Run::of(home.command(&["checkpoint", "run"]).args([option, "--dir", "saved", "true"]));
         assert!(run.ended(2).err.contains("unexpected argument"), "{option}");
+    }
+}
+
+/// Before the program runs, not every time that it is saved.
+#[test]
+fn run_tells_at_once_what_it_cannot_heed() {
+    let Some(bench) = Bench::new("run_tells_at_once") else { return };
+    let run = |words: &[&str]| bench.run(&[&["run"], words, &["touch", "ran"]].concat());
+    for option in
+        [&["--dir", "saved"][..], &["--timeout", "1s"], &["--tcp", "close"], &["--ghost-limit", "1"]]
+    {
+        run(option).failed(2, &[option[0], "--every TIME", "checkpoint save"]);
+    }
+    run(&["--every", "1h", "--dir", "/proc/none"]).failed(1, &["/proc/none"]);
+    let target = bench.target("plain");
+    bench.run(&["save", "--dir", "one", &target.id()]).ended(0);
+    run(&["--every", "1h", "--dir", "one"]).failed(2, &["one is one checkpoint", "--every makes several"]);
+    bench.run(&["save", "--every", "1h", "--dir", "one", &target.id()]).failed(2, &["is one checkpoint"]);
+    assert!(!bench.path("ran").exists(), "nothing was started");
+    run(&["--every", "1h", "--dir", "saved"]).ended(0);
+    assert!(bench.path("ran").exists());
+    assert_eq!(target.go_on().code(), Some(0));
+}
+
+/// As in a container, which leaves some of root's rights out.
+#[test]
+fn root_without_a_right_is_told_which() {
+    let Some(bench) = Bench::new("root_without_a_right") else { return };
+    let target = bench.target_with("plain", |command| {
+        command.uid(65_534).gid(65_534);
+        fs::set_permissions(bench.home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    });
+    let save = bench.command(&["save", "--dir", "saved", &target.id()]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-sys_resource,-kill"]).arg(save.get_program()).args(save.get_args());
+    command
+        .envs(save.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(bench.home.path());
+    let run =
+        Run::of(command.stdin(Stdio::null())).failed(1, &["CAP_KILL", "CAP_SYS_RESOURCE here", "container"]);
+    assert!(!run.err.contains("run it as root"), "{run:?}");
+    assert_eq!(target.go_on().code(), Some(0));
+    bench.good();
+}
+
+#[test]
+fn nobody_saves_what_it_descends_from() {
+    let Some(bench) = Bench::new("descends") else { return };
+    for id in ["1".to_owned(), std::process::id().to_string()] {
+        let words = ["cannot save process", "this command is among its descendants"];
+        bench.run(&["save", "--dir", "saved", &id]).failed(2, &words);
+        assert!(!bench.path("saved.failed.log").exists(), "CRIU was not asked");
     }
 }
 

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use steadfast::{Endpoint, Labels, MultiSocket, ScoutConfig};
-use steadfast_checkpoint::{Class, Errno, Refusal, Said};
+use steadfast::{Endpoint, Labels, MultiSocket, ScoutConfig, Target};
+use steadfast_checkpoint::{Class, Criu, Errno, Moving, Refusal, Said};
 use steadfast_testbed::{Link, isolated};
 use steadfast_transfer::{Receiver, Store};
 
@@ -88,6 +88,11 @@ impl Hosts {
         below(&self.arrivals()).iter().flat_map(|place| below(place)).collect()
     }
 
+    /// Where images lie of what goes away.
+    fn leaving(&self) -> PathBuf {
+        self.world.bench.path(".local/state/steadfast/migrating").join(self.pid())
+    }
+
     fn migrate(&self, contact: &str, more: &[&str]) -> Running {
         let mut command = self.world.bench.command(&["migrate", "--json"]);
         command.args(more).args([&self.pid(), contact]).stderr(Stdio::null());
@@ -113,7 +118,7 @@ impl Hosts {
         assert!(all.into_iter().all(|word| error.contains(word)), "{words:?}: {error}");
         self.world.listener.goes_on();
         assert!(matches!(state(self.world.pid), Some('S' | 'R')));
-        assert!(!self.world.bench.path(&format!("migrate.{}", self.pid())).exists());
+        assert!(!self.leaving().exists());
     }
 
     /// It runs there.
@@ -134,7 +139,7 @@ impl Hosts {
         );
         // What it was here has ended; its number may be anybody's.
         let _status = self.world.parent.wait().unwrap();
-        assert!(!self.world.bench.path(&format!("migrate.{}", self.pid())).exists());
+        assert!(!self.leaving().exists());
         self.world.pid = 0;
         self.world.listener.goes_on();
         last
@@ -208,6 +213,11 @@ fn a_network_that_is_gone_for_a_while_ends_nothing() {
         let hooked = hosts.there.path().join("hooked");
         let hook = format!("echo $STEADFAST_PID > {}", hooked.display());
         let pid = hosts.pid();
+        // An older one, of the same number.
+        let older = hosts.arrivals().join(format!("{}.{pid}", &hosts.here()[..8]));
+        fs::create_dir_all(&older).unwrap();
+        fs::set_permissions(hosts.arrivals(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(older.join("steadfast.json"), "older").unwrap();
         let (mut accepting, contact) =
             hosts.accept(&["--from", &hosts.here(), "--keep", "--on-success", &hook]);
         let mut migrating = hosts.migrate(&contact, &[]);
@@ -225,7 +235,12 @@ fn a_network_that_is_gone_for_a_while_ends_nothing() {
         let told = until("the hook", || fs::read_to_string(&hooked).ok().filter(|told| !told.is_empty()));
         assert_eq!(told.trim(), pid);
         let kept = hosts.arrived();
-        assert!(kept.iter().any(|path| path.ends_with("steadfast.json")), "{kept:?}");
+        assert!(
+            kept.iter().any(|path| path.parent() == Some(&older) && path.ends_with("steadfast.json")),
+            "{kept:?}"
+        );
+        let before = older.with_file_name(format!("{}.~1~", older.file_name().unwrap().to_str().unwrap()));
+        assert_eq!(fs::read_to_string(before.join("steadfast.json")).unwrap(), "older");
         hosts.ends(&mut accepting);
         hosts.was_suspended(1);
         // It would take another one.
@@ -366,6 +381,78 @@ fn continued_in_the_middle() {
     });
 }
 
+/// Images hold secrets: what was killed leaves them to the next one.
+#[test]
+fn what_was_killed_in_the_middle_leaves_nothing_for_good() {
+    with("checkpoint::migrate::what_was_killed_in_the_middle_leaves_nothing_for_good", |mut hosts| {
+        let (mut accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
+        let mut migrating = hosts.migrate(&contact, &[]);
+        Hosts::in_the_middle(&mut migrating);
+        kill_process(Pid::from_raw(migrating.pid().cast_signed()).unwrap(), Signal::KILL).unwrap();
+        let (_objects, code) = migrating.end();
+        assert_eq!(code, None);
+        until("nothing that is left there", || hosts.arrived().is_empty().then_some(()));
+        assert_eq!(state(hosts.world.pid), Some('T'));
+        let images = hosts.leaving().join("images");
+        assert!(images.join("steadfast.json").exists(), "nobody could remove them");
+        // Of another one that is gone, too.
+        let other = hosts.leaving().with_file_name("4194303");
+        fs::create_dir_all(other.join("images")).unwrap();
+        kill_process(Pid::from_raw(hosts.world.pid.cast_signed()).unwrap(), Signal::CONT).unwrap();
+        hosts.world.listener.goes_on();
+        let migrating = hosts.migrate(&contact, &[]);
+        hosts.came(migrating, &mut accepting);
+        assert!(!other.exists());
+    });
+}
+
+/// As a migration of another host would, up to where that saves.
+fn somebody_comes(
+    hosts: &Hosts,
+    home: &Home,
+    contact: &str,
+) -> (tokio::sync::oneshot::Sender<()>, JoinHandle<()>) {
+    let (identity, contact) = (home.file("identity"), contact.to_owned());
+    let (done, until_done) = tokio::sync::oneshot::channel::<()>();
+    let (told, welcome) = std::sync::mpsc::channel();
+    let criu = Criu::at(hosts.world.bench.criu.clone());
+    let mut ask = Moving::look(&criu, hosts.world.pid).unwrap().ask;
+    ask.numbers.clear();
+    let thread = hosts.world.hosts[0].thread("somebody", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let scout = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
+            let builder = Endpoint::builder().identity_file(identity).scout(scout);
+            let endpoint = builder.daemon(None).bind().await.unwrap();
+            let socket = endpoint.connect(contact.parse::<Target>().unwrap()).await.unwrap();
+            let _receipt = socket.send(Said::Ask(ask).encode(), Labels::foreground()).await.unwrap();
+            let answer = Said::decode(socket.recv().await.unwrap().unwrap().payload().unwrap()).unwrap();
+            told.send(answer).unwrap();
+            let _either = until_done.await;
+        });
+    });
+    assert!(matches!(welcome.recv().unwrap(), Said::Welcome { .. }));
+    (done, thread)
+}
+
+#[test]
+fn who_takes_one_takes_no_second_meanwhile() {
+    with("checkpoint::migrate::who_takes_one_takes_no_second_meanwhile", |mut hosts| {
+        let somebody = Home::new();
+        let other = somebody.key().to_string();
+        let (mut accepting, contact) = hosts.accept(&["--from", &hosts.here(), "--from", &other, "--once"]);
+        let (done, thread) = somebody_comes(&hosts, &somebody, &contact);
+        let words = ["takes one program", "try again"];
+        hosts.goes_on_here(hosts.migrate(&contact, &[]), 1, Some("temporary"), &words);
+        drop(done);
+        thread.join().unwrap();
+        accepting.until("that nothing came", |object| object["event"] == "failed");
+        let migrating = hosts.migrate(&contact, &[]);
+        hosts.came(migrating, &mut accepting);
+        hosts.ends(&mut accepting);
+    });
+}
+
 /// The first process of a PID namespace stays for the program; and nobody has to read what is said.
 #[test]
 fn what_came_outlives_who_accepted_it() {
@@ -432,6 +519,9 @@ fn where_the_answer_is_never_known_it_stays_stopped() {
         let (accepting, contact) = hosts.accept_with(&slow, &["--from", &hosts.here()]);
         let migrating = hosts.migrate(&contact, &[]);
         until("a restore that begins", || begun.exists().then_some(()));
+        // Whoever says so now does not make it run twice.
+        kill_process(Pid::from_raw(hosts.world.pid.cast_signed()).unwrap(), Signal::CONT).unwrap();
+        assert_eq!(state(hosts.world.pid), Some('t'));
         kill_process(inside(&accepting), Signal::KILL).unwrap();
         let (objects, code) = migrating.end();
         let last = objects.last().unwrap();
@@ -440,11 +530,23 @@ fn where_the_answer_is_never_known_it_stays_stopped() {
         for part in ["not known", "crashed", &format!("kill -KILL {pid}"), &format!("kill -CONT {pid}")] {
             assert!(words.contains(part), "{part}: {words}");
         }
-        assert_eq!(state(hosts.world.pid), Some('T'));
-        let images = hosts.world.bench.path(&format!("migrate.{pid}"));
+        until("a process that is stopped", || (state(hosts.world.pid) == Some('T')).then_some(()));
+        let images = hosts.leaving().join("images");
         assert!(images.join("steadfast.json").exists(), "the last of it, if this host goes down, too");
-        // Somebody looks, and says where it goes on.
+        assert_eq!(hosts.world.listener.seen().len(), 1, "it was never let go on");
+        // The next one does not remove that, and says so.
+        assert!(!hosts.arrived().is_empty(), "who restores it needs that");
         drop(accepting);
+        let (_accepting, contact) = hosts.accept(&["--from", &hosts.here()]);
+        assert_eq!(hosts.arrived(), Vec::<PathBuf>::new(), "nobody does any more");
+        let again = hosts.world.bench.run(&["migrate", &pid, &contact]).ended(2);
+        let place = hosts.leaving().display().to_string();
+        assert!(
+            again.err.contains("never known whether it runs there") && again.err.contains(&place),
+            "{again:?}"
+        );
+        assert!(images.join("steadfast.json").exists());
+        // Somebody looks, and says where it goes on.
         kill_process(Pid::from_raw(hosts.world.pid.cast_signed()).unwrap(), Signal::CONT).unwrap();
         hosts.world.listener.goes_on();
     });

@@ -112,6 +112,8 @@ fn damage_is_found_and_named() {
     damaged("another manifest", &["steadfast.json", "not what was written"]);
     write(&manifest.replacen("\"format\": 1", "\"format\": 7", 1));
     bench.run(&["restore", "saved"]).failed(1, &["another version", "format 7"]);
+    let list = bench.run(&["list", "saved"]).ended(1);
+    assert!(list.out.contains("other version") && !list.out.contains("damaged"), "{list:?}");
     write(&manifest);
     bench.run(&["inspect", "saved"]).ended(0);
     assert_eq!(bench.restore(&[]).code(), Some(0));

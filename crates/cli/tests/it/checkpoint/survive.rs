@@ -298,6 +298,8 @@ fn the_clock_goes_on_where_that_of_the_machine_is_behind() {
     let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
     assert_eq!(of(&target.id()), of("self"));
     bench.save_and_kill(target);
+    let seen = bench.run(&["inspect", "saved"]).ended(0).out;
+    assert!(seen.contains("go on where they were if root restores it"), "{seen}");
     for again in 0..2 {
         let restore = bench.command(&["restore", "saved", "--on-success", "kill -USR1 $STEADFAST_PID"]);
         let status = set_back(&restore, half()).status().unwrap();
