@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::hub::Hub;
 use crate::process::start_of;
+use command::Commands;
 use settings::{SinkName, SinkSettings, SinkTarget};
 
 mod command;
@@ -354,12 +355,13 @@ impl SinkTarget {
 /// Works until the end, and a little longer for what waits then.
 async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
     let mut end = feed.end.clone();
+    let commands = Commands::default();
     let work = async {
         // Open when there is nobody left who holds it.
         while gate.changed().await.is_ok() {}
         match &to {
             SinkTarget::Journal(places) => journal::run(&mut feed, places).await,
-            SinkTarget::Command(settings) => command::run(&mut feed, settings).await,
+            SinkTarget::Command(settings) => command::run(&mut feed, settings, &commands).await,
             SinkTarget::File(settings) => file::run(&mut feed, settings).await,
         }
     };
@@ -371,4 +373,6 @@ async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
         () = work => {}
         () = late => {}
     }
+    // None outlives the daemon, nor the settings that want it.
+    commands.end().await;
 }
