@@ -374,5 +374,5 @@ async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
         () = late => {}
     }
     // None outlives the daemon, nor the settings that want it.
-    commands.end().await;
+    commands.end(command::STARTING).await;
 }

@@ -31,7 +31,7 @@ const OURS: [&str; 7] = [
 ];
 
 /// How long one that is just being started may take for that when all are to end.
-const STARTING: Duration = Duration::from_secs(2);
+pub(super) const STARTING: Duration = Duration::from_secs(2);
 
 /// The commands of a sink that run.
 #[derive(Debug)]
@@ -49,11 +49,11 @@ impl Default for Commands {
 
 impl Commands {
     /// Kills those that run, waits for those that are being started, and kills them.
-    pub(super) async fn end(&self) {
+    pub(super) async fn end(&self, starting: Duration) {
         self.over.send_replace(true);
         let mut running = self.running.lock().await;
         let all = async { while running.join_next().await.is_some() {} };
-        let _as_far_as_it_goes = tokio::time::timeout(STARTING, all).await;
+        let _as_far_as_it_goes = tokio::time::timeout(starting, all).await;
     }
 }
 
@@ -62,9 +62,9 @@ pub(super) async fn run(feed: &mut Feed, settings: &CommandSettings, commands: &
     let settings = Arc::new(settings.clone());
     let mut running = commands.running.lock().await;
     while let Some(delivery) = feed.next().await {
-        let (settings, state) = (Arc::clone(&settings), feed.shared_state());
+        let (its, state) = (Arc::clone(&settings), feed.shared_state());
         let mut over = commands.over.subscribe();
-        running.spawn(async move { one(&settings, &delivery, &state, &mut over, Command::spawn).await });
+        running.spawn(async move { one(&its, &delivery, &state, &mut over, Command::spawn).await });
         while running.len() >= settings.at_once {
             running.join_next().await;
         }
@@ -174,7 +174,7 @@ mod tests {
 
     /// Whether somebody of a process group is there and no zombie.
     fn lives(group: u32) -> bool {
-        let of_it = |entry: std::io::Result<std::fs::DirEntry>| {
+        let of_it = |entry: io::Result<std::fs::DirEntry>| {
             let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
             let mut words = stat.rsplit_once(')')?.1.split_whitespace();
             let state = words.next()?;
@@ -211,7 +211,7 @@ mod tests {
         tokio::task::block_in_place(|| begins.recv_timeout(GUARD)).unwrap();
         let end = tokio::spawn({
             let commands = Arc::clone(&commands);
-            async move { commands.end().await }
+            async move { commands.end(GUARD).await }
         });
         commands.over.subscribe().wait_for(|over| *over).await.unwrap();
         go.send(()).unwrap();
