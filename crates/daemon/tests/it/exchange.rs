@@ -34,6 +34,12 @@ fn connected(one: &Host, other: &Host) {
     other.wait_connected(&way(one));
 }
 
+/// Waits until one says why it does not reach the other.
+fn not_connected(one: &Host, other: &Host, words: &str) {
+    let way = until("a fault", || Some(one.way(&way(other))).filter(|way| !way.connected));
+    assert!(way.fault.as_ref().is_some_and(|fault| fault.contains(words)), "{way:?}");
+}
+
 /// Two hosts that call each other; and their ports.
 fn pair() -> (Host, Host, u16, u16) {
     let (mut a, mut b) = (Host::new(), Host::new());
@@ -115,6 +121,23 @@ fn a_daemon_that_is_killed_gets_the_rest_later() {
     a.start(&settings(at_a, b.key(), at_b));
     other.take_once(owed);
     until("all are confirmed", || (a.way(&way(&b)).sent == 20).then_some(()));
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_not_connected() {
+    let (a, mut b, at_a, at_b) = pair();
+    b.kill();
+    not_connected(&a, &b, "crashed");
+    b.start(&settings(at_b, a.key(), at_a));
+    connected(&a, &b);
+    b.pause();
+    // The rest waits here and makes that an answer is owed.
+    let mut one = a.client(SPACE);
+    one.publish("for later");
+    not_connected(&a, &b, "hung");
+    b.resume();
+    connected(&a, &b);
+    until("it came", || (a.way(&way(&b)).sent == 1).then_some(()));
 }
 
 #[test]
