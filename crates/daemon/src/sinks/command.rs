@@ -73,6 +73,19 @@ pub(super) async fn run(feed: &mut Feed, settings: &CommandSettings, commands: &
     while running.join_next().await.is_some() {}
 }
 
+/// What is to be started for an event.
+fn prepare(settings: &CommandSettings, delivery: &Delivery) -> Command {
+    let mut command = Command::new(&settings.argv[0]);
+    command.args(&settings.argv[1..]).envs(fields(delivery));
+    for name in OURS {
+        command.env_remove(name);
+    }
+    // Its complaints go where the daemon's go. A group of its own, so that it ends with what it started.
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
+    command.kill_on_drop(true);
+    command
+}
+
 /// Runs it for one event, to its end.
 async fn one(
     settings: &CommandSettings,
@@ -83,14 +96,7 @@ async fn one(
 ) {
     let program = &settings.argv[0];
     let input = json(delivery);
-    let mut command = Command::new(program);
-    command.args(&settings.argv[1..]).envs(fields(delivery));
-    for name in OURS {
-        command.env_remove(name);
-    }
-    // Its complaints go where the daemon's go. A group of its own, so that it ends with what it started.
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit()).process_group(0);
-    command.kill_on_drop(true);
+    let mut command = prepare(settings, delivery);
     let (child, group) = match start(move || spawn(&mut command)).await {
         Ok(started) => started,
         Err(error) => {
@@ -181,6 +187,16 @@ mod tests {
             (words.nth(1)? == group.to_string() && state != "Z").then_some(())
         };
         std::fs::read_dir("/proc").unwrap().filter_map(of_it).next().is_some()
+    }
+
+    #[test]
+    fn the_service_manager_is_not_its_to_speak_with() {
+        let settings = CommandSettings::new(vec!["true".into()]);
+        let command = prepare(&settings, &delivery("info", b"x"));
+        let variables: Vec<_> = command.as_std().get_envs().collect();
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "INVOCATION_ID"] {
+            assert!(variables.contains(&(name.as_ref(), None)), "{name} is left to it: {variables:?}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

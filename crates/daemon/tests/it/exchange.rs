@@ -57,8 +57,12 @@ fn events_cross_both_ways() {
     let (mut one, mut other) = (a.client(SPACE), b.client(SPACE));
     one.subscribe("", Replay::Nothing);
     other.subscribe("", Replay::Nothing);
-    one.publish("one");
-    assert_eq!(other.next_text(), ("one".into(), Provenance::Signed));
+    let id = one.publish("one");
+    let came = other.next();
+    assert_eq!((came.event.id, came.provenance), (id, Provenance::Signed));
+    // Whoever gets it from here can tell who made it.
+    let signature = came.event.signature.expect("a signature");
+    assert!(steadfast_net::identity::verify(&a.key(), &came.event.signed_bytes(), &signature.0));
     other.publish("two");
     assert_eq!(one.next_text(), ("one".into(), Provenance::Local));
     assert_eq!(one.next_text(), ("two".into(), Provenance::Signed));

@@ -167,6 +167,30 @@ async fn a_command_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_hangs_ends_with_its_daemon() {
+    let place = Host::new();
+    let path = place.place().join("pids");
+    let text = "sleep 100000 & echo $$ $! > \"$0.new\"; mv \"$0.new\" \"$0\"; wait";
+    let mut host = host(SinkTarget::Command(script(text, &path))).await;
+    host.client().await.publish(a("x")).await.unwrap();
+    soon("its start", async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // It has some time, and not as much as it wants.
+    host.end().await;
+    let written = fs::read_to_string(&path).unwrap();
+    soon("their end", async {
+        while written.split_whitespace().any(lives) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_not_there_or_fails() {
     let host = host(SinkTarget::Command(CommandSettings::new(vec!["/nowhere/to/be/found".into()]))).await;
     let client = host.client().await;
