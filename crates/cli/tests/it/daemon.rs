@@ -142,6 +142,24 @@ fn what_cannot_be_done_says_what_would_help() {
 }
 
 #[test]
+fn a_daemon_tells_what_is_to_be_mended() {
+    let home = home();
+    let place = home.path().display();
+    home.configure(&format!(
+        "[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n\
+         [daemon.sinks.lost]\nfile = \"{place}/nowhere/at/all.json\"\n"
+    ));
+    let mut told = Running::start(&mut command(&home, &["daemon"]), |command| {
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    });
+    let errors = std::io::BufReader::new(told.stderr());
+    assert!(told.line().contains("agent.sock"));
+    publish(&home, "x");
+    let line = std::io::BufRead::lines(errors).next().unwrap().unwrap();
+    assert!(line.contains("WARN") && line.contains("nowhere/at/all.json"), "{line}");
+}
+
+#[test]
 fn an_answer_names_what_it_answers() {
     let home = home();
     let (running, _) = daemon(&home);
