@@ -291,7 +291,6 @@ impl Sinks {
                 continue;
             }
             let state = states.remove(name).unwrap_or_else(|| Arc::new(SinkState::new(*name)));
-            *lock(&state.fault) = None;
             let (end, ended) = watch::channel(false);
             let Some(feed) = Feed::open(&self.hub, settings, &state, ended) else {
                 tracing::error!(sink = name.as_str(), "the agent does not let this sink in");
@@ -359,6 +358,8 @@ async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
     let work = async {
         // Open when there is nobody left who holds it.
         while gate.changed().await.is_ok() {}
+        // What the one before said of its place is not said of this one's.
+        *lock(&feed.state.fault) = None;
         match &to {
             SinkTarget::Journal(places) => journal::run(&mut feed, places).await,
             SinkTarget::Command(settings) => command::run(&mut feed, settings, &commands).await,
