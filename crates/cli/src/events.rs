@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use steadfast::backplane::{
-    Backplane, BackplaneError, Declaration, Delivery, EventHandle, Kind, Level, Matching, Notice, Provenance, Publication,
-    Reason, Replay, Subscribing,
+    Backplane, BackplaneError, Declaration, Delivery, EventHandle, Kind, Level, Matching, Notice, Provenance,
+    Publication, Reason, Replay, Subscribing,
 };
 use steadfast_daemon::socket_path;
 use tokio::signal::unix::{SignalKind, signal};

@@ -169,7 +169,8 @@ fn print_ways(status: &Status, output: &mut Output) -> anyhow::Result<()> {
         }
     }
     if let Some(exchange) = &status.exchange {
-        output.line(format!("Other hosts name this one in their [daemon.exchange] as {}.", clean(exchange)))?;
+        output
+            .line(format!("Other hosts name this one in their [daemon.exchange] as {}.", clean(exchange)))?;
     }
     Ok(())
 }

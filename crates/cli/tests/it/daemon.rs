@@ -132,7 +132,8 @@ fn what_cannot_be_done_says_what_would_help() {
     run(&["events", "publish", "a.b.c", "X", "--severity", "bad"]).failed(2, &["fatal"]);
     run(&["events", "subscribe", "colour=red"]).failed(2, &["severity"]);
     run(&["events", "publish", "a.b.c", "X", "--file", "/nowhere/at all"]).failed(1, &["/nowhere/at all"]);
-    run(&["events", "publish", "a.b.c", "X", "--answers", "nobody-1-2"]).failed(2, &["nobody-1-2", "events tail"]);
+    run(&["events", "publish", "a.b.c", "X", "--answers", "nobody-1-2"])
+        .failed(2, &["nobody-1-2", "events tail"]);
     drop(running);
     let place = home.path().display();
     home.configure(&format!(

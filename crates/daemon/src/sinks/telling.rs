@@ -7,7 +7,6 @@ use steadfast_backplane::{Delivery, Kind, Level, Provenance};
 /// The most bytes of a payload in a text for people.
 const SHOWN: usize = 1024;
 
-
 /// A severity in one spelling, and as syslog counts (RFC 5424, 6.2.1).
 pub(super) fn severity(delivery: &Delivery) -> (&'static str, u8) {
     match delivery.event.severity.level() {
