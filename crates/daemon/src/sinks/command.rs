@@ -186,7 +186,7 @@ mod tests {
             let state = words.next()?;
             (words.nth(1)? == group.to_string() && state != "Z").then_some(())
         };
-        std::fs::read_dir("/proc").unwrap().filter_map(of_it).next().is_some()
+        std::fs::read_dir("/proc").unwrap().find_map(of_it).is_some()
     }
 
     #[test]
