@@ -29,7 +29,7 @@ impl Directory {
             let path = std::env::temp_dir().join(format!("steadfast-agent-{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Self(path),
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
             }
         }
     }

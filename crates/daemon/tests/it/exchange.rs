@@ -145,6 +145,22 @@ fn a_host_that_does_not_answer_is_not_connected() {
 }
 
 #[test]
+fn who_comes_too_fast_is_held_up_and_loses_nothing() {
+    let (a, mut b, at_a, at_b) = pair();
+    b.stop();
+    b.start(&format!("{}[limits]\nhost-rate = 20\n", settings(at_b, a.key(), at_a)));
+    connected(&a, &b);
+    let mut one = a.client(SPACE);
+    let published: BTreeMap<_, _> =
+        (0..60).map(|n: u32| (one.publish(&n.to_string()), n.to_string())).collect();
+    until("all have come", || (b.way(&way(&a)).received == 60).then_some(()));
+    assert!(b.counter("remote_too_fast") > 0);
+    let mut other = b.client(SPACE);
+    other.subscribe("", Replay::Recent { events: 100, within: GUARD });
+    other.take_once(published);
+}
+
+#[test]
 fn with_a_server_beside_nothing_comes_twice() {
     let server = Server::with_jetstream();
     let nats = format!("[nats]\nurl = '{}'\njetstream = true\n", server.url());
