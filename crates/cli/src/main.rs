@@ -140,7 +140,7 @@ fn main() -> ExitCode {
     };
     let mut output = Output::new(arguments.globals.json);
     // Nobody looks at a daemon until it is too late: what an operator has to mend it tells without being asked.
-    let logs = log::start(matches!(arguments.command, Command::Daemon(_)).then_some("warn"));
+    let logs = log::start(matches!(arguments.command, Command::Daemon(_)).then_some("steadfast=warn"));
     if let (Ok(()), Command::Checkpoint(command)) = (&logs, &arguments.command) {
         return checkpoint::run(command, &arguments.globals, &mut output);
     }
