@@ -13,8 +13,6 @@ use steadfast::{
 };
 use steadfast_testbed::{Direction, Host, IpNet, Lab, Link, isolated};
 
-const DOWN_AFTER: Duration = Duration::from_secs(3);
-
 /// Bytes of a message: one of them would show in the link's counters.
 const LENGTH: usize = 200_000;
 
@@ -77,7 +75,6 @@ async fn delivered(receipts: Vec<Receipt>) {
 /// Runs `sender` on one host, while the other takes all that comes.
 fn two_hosts(
     sides: [ScoutConfig; 2],
-    down_after: Duration,
     sender: impl AsyncFnOnce(Endpoint, steadfast::MultiSocket, [Link; 2], Host) + Send + 'static,
 ) {
     let lab = Lab::new().unwrap();
@@ -103,7 +100,6 @@ fn two_hosts(
         block_on(async move {
             let mut config = steadfast::Config::default();
             config.metered_standby = true;
-            config.down_after = down_after;
             let builder = endpoint().scout(scout_a).config(config).identity(a_key);
             let endpoint = builder.bind().await.unwrap();
             let socket = endpoint.connect(contact_in.await.unwrap()).await.unwrap();
@@ -129,7 +125,7 @@ fn not_one_byte_of_a_message_on_a_forbidden_network() {
         let plain = ScoutConfig { nmcli: None, ..ScoutConfig::default() };
         for sides in [[lte_is(true), plain.clone()], [plain, lte_is(true)]] {
             let rules = rules.clone();
-            two_hosts(sides, DOWN_AFTER, async move |endpoint, socket, [wifi, lte], host| {
+            two_hosts(sides, async move |endpoint, socket, [wifi, lte], host| {
                 let mut paths = Paths::new(&endpoint);
                 paths.until("both networks", |up, _| up.len() == 2).await;
                 let before = lte.counters();
@@ -187,9 +183,7 @@ fn a_network_becomes_metered_in_the_middle_of_a_message() {
             let mut sides = [0, 1].map(|_| ScoutConfig { nmcli: None, ..ScoutConfig::default() });
             sides[side] = asks(&directory.0);
             let metered = say("yes");
-            // The silence below is to last as long as the news take on a busy machine: a path that is down because of it has
-            // nothing left to reset.
-            two_hosts(sides, 10 * crate::world::GUARD, async move |endpoint, socket, [wifi, lte], _| {
+            two_hosts(sides, async move |endpoint, socket, [wifi, lte], _| {
                 let mut paths = Paths::new(&endpoint);
                 paths.until("both networks", |up, _| up.len() == 2).await;
                 let rule = Rule::default().prohibit(Selector::Metered).prefer(name("lte"));
