@@ -20,6 +20,18 @@ pub enum Provenance {
     Unsigned = 2,
 }
 
+impl Provenance {
+    /// The word that goes with an event to programs: `local`, `signed`, `unsigned`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Signed => "signed",
+            Self::Unsigned => "unsigned",
+        }
+    }
+}
+
 /// An event on its way to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {

@@ -19,7 +19,8 @@ it, also C programs with libftb. It watches the networks, answers `steadfast sta
 configuration says where ([daemon] metrics).
 
 It runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again: rules, limits and sinks count at once, all else with the \
-next start. What was acknowledged is on the disk and outlasts it; its clients come back by themselves.
+next start. What was acknowledged is on the disk and outlasts it; its clients come back by themselves. What somebody has to \
+mend it tells on standard error; STEADFAST_LOG=info tells more, =off nothing.
 
 Examples:
   steadfast daemon

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use steadfast::backplane::{
-    Backplane, BackplaneError, Declaration, Delivery, Kind, Level, Matching, Notice, Provenance, Publication,
-    Reason, Replay, Subscribing,
+    Backplane, BackplaneError, Declaration, Delivery, EventHandle, Kind, Level, Matching, Notice, Provenance,
+    Publication, Reason, Replay, Subscribing,
 };
 use steadfast_daemon::socket_path;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,12 +35,13 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the event's handle, by which others can answer it. Exit code 4: no agent answers; 3: a rule refuses it.
+Prints the event's id, by which others can answer it (--answers). Exit code 4: no agent answers; 3: a rule refuses it.
 
 Examples:
   steadfast events publish FTB.apps.backup DONE 'took 3 minutes'
   steadfast events publish FTB.apps.backup FAILED --severity error --file log.txt
-  dmesg | tail -3 | steadfast events publish site.hosts.kernel OOPS --severity fatal --file -")]
+  dmesg | tail -3 | steadfast events publish site.hosts.kernel OOPS --severity fatal --file -
+  steadfast events publish site.ops.pager SEEN --answers \"$STEADFAST_EVENT_ID\"")]
 pub(crate) struct Publish {
     /// The event space, `region.category.component`.
     space: String,
@@ -61,12 +62,16 @@ pub(crate) struct Publish {
     /// The job that it belongs to, at most 15 bytes.
     #[arg(long, default_value = "")]
     job: String,
+    /// The event that this one answers: its id, as `publish` and --json print it and commands of sinks have it.
+    #[arg(long, value_name = "ID")]
+    answers: Option<String>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 WHAT is FTB's language: pairs attribute=value with commas between, all of which must fit. Attributes: severity, event_space, \
-jobid, host_name, event_name, client_name. Without it every event comes. With --json each line is a CloudEvent 1.0.
+jobid, host_name, event_name, client_name. Without it every event comes. With --json each line is a CloudEvent \
+1.0, with the attribute `provenance`: `local`, `signed` by another host, or `unsigned`, which anybody could have made.
 
 Examples:
   steadfast events subscribe
@@ -163,18 +168,43 @@ async fn publish(arguments: &Publish, socket: PathBuf, output: &mut Output) -> a
             payload
         }
     };
-    let publication = Publication::new(&arguments.name, payload)?;
+    let mut publication = Publication::new(&arguments.name, payload)?;
     let declaration = Declaration::new(&arguments.name, &arguments.severity).map_err(BackplaneError::from)?;
     let builder = Backplane::builder(Some(&arguments.space))?.socket(socket);
     let backplane = builder.name(&arguments.client)?.job(&arguments.job)?.connect().await?;
+    if let Some(wanted) = &arguments.answers {
+        publication = publication.in_answer_to(find(&backplane, wanted).await?);
+    }
     backplane.declare([declaration]).await?;
     let handle = backplane.publish(publication).await?;
-    let id = handle.id;
-    let id = format!("{}-{:x}-{}", id.origin, id.incarnation.0, id.sequence);
+    let id = handle.id.to_string();
     output.object(&json!({ "id": id, "name": arguments.name, "severity": arguments.severity }))?;
     output.line(id)?;
     backplane.close().await?;
     Ok(Exit::Done)
+}
+
+/// Looks for an event among those that the agent can still replay.
+async fn find(backplane: &Backplane, wanted: &str) -> anyhow::Result<EventHandle> {
+    let past = Replay::Recent { events: u32::MAX, within: Duration::MAX };
+    let mut events = backplane.subscribe("", Subscribing::default().replay(past).queue(16_384)).await?;
+    let mut left = events.replayed().events;
+    while left > 0 {
+        left = match events.next().await {
+            Some(Notice::Event(delivery)) if delivery.event.id.to_string() == wanted => {
+                return Ok(delivery.event.handle());
+            }
+            Some(Notice::Event(_)) => left - 1,
+            Some(Notice::Dropped(count)) => left.saturating_sub(count),
+            _ => 0,
+        };
+    }
+    Err(Failure::usage(format!(
+        "cannot answer `{}`: the agent of this host has no such event, or not any more; take an id from \
+         `steadfast events tail --json`",
+        clean(wanted)
+    ))
+    .into())
 }
 
 fn how(selection: &Selection, replay: Replay) -> Subscribing {
@@ -254,7 +284,10 @@ fn tell(notice: &Notice, output: &mut Output) -> anyhow::Result<bool> {
 }
 
 fn event_json(delivery: &Delivery) -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::from_str(&delivery.event.to_cloud_event())?)
+    let mut event: serde_json::Value = serde_json::from_str(&delivery.event.to_cloud_event())?;
+    // As in sinks: who vouches for it is part of what it says.
+    event["provenance"] = delivery.provenance.name().into();
+    Ok(event)
 }
 
 fn line(delivery: &Delivery, output: &mut Output) -> String {
@@ -270,7 +303,10 @@ fn line(delivery: &Delivery, output: &mut Output) -> String {
         Provenance::Signed => " (signed)",
         Provenance::Unsigned => " (unsigned)",
     };
-    let answers = if matches!(event.kind, Kind::Answer(_)) { " in answer" } else { "" };
+    let answers = match &event.kind {
+        Kind::Answer(handle) => format!(" in answer to {} {}", handle.space, handle.name),
+        Kind::Plain => String::new(),
+    };
     let shown: String = payload.chars().take(200).collect();
     let rest = if payload.chars().count() > 200 { " .." } else { "" };
     format!(

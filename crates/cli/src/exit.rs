@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use steadfast::{BindError, ConnectError};
 use steadfast_checkpoint::{Class, ETIMEDOUT, Error};
+use steadfast_daemon::{DaemonError, ExchangeError};
 
 use crate::output::{Output, clean_lines};
 
@@ -100,6 +101,10 @@ impl Exit {
                 (_, Class::Usage) => Self::Usage,
                 _ => Self::Failed,
             });
+        }
+        if let Some(DaemonError::Exchange(error)) = cause.downcast_ref::<DaemonError>() {
+            // All else is about what the configuration names.
+            return (!matches!(error, ExchangeError::Bind(_))).then_some(Self::Usage);
         }
         // What an endpoint is made from is what the user wrote down.
         matches!(cause.downcast_ref::<BindError>(), Some(BindError::Places(_))).then_some(Self::Usage)

@@ -12,9 +12,10 @@ use crate::exit::Failure;
 
 const VARIABLE: &str = "STEADFAST_LOG";
 
-/// Starts to log, if that is wanted. Starts no thread.
-pub(crate) fn start() -> anyhow::Result<()> {
-    let Some(wanted) = std::env::var_os(VARIABLE).filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
+/// Starts to log, if that is wanted, or if there is something that is told without being asked. Starts no thread.
+pub(crate) fn start(usual: Option<&str>) -> anyhow::Result<()> {
+    let named = std::env::var_os(VARIABLE).filter(|wanted| !wanted.is_empty());
+    let Some(wanted) = named.or_else(|| usual.map(Into::into)) else { return Ok(()) };
     let filter = wanted.to_str().and_then(read).ok_or_else(|| {
         let wanted = wanted.to_string_lossy();
         Failure::usage(format!(

@@ -139,7 +139,8 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let mut output = Output::new(arguments.globals.json);
-    let logs = log::start();
+    // Nobody looks at a daemon until it is too late: what an operator has to mend it tells without being asked.
+    let logs = log::start(matches!(arguments.command, Command::Daemon(_)).then_some("steadfast=warn"));
     if let (Ok(()), Command::Checkpoint(command)) = (&logs, &arguments.command) {
         return checkpoint::run(command, &arguments.globals, &mut output);
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use steadfast::host::{PeerState, SessionState};
-use steadfast_daemon::SinkStatus;
 use steadfast_daemon::status::{Answer, ClientStatus, ProcessStatus, Question, Status, Subject, VERSION};
+use steadfast_daemon::{SinkStatus, WayStatus};
 use steadfast_net::dial;
 
 use crate::context::Context;
@@ -80,9 +80,9 @@ fn ask(path: &std::path::Path) -> io::Result<Answer> {
 
 fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
     let Status { program, pid, host, key, networks, agent, .. } = status;
-    let uptime = Duration::from_secs(status.uptime as u64);
+    let uptime = age(status.uptime as u64);
     output
-        .line(format!("Daemon {program}, process {pid}, for {uptime:?}. Host {}, key {key}.", clean(host)))?;
+        .line(format!("Daemon {program}, process {pid}, for {uptime}. Host {}, key {key}.", clean(host)))?;
     let mut table = Table::new(["NETWORK", "CLASS", "METERED", "COST", "ADDRESSES"]);
     for network in networks {
         let metered = if network.metered { "yes" } else { "no" };
@@ -114,6 +114,7 @@ fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
         output
             .line(format!("The journal cannot be written, so nothing is acknowledged: {}.", clean(fault)))?;
     }
+    print_ways(status, output)?;
     print_sinks(&status.sinks, output)?;
     if !agent.clients.is_empty() {
         let mut table =
@@ -134,6 +135,42 @@ fn print(status: &Status, output: &mut Output) -> anyhow::Result<()> {
         }
         output.line(String::new())?;
         output.table(&table)?;
+    }
+    Ok(())
+}
+
+/// A time for people, in its two largest units.
+fn age(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// Where events go to and come from, other than this host.
+fn print_ways(status: &Status, output: &mut Output) -> anyhow::Result<()> {
+    if !status.ways.is_empty() {
+        let mut table = Table::new(["WAY", "CONNECTED", "SENT", "LOST", "RECEIVED", "REFUSED"]);
+        for WayStatus { name, connected, sent, lost, received, refused, .. } in &status.ways {
+            let counts = [sent, lost, received, refused].map(ToString::to_string);
+            let [sent, lost, received, refused] = counts.each_ref().map(String::as_str);
+            let connected = if *connected { "yes" } else { "no" };
+            table.row([clean(name).as_ref(), connected, sent, lost, received, refused]);
+        }
+        output.line(String::new())?;
+        output.table(&table)?;
+        for WayStatus { name, fault, .. } in &status.ways {
+            if let Some(fault) = fault {
+                output.line(format!("Way {}: {}.", clean(name), clean(fault)))?;
+            }
+        }
+    }
+    if let Some(exchange) = &status.exchange {
+        output
+            .line(format!("Other hosts name this one in their [daemon.exchange] as {}.", clean(exchange)))?;
     }
     Ok(())
 }

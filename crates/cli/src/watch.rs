@@ -1,15 +1,22 @@
 //! `steadfast watch`: whether a peer lives, and if not, why it does not answer.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use steadfast::{Standing, Verdict};
+use steadfast::{Endpoint, Fingerprint, Standing, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::context::{self, Connecting, Context};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, clean};
 use crate::screen::Style;
+
+/// How often the peer is asked, and how long for.
+const EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -36,6 +43,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
         let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let (endpoint, socket) = context.connect(&arguments.host, &arguments.connecting).await?;
         let mut changes = socket.verdicts();
+        let mut asking = JoinSet::new();
+        asking.spawn(ask(endpoint.clone(), socket.peer()));
         let mut last = socket.verdict();
         say(output, &last)?;
         loop {
@@ -62,6 +71,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context, output: &mut Output)
             format!("cannot watch {} any longer: {}; {help}", arguments.host, clean(&last.to_string()));
         Err(Failure::new(Exit::Failed, message).into())
     })
+}
+
+/// Asks the peer once a second on every path. On one host nothing is said on an idle path, and who is owed no answer cannot
+/// tell that a process hangs.
+async fn ask(endpoint: Endpoint, peer: Fingerprint) {
+    loop {
+        let mut asked = JoinSet::new();
+        for path in endpoint.paths().into_iter().filter(|path| path.peer == peer) {
+            let endpoint = endpoint.clone();
+            asked.spawn(async move { endpoint.probe(path.path).await });
+        }
+        // Others are asked meanwhile: a path may come up beside one that does not answer.
+        let all = async { while asked.join_next().await.is_some() {} };
+        let _late = tokio::time::timeout(PATIENCE, all).await;
+        tokio::time::sleep(EVERY).await;
+    }
 }
 
 fn say(output: &mut Output, standing: &Standing) -> anyhow::Result<()> {

@@ -178,3 +178,36 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast::Identity;
+
+    #[test]
+    fn hosts_are_found_by_what_names_them() {
+        let keys = [(); 3].map(|()| Identity::generate().unwrap().fingerprint());
+        let [own, boat, shore] = keys;
+        let place = std::env::temp_dir().join(format!("steadfast-exchange-{own}"));
+        let mut trusted = TrustFile::open(&place).unwrap();
+        trusted.add(boat, Some("boat")).unwrap();
+        let find = |hosts: &[String]| {
+            let hosts = settings::Hosts(hosts.to_vec());
+            find(&ExchangeSettings { hosts, ..ExchangeSettings::default() }, &own, &trusted)
+        };
+        let found = find(&["boat".into(), format!("{shore}@10.0.0.1,10.0.0.2:7463,10.0.0.3:99")]).unwrap();
+        assert_eq!((found[0].key, found[0].given, found[1].key, found[1].given), (boat, false, shore, true));
+        let ports = |found: &Found| found.target.addresses.iter().map(|at| at.port).collect::<Vec<_>>();
+        assert_eq!((ports(&found[0]), ports(&found[1])), (vec![7465], vec![7465, 7465, 99]));
+        for (hosts, words) in [
+            (vec!["nobody".into()], "`steadfast trust add KEY nobody`"),
+            (vec![format!("{own}@10.0.0.1")], "this host itself"),
+            (vec![format!("{boat}@10.0.0.1"), "boat".into()], "remove one"),
+            (vec!["a@b@c".into()], "cannot exchange events with `a@b@c`"),
+        ] {
+            let refused = find(&hosts).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
+        std::fs::remove_file(&place).unwrap();
+    }
+}

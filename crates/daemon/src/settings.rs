@@ -37,6 +37,7 @@ pub struct Settings {
     /// Where the journal lies. `/var/lib/steadfast` for root, else the user's state directory.
     pub state: Option<PathBuf>,
     /// Where `/metrics` is served, for Prometheus. Nowhere.
+    #[serde(deserialize_with = "figures")]
     pub metrics: Option<SocketAddr>,
     /// When the journal is forced to the disk: `never`, `second`, `each`.
     pub sync: Sync,
@@ -50,6 +51,17 @@ pub struct Settings {
     pub exchange: ExchangeSettings,
     /// Where events go besides the clients of this host: the system's journal, commands, files. Nowhere.
     pub sinks: Sinks,
+}
+
+/// Where figures are served.
+fn figures<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is no place to serve figures at; write an address of this host and a port, like \"127.0.0.1:9463\""
+        ))
+    })?;
+    Ok(Some(address))
 }
 
 /// Permissions of a file.
@@ -72,27 +84,48 @@ impl<'de> Deserialize<'de> for Mode {
     }
 }
 
-/// Bounds of the agent.
+/// The most that a limit can be.
+const MOST: i64 = 1_000_000_000;
+
+/// A limit. Nothing of something would be a trap: to some that is none, to others it is no end of them.
+fn some<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let limit = (1..=MOST).contains(&number).then(|| T::try_from(number).ok()).flatten();
+    limit.ok_or_else(|| {
+        D::Error::custom(format!("{number} is no limit; write a whole number from 1 to {MOST}"))
+    })
+}
+
+/// Bounds of the agent, each at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Limits {
     /// Clients of this host.
+    #[serde(deserialize_with = "some")]
     pub clients: usize,
     /// Clients of one user.
+    #[serde(deserialize_with = "some")]
     pub user_clients: usize,
     /// Events that wait for one client.
+    #[serde(deserialize_with = "some")]
     pub queue: usize,
     /// Events that can be replayed.
+    #[serde(deserialize_with = "some")]
     pub history: usize,
     /// Events that wait to leave the host.
+    #[serde(deserialize_with = "some")]
     pub outbox: usize,
     /// Events a second of one client; half as many at once.
+    #[serde(deserialize_with = "some")]
     pub client_rate: u32,
     /// Events a second of all clients of one user; half as many at once.
+    #[serde(deserialize_with = "some")]
     pub user_rate: u32,
     /// Events a second of one other host that is trusted.
+    #[serde(deserialize_with = "some")]
     pub host_rate: u32,
     /// Events a second that nobody vouches for, of all other hosts together.
+    #[serde(deserialize_with = "some")]
     pub unsigned_rate: u32,
 }
 
@@ -134,8 +167,18 @@ impl Limits {
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(try_from = "RuleWritten")]
 pub struct RuleSetting {
+    space: Spaces,
+    who: WhoSetting,
+    publish: Option<bool>,
+    subscribe: Option<bool>,
+}
+
+/// The same before it is known whether it says anything.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RuleWritten {
     /// The event spaces; each part may be `all`.
     space: Spaces,
     /// Whom it is about: a user by name or number, `anyone`, `signed-hosts`, `unsigned-hosts`.
@@ -144,6 +187,18 @@ pub struct RuleSetting {
     publish: Option<bool>,
     /// Whether they may subscribe.
     subscribe: Option<bool>,
+}
+
+impl TryFrom<RuleWritten> for RuleSetting {
+    type Error = &'static str;
+
+    fn try_from(written: RuleWritten) -> Result<Self, Self::Error> {
+        let RuleWritten { space, who, publish, subscribe } = written;
+        if publish.is_none() && subscribe.is_none() {
+            return Err("this rule says nothing; give it `publish`, `subscribe` or both, each true or false");
+        }
+        Ok(Self { space, who, publish, subscribe })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +321,13 @@ mod tests {
             ("[nats]\nurl = 'nats://a'\nstream = 'a.b'", "cannot name a stream"),
             ("[nats]\nurl = 'nats://a'\nhistory = 0", "1 hour"),
             ("[nats]\nurl = 'nats://a'\nreplicas = 6", "1 to 5"),
+            ("metrics = 'here'", "127.0.0.1:9463"),
+            ("[limits]\nunsigned-rate = 0", "from 1 to"),
+            ("[limits]\nqueue = 0", "from 1 to"),
+            ("[limits]\nclients = -1", "-1 is no limit"),
+            ("[limits]\nhistory = 1000000001", "from 1 to 1000000000"),
+            ("[[rules]]\nspace = 'a.b.c'\nwho = 'anyone'", "says nothing"),
+            ("[[rules]]\nspace = 'a.b.c'\nwho = 'anyone'\npublish = true\nread = true", "read"),
             ("[exchange]\nport = 7463", "steadfast receive"),
             ("[exchange]\nout = ['a.b']", "region.category.component"),
             ("[exchange]\nhost = 'a'", "host"),

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::hub::Hub;
 use crate::process::start_of;
+use command::Commands;
 use settings::{SinkName, SinkSettings, SinkTarget};
 
 mod command;
@@ -290,7 +291,6 @@ impl Sinks {
                 continue;
             }
             let state = states.remove(name).unwrap_or_else(|| Arc::new(SinkState::new(*name)));
-            *lock(&state.fault) = None;
             let (end, ended) = watch::channel(false);
             let Some(feed) = Feed::open(&self.hub, settings, &state, ended) else {
                 tracing::error!(sink = name.as_str(), "the agent does not let this sink in");
@@ -354,12 +354,15 @@ impl SinkTarget {
 /// Works until the end, and a little longer for what waits then.
 async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
     let mut end = feed.end.clone();
+    let commands = Commands::default();
     let work = async {
         // Open when there is nobody left who holds it.
         while gate.changed().await.is_ok() {}
+        // What the one before said of its place is not said of this one's.
+        *lock(&feed.state.fault) = None;
         match &to {
             SinkTarget::Journal(places) => journal::run(&mut feed, places).await,
-            SinkTarget::Command(settings) => command::run(&mut feed, settings).await,
+            SinkTarget::Command(settings) => command::run(&mut feed, settings, &commands).await,
             SinkTarget::File(settings) => file::run(&mut feed, settings).await,
         }
     };
@@ -371,4 +374,6 @@ async fn run(mut feed: Feed, to: SinkTarget, mut gate: watch::Receiver<()>) {
         () = work => {}
         () = late => {}
     }
+    // None outlives the daemon, nor the settings that want it.
+    commands.end(command::STARTING).await;
 }

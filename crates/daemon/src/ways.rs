@@ -76,8 +76,11 @@ impl WayState {
 
     /// It works from now on.
     pub(crate) fn set_connected(&self) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link { connected: true, fault: None };
-        tracing::info!(way = %self.name, "events are exchanged");
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if !link.connected {
+            tracing::info!(way = %self.name, "events are exchanged");
+        }
+        *link = Link { connected: true, fault: None };
     }
 
     /// It does not, and why. Told once for each cause.

@@ -196,6 +196,11 @@ impl Running {
         panic!("it ended without {what}: {seen:?}");
     }
 
+    /// Its errors, if whoever started it wanted them.
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
     /// Its number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -132,6 +132,49 @@ fn what_cannot_be_done_says_what_would_help() {
     run(&["events", "publish", "a.b.c", "X", "--severity", "bad"]).failed(2, &["fatal"]);
     run(&["events", "subscribe", "colour=red"]).failed(2, &["severity"]);
     run(&["events", "publish", "a.b.c", "X", "--file", "/nowhere/at all"]).failed(1, &["/nowhere/at all"]);
+    run(&["events", "publish", "a.b.c", "X", "--answers", "nobody-1-2"])
+        .failed(2, &["nobody-1-2", "events tail"]);
+    drop(running);
+    let place = home.path().display();
+    home.configure(&format!(
+        "[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n[daemon.exchange]\nhosts = [\"boat\"]\n"
+    ));
+    run(&["daemon"]).failed(2, &["boat", "steadfast trust add KEY"]);
+}
+
+#[test]
+fn a_daemon_tells_what_is_to_be_mended() {
+    let home = home();
+    let place = home.path().display();
+    home.configure(&format!(
+        "[daemon]\nsocket = \"{place}/agent.sock\"\nstate = \"{place}/state\"\n\
+         [daemon.sinks.lost]\nfile = \"{place}/nowhere/at/all.json\"\n"
+    ));
+    let mut told = Running::start(&mut command(&home, &["daemon"]), |command| {
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    });
+    let errors = std::io::BufReader::new(told.stderr());
+    assert!(told.line().contains("agent.sock"));
+    publish(&home, "x");
+    let line = std::io::BufRead::lines(errors).next().unwrap().unwrap();
+    assert!(line.contains("WARN") && line.contains("nowhere/at/all.json"), "{line}");
+}
+
+#[test]
+fn an_answer_names_what_it_answers() {
+    let home = home();
+    let (running, _) = daemon(&home);
+    let run = |arguments: &[&str]| crate::common::Run::of(&mut command(&home, arguments)).ended(0);
+    // Ids are printed as they are elsewhere, whatever digits the number of the agent's run begins with.
+    let id = publish(&home, "question")["id"].as_str().unwrap().to_owned();
+    publish(&home, "another");
+    run(&["events", "publish", "site.ops.pager", "SEEN", "--answers", &id]);
+    let tail = run(&["events", "tail", "--json", "-n", "3", "event_space=site.all.all"]).objects();
+    assert_eq!(tail[0]["id"], id.as_str());
+    let answer = &tail[2];
+    assert_eq!((&answer["causationid"], &answer["provenance"]), (&id.as_str().into(), &"local".into()));
+    let shown = run(&["events", "tail", "-n", "1", "event_name=SEEN"]).out;
+    assert!(shown.contains("SEEN in answer to site.apps.backup DONE ["), "{shown}");
     drop(running);
 }
 
@@ -150,7 +193,7 @@ fn two_hosts_exchange_events_by_their_names() {
              [daemon.exchange]\nhosts = [\"{peer}\"]\nport = {port}\naddresses = [\"127.0.0.1\"]\n"
         ));
     }
-    let (_first, _) = daemon(&one);
+    let (first, _) = daemon(&one);
     let (_second, _) = daemon(&other);
     let mut subscriber = start(&other, &["events", "subscribe", "--json", "event_space=site.all.all"]);
     // What is published before the two have met goes there, too; before somebody subscribed it does not come here.
@@ -165,7 +208,23 @@ fn two_hosts_exchange_events_by_their_names() {
     assert_eq!(came["data"], "over there");
     assert!(came["id"].as_str().unwrap().starts_with(&one.key().to_string()), "{came}");
     publish(&one, "again");
-    subscriber.until("the event", |object| object["data"] == "again");
+    let again = subscriber.until("the event", |object| object["data"] == "again");
+    assert_eq!(again["provenance"], "signed", "a program can tell it from one that anybody made up");
+    let shown = crate::common::Run::of(&mut command(&other, &["status"])).ended(0).out;
+    let way = format!("host {}  yes ", one.key());
+    for part in ["WAY", "RECEIVED", &way, "[daemon.exchange] as ", &format!("{}@", other.key())] {
+        assert!(shown.contains(part), "no {part} in:\n{shown}");
+    }
+    drop(first);
+    loop {
+        let shown = crate::common::Run::of(&mut command(&other, &["status"])).ended(0).out;
+        if shown.contains(&format!("host {}  no ", one.key())) {
+            // With the reason.
+            assert!(shown.contains(&format!("Way host {}: ", one.key())), "{shown}");
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Two {
     }
 
     /// Starts to receive from the other; what it listens on.
-    fn receive(&self, more: &[&str]) -> (Running, String) {
+    pub(crate) fn receive(&self, more: &[&str]) -> (Running, String) {
         let key = self.a.key().to_string();
         let words = self.receiving(&[&["--trust", &key], more].concat());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

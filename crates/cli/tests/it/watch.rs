@@ -1,5 +1,7 @@
 //! `steadfast watch`, and what `steadfast ping` says of a peer's process.
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::common::{Home, Peer, Running};
 
 fn start(home: &Home, arguments: &[&str]) -> Running {
@@ -46,4 +48,18 @@ fn who_is_not_there_cannot_be_watched() {
     let home = Home::new();
     let contact = Peer::new(home.key(), "there").contact;
     home.run(&["watch", "--connect-limit", "300ms", &contact]).failed(4, &["check that"]);
+}
+
+#[test]
+fn a_process_of_this_host_that_hangs_is_seen() {
+    let two = crate::transfer::Two::new();
+    let (receiver, contact) = two.receive(&[]);
+    let mut watch = start(&two.a, &["watch", "--json", &contact]);
+    watch.until("a verdict", |object| object["verdict"] == "alive");
+    let pid = Pid::from_raw(receiver.pid().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    watch.until("that it hangs", |object| object["verdict"] == "hung");
+    kill_process(pid, Signal::CONT).unwrap();
+    watch.until("that it does not", |object| object["verdict"] == "alive");
+    assert_eq!(watch.interrupt().1, Some(0));
 }

@@ -64,9 +64,15 @@ pub(super) async fn converse(peer: &Peer, seal: &Seal, socket: &MultiSocket) -> 
         let _turn = Turn { way: &peer.way, _guard: peer.turn.lock().await };
         send(peer, seal, socket, taken.subscribe()).await
     };
+    let follow = async {
+        peer.follow(socket).await;
+        // What it is about has ended, and that is told by the others.
+        std::future::pending().await
+    };
     tokio::select! {
         fault = send => fault,
         fault = receive(peer, socket, &taken) => fault,
+        fault = follow => fault,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use steadfast::{Endpoint, Fingerprint, MultiSocket, Target};
+use steadfast::{Endpoint, Fingerprint, MultiSocket, Standing, Target, Verdict};
 use steadfast_backplane::{EventSpace, Incarnation};
 use tokio::sync::{Notify, Semaphore};
 
@@ -119,6 +119,28 @@ impl Peer {
         self.way.state.set_connected();
         self.changed.notify_waiters();
         true
+    }
+
+    /// Tells whether the other side answers, as long as this conversation is one of those that stand: it outlives whatever
+    /// happens to the other daemon and to networks, and its end would be waited for in vain.
+    pub(super) async fn follow(&self, socket: &MultiSocket) {
+        let mut changes = socket.verdicts();
+        let mut next = Some(socket.verdict());
+        while let Some(standing) = next {
+            self.stands(socket, &standing);
+            next = changes.next().await;
+        }
+    }
+
+    fn stands(&self, socket: &MultiSocket, standing: &Standing) {
+        let list = self.list();
+        // What an earlier run of the other daemon had may hear of that later than the next run has called.
+        if list.iter().any(|(_, one)| one.session_id() == socket.session_id()) {
+            match standing.verdict {
+                Verdict::Alive => self.way.state.set_connected(),
+                _ => self.way.state.set_fault(standing.to_string()),
+            }
+        }
     }
 
     fn fault(&self, fault: Fault) {

@@ -198,9 +198,16 @@ mod tests {
 
     impl Directory {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("steadfast-sink-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
+            let own = format!("steadfast-sink-{name}-{}", std::process::id());
+            // Somebody who was killed, or is in another PID namespace, may have had the same number.
+            for number in 0.. {
+                let path = std::env::temp_dir().join(format!("{own}-{number}"));
+                match fs::create_dir(&path) {
+                    Ok(()) => return Self(path),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}"),
+                }
+            }
+            unreachable!("numbers have no end")
         }
     }
 

@@ -7,14 +7,6 @@ use steadfast_backplane::{Delivery, Kind, Level, Provenance};
 /// The most bytes of a payload in a text for people.
 const SHOWN: usize = 1024;
 
-const fn provenance(delivery: &Delivery) -> &'static str {
-    match delivery.provenance {
-        Provenance::Local => "local",
-        Provenance::Signed => "signed",
-        Provenance::Unsigned => "unsigned",
-    }
-}
-
 /// A severity in one spelling, and as syslog counts (RFC 5424, 6.2.1).
 pub(super) fn severity(delivery: &Delivery) -> (&'static str, u8) {
     match delivery.event.severity.level() {
@@ -39,7 +31,7 @@ pub(super) fn fields(delivery: &Delivery) -> Vec<(&'static str, String)> {
         ("STEADFAST_PID", event.location.pid.to_string()),
         ("STEADFAST_USER", event.user.to_string()),
         ("STEADFAST_TIME", event.time.to_string()),
-        ("STEADFAST_PROVENANCE", provenance(delivery).into()),
+        ("STEADFAST_PROVENANCE", delivery.provenance.name().into()),
     ];
     if let Kind::Answer(handle) = &event.kind {
         fields.push(("STEADFAST_ANSWERS", handle.id.to_string()));
@@ -75,7 +67,7 @@ pub(super) fn json(delivery: &Delivery) -> String {
     let event = delivery.event.to_cloud_event();
     // An object that is never empty.
     let rest = event.strip_prefix('{').unwrap_or(&event);
-    format!("{{\"provenance\":\"{}\",{rest}", provenance(delivery))
+    format!("{{\"provenance\":\"{}\",{rest}", delivery.provenance.name())
 }
 
 #[cfg(test)]

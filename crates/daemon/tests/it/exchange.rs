@@ -34,6 +34,12 @@ fn connected(one: &Host, other: &Host) {
     other.wait_connected(&way(one));
 }
 
+/// Waits until one says why it does not reach the other.
+fn not_connected(one: &Host, other: &Host, words: &str) {
+    let way = until("a fault", || Some(one.way(&way(other))).filter(|way| !way.connected));
+    assert!(way.fault.as_ref().is_some_and(|fault| fault.contains(words)), "{way:?}");
+}
+
 /// Two hosts that call each other; and their ports.
 fn pair() -> (Host, Host, u16, u16) {
     let (mut a, mut b) = (Host::new(), Host::new());
@@ -51,8 +57,12 @@ fn events_cross_both_ways() {
     let (mut one, mut other) = (a.client(SPACE), b.client(SPACE));
     one.subscribe("", Replay::Nothing);
     other.subscribe("", Replay::Nothing);
-    one.publish("one");
-    assert_eq!(other.next_text(), ("one".into(), Provenance::Signed));
+    let id = one.publish("one");
+    let came = other.next();
+    assert_eq!((came.event.id, came.provenance), (id, Provenance::Signed));
+    // Whoever gets it from here can tell who made it.
+    let signature = came.event.signature.expect("a signature");
+    assert!(steadfast_net::identity::verify(&a.key(), &came.event.signed_bytes(), &signature.0));
     other.publish("two");
     assert_eq!(one.next_text(), ("one".into(), Provenance::Local));
     assert_eq!(one.next_text(), ("two".into(), Provenance::Signed));
@@ -115,6 +125,39 @@ fn a_daemon_that_is_killed_gets_the_rest_later() {
     a.start(&settings(at_a, b.key(), at_b));
     other.take_once(owed);
     until("all are confirmed", || (a.way(&way(&b)).sent == 20).then_some(()));
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_not_connected() {
+    let (a, mut b, at_a, at_b) = pair();
+    b.kill();
+    not_connected(&a, &b, "crashed");
+    b.start(&settings(at_b, a.key(), at_a));
+    connected(&a, &b);
+    b.pause();
+    // The rest waits here and makes that an answer is owed.
+    let mut one = a.client(SPACE);
+    one.publish("for later");
+    not_connected(&a, &b, "hung");
+    b.resume();
+    connected(&a, &b);
+    until("it came", || (a.way(&way(&b)).sent == 1).then_some(()));
+}
+
+#[test]
+fn who_comes_too_fast_is_held_up_and_loses_nothing() {
+    let (a, mut b, at_a, at_b) = pair();
+    b.stop();
+    b.start(&format!("{}[limits]\nhost-rate = 20\n", settings(at_b, a.key(), at_a)));
+    connected(&a, &b);
+    let mut one = a.client(SPACE);
+    let published: BTreeMap<_, _> =
+        (0..60).map(|n: u32| (one.publish(&n.to_string()), n.to_string())).collect();
+    until("all have come", || (b.way(&way(&a)).received == 60).then_some(()));
+    assert!(b.counter("remote_too_fast") > 0);
+    let mut other = b.client(SPACE);
+    other.subscribe("", Replay::Recent { events: 100, within: GUARD });
+    other.take_once(published);
 }
 
 #[test]

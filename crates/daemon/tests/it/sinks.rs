@@ -167,6 +167,30 @@ async fn a_command_that_hangs_is_killed_with_what_it_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_hangs_ends_with_its_daemon() {
+    let place = Host::new();
+    let path = place.place().join("pids");
+    let text = "sleep 100000 & echo $$ $! > \"$0.new\"; mv \"$0.new\" \"$0\"; wait";
+    let mut host = host(SinkTarget::Command(script(text, &path))).await;
+    host.client().await.publish(a("x")).await.unwrap();
+    soon("its start", async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // It has some time, and not as much as it wants.
+    host.end().await;
+    let written = fs::read_to_string(&path).unwrap();
+    soon("their end", async {
+        while written.split_whitespace().any(lives) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_not_there_or_fails() {
     let host = host(SinkTarget::Command(CommandSettings::new(vec!["/nowhere/to/be/found".into()]))).await;
     let client = host.client().await;
@@ -223,7 +247,8 @@ async fn a_flood_is_bounded_and_what_gave_way_is_counted() {
     assert!(told.contains(&"199".to_owned()), "the newest are those that are left: {told:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+// One thread: what the end does not wait for is not there when it is looked at.
+#[tokio::test]
 async fn a_file_in_order_put_aside_and_whole_at_the_end() {
     let place = Host::new();
     let path = place.place().join("log/events.json");
@@ -308,6 +333,58 @@ async fn a_file_on_a_full_disk() {
     assert_eq!(told(&path).len(), 20);
     host.end().await;
     assert!(mount(&["umount"]));
+}
+
+/// What the status says of the agent: how many clients of the sink's name there are, and how many there ever were of any.
+fn clients(host: &Host) -> (usize, u64) {
+    let status = &ask(host, "{\"version\":1,\"ask\":\"status\"}\n")["status"]["agent"];
+    let all = status["clients"].as_array().unwrap();
+    let of_it = all.iter().filter(|client| client["name"] == NAME).count();
+    (of_it, status["counters"]["attached"].as_u64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_replaced_leaves_nothing_but_its_counts() {
+    let place = Host::new();
+    let (nowhere, good) = (place.place().join("not/there/x.json"), place.place().join("good.json"));
+    let file = |path: &Path| sink(SinkTarget::File(FileSettings::new(path.to_owned())));
+    let mut host = Host::new();
+    let name = SinkName::new(NAME).unwrap();
+    host.settings.sinks.0.insert(name, file(&nowhere));
+    let daemon = Arc::new(host.daemon().await.unwrap());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn({
+        let daemon = Arc::clone(&daemon);
+        async move { daemon.run(async { drop(ended.await) }).await }
+    });
+    let client = host.client().await;
+    for number in 0..3 {
+        client.publish(a(number)).await.unwrap();
+    }
+    let before = until("a fault", &host, |status| status.fault.is_some()).await;
+    assert_eq!((before.waiting, before.delivered, before.dropped), (3, 0, 0), "{before:?}");
+    // The same settings are the same sink.
+    let attached = clients(&host);
+    assert!(daemon.reload(&host.settings).is_empty());
+    assert_eq!(clients(&host), attached);
+    let mut settings = host.settings.clone();
+    settings.sinks.0.insert(name, file(&good));
+    daemon.reload(&settings);
+    client.publish(a("good")).await.unwrap();
+    let after = until("the next", &host, |status| status.delivered == 1).await;
+    assert_eq!((after.dropped, after.waiting, &after.fault), (3, 0, &None), "{after:?}");
+    assert_eq!((told(&good), clients(&host).0), (vec!["good".to_owned()], 1));
+    // With nothing to bring there, too, the next has no fault of the one before.
+    settings.sinks.0.insert(name, file(&nowhere));
+    daemon.reload(&settings);
+    client.publish(a("lost")).await.unwrap();
+    until("a fault", &host, |status| status.fault.is_some()).await;
+    settings.sinks.0.insert(name, file(&good));
+    daemon.reload(&settings);
+    until("no fault", &host, |status| status.dropped == 4 && status.fault.is_none()).await;
+    end.send(()).unwrap();
+    running.await.unwrap();
+    Arc::into_inner(daemon).unwrap().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,10 +20,15 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("steadfast-store-{}-{next}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        // Somebody who was killed, or is in another PID namespace, may have had the same number.
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("steadfast-store-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{error}"),
+            }
+        }
     }
 
     fn store(&self) -> PathBuf {
