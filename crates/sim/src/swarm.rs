@@ -32,6 +32,9 @@ enum Op {
     Resume { host: usize },
 }
 
+/// Whose verdict it is: a host, which run of it, and the association with a peer.
+type Judged = (usize, u32, Fingerprint, AssociationId);
+
 struct Run {
     rng: Rng,
     world: World,
@@ -50,7 +53,7 @@ struct Run {
     trace: bool,
     healed: bool,
     /// The last verdict of each host's processes on each process that it dealt with.
-    judged: BTreeMap<(usize, u32, Fingerprint, AssociationId), (Option<Incarnation>, Judgement)>,
+    judged: BTreeMap<Judged, (Option<Incarnation>, Judgement)>,
     /// When a network last changed.
     faulted: Instant,
     /// When a host's process was last stopped.
