@@ -374,8 +374,13 @@ impl Session {
     /// The next control frame that is due.
     pub(crate) fn next_control(&mut self, cx: &Context) -> Option<(Frame, Item)> {
         if core::mem::take(&mut self.due.resume) {
-            self.claim_said = true;
-            return Some((Frame::Resume(self.describe(cx)), Item::Resume));
+            let again = core::mem::replace(&mut self.claim_said, true);
+            let view = self.describe(cx);
+            if again {
+                // Whoever took over the first one passes over this one, and over the credit in it.
+                self.inb.credit_due = [true; 2];
+            }
+            return Some((Frame::Resume(view), Item::Resume));
         }
         if core::mem::take(&mut self.due.accept)
             && let (Some(token), Some(holds)) = (self.epoch.current(), self.epoch.told())
