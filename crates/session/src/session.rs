@@ -529,3 +529,27 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use steadfast_wire::Fingerprint;
+
+    /// A peer that took over the first one passes over the second, whose credit may be more.
+    #[test]
+    fn credit_of_a_claim_that_is_said_twice_is_said_by_itself() {
+        let mut cx = Context::new(Config::default(), Fingerprint([1; 32]), [1; 32]);
+        let mut session = Session::new(&cx, SessionId(1), true, SessionConfig::default());
+        session.claim(&mut cx);
+        let says = |session: &mut Session| session.next_control(&cx).map(|(_, item)| item);
+        assert!(matches!(says(&mut session), Some(Item::Resume)));
+        assert_eq!(session.inb.credit_due, [false; 2], "it is in the claim");
+        session.lost(&Item::Resume);
+        assert!(matches!(says(&mut session), Some(Item::Resume)));
+        // The peer took over the first.
+        (session.join, session.claiming) = (Join::Active, false);
+        let credit = [says(&mut session), says(&mut session)];
+        assert!(credit.iter().all(|item| matches!(item, Some(Item::Credit(_)))), "{credit:?}");
+    }
+}
