@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::BufMut;
 use steadfast::{ConnectError, Endpoint, Fingerprint, Identity, Labels, MultiSocket, ScoutConfig};
@@ -10,6 +11,7 @@ use steadfast_backplane::{
     Timestamp,
 };
 
+use crate::disk::Disk;
 use crate::host::{GUARD, Host, until};
 use crate::server::Server;
 
@@ -373,6 +375,49 @@ fn what_another_originated_and_what_is_no_event_is_refused() {
         }
     });
     assert_eq!(a.counter("remote"), 1);
+}
+
+/// The other host may forget what it has heard of as taken.
+#[test]
+fn what_is_not_stored_is_not_said_to_be_taken() {
+    let (mut a, other) = (Host::new(), Host::new());
+    std::fs::create_dir_all(a.state()).unwrap();
+    let test = "what_is_not_stored_is_not_said_to_be_taken";
+    let Some(disk) = Disk::mount(test, &a.state(), "256k") else { return };
+    a.start(&settings(0, other.key(), 1));
+    let port = port_of(&a);
+    let mut event = sample(&other);
+    event.payload = Payload::new(vec![b'x'; 60_000].into()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stranger = Stranger::call(&a, other.identity.clone(), port).await;
+        stranger.greet(1).await;
+        stranger.hear().await.unwrap();
+        // It may tell of its disk meanwhile.
+        let taken = async || loop {
+            let words = stranger.hear().await.unwrap();
+            if let Some(number) = words.strip_prefix(&[3]) {
+                return u64::from_be_bytes(number.try_into().unwrap());
+            }
+        };
+        let mut number = 0;
+        loop {
+            number += 1;
+            event.id.sequence = number;
+            event.signature = Some(Signature(other.identity.sign(&event.signed_bytes())));
+            stranger.say(events(number, &[&event])).await;
+            until("it comes", || (a.counter("remote") == number).then_some(()));
+            match tokio::time::timeout(Duration::from_millis(500), taken()).await {
+                Ok(said) => assert_eq!(said, number),
+                Err(_) if a.status().agent.storage_fault.is_some() => break,
+                Err(_) => assert_eq!(taken().await, number),
+            }
+        }
+        assert!((2..8).contains(&number), "{number}");
+        disk.resize("8m");
+        assert_eq!(taken().await, number);
+        stranger.endpoint.close("over").await;
+    });
 }
 
 /// An event as its host would sign it.

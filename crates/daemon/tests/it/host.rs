@@ -106,6 +106,11 @@ impl Host {
         self.identity.fingerprint()
     }
 
+    /// Where the daemon keeps what it has to keep.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.places().state
+    }
+
     fn places(&self) -> Places {
         places(&self.directory.0)
     }

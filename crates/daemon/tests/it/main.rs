@@ -7,6 +7,7 @@ mod attached;
 mod backplane;
 mod client;
 mod crowd;
+mod disk;
 mod exchange;
 mod host;
 mod nats;

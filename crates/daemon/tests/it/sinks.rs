@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::outside::ask;
 use crate::place::{GUARD, Host, a, soon};
 use steadfast::backplane::Event;
@@ -300,24 +301,10 @@ async fn a_file_whose_directory_vanishes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_on_a_full_disk() {
-    use std::process::{Command, Stdio};
     let place = Host::new();
     let disk = place.place().join("disk");
     fs::create_dir(&disk).unwrap();
-    let mount = |arguments: &[&str]| {
-        let mut command = Command::new(arguments[0]);
-        command
-            .args(&arguments[1..])
-            .arg(&disk)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|done| done.success())
-    };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
-        assert!(std::env::var_os("CI").is_none(), "nothing may be skipped where CI is set");
-        eprintln!("SKIPPED a_file_on_a_full_disk: a small file system cannot be mounted here");
-        return;
-    }
+    let Some(small) = Disk::mount("a_file_on_a_full_disk", &disk, "64k") else { return };
     let path = disk.join("events.json");
     let mut host = host(SinkTarget::File(FileSettings::new(path.clone()))).await;
     let client = host.client().await;
@@ -327,12 +314,11 @@ async fn a_file_on_a_full_disk() {
     let full = until("a full disk", &host, |status| status.fault.is_some()).await;
     assert!(full.delivered > 5 && full.delivered < 20, "{full:?}");
     assert_eq!(told(&path).len() as u64, full.delivered, "whole lines alone");
-    assert!(mount(&["mount", "-o", "remount,size=8m"]));
+    small.resize("8m");
     let status = until("room", &host, |status| status.delivered == 20).await;
     assert!(status.fault.is_none() && status.dropped == 0, "{status:?}");
     assert_eq!(told(&path).len(), 20);
     host.end().await;
-    assert!(mount(&["umount"]));
 }
 
 /// What the status says of the agent: how many clients of the sink's name there are, and how many there ever were of any.
