@@ -8,6 +8,7 @@ pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, and a word of that, where this user may mount nothing. `size` is the kernel's: a number with `k` or `m`.
+    #[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what did not run")]
     pub(crate) fn mount(test: &str, at: &Path, size: &str) -> Option<Self> {
         let disk = Self(at.to_owned());
         if run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], at) {

@@ -403,6 +403,7 @@ fn what_is_not_stored_is_not_said_to_be_taken() {
         let mut number = 0;
         loop {
             number += 1;
+            assert!(number < 8, "all of them are taken");
             event.id.sequence = number;
             event.signature = Some(Signature(other.identity.sign(&event.signed_bytes())));
             stranger.say(events(number, &[&event])).await;
@@ -413,7 +414,7 @@ fn what_is_not_stored_is_not_said_to_be_taken() {
                 Err(_) => assert_eq!(taken().await, number),
             }
         }
-        assert!((2..8).contains(&number), "{number}");
+        assert!(number > 1, "nothing was taken");
         disk.resize("8m");
         assert_eq!(taken().await, number);
         stranger.endpoint.close("over").await;
