@@ -341,12 +341,15 @@ impl Driver {
 
     /// Tells every peer, and closes everything within a limit.
     async fn close(self, reason: &str) {
-        self.shared.closed.store(true, Ordering::Release);
         if let Some(homa) = self.shared.homa() {
             homa.engine.close();
         }
+        // At one go: whoever hears that there is nothing more to accept may drop its conversations, and that is no farewell.
+        self.shared.call(|inner, now| {
+            self.shared.closed.store(true, Ordering::Release);
+            inner.core.leave(now, reason);
+        });
         self.shared.abort_connecting();
-        self.shared.call(|inner, now| inner.core.leave(now, reason));
         let _late = tokio::time::timeout(FAREWELL, self.shared.carriers.gone()).await;
         // What was said is written down: ended conversations are not to come back.
         if let Some(journal) = &self.shared.journal {

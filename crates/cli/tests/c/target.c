@@ -537,6 +537,10 @@ int main(int count, char **words) {
     if (count < 3)
         return 2;
     directory = words[2];
+    /* Whoever runs the tests with nohup, or in the background, handed on that these are ignored. */
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     if (!strcmp(words[1], "reap") && count > 3)
         return reap(words + 3);
     for (size_t at = 0; at < sizeof(cases) / sizeof(cases[0]); at++)

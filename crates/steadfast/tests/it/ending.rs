@@ -54,6 +54,33 @@ async fn close_waits_until_the_peer_took_everything() {
     assert!(soon("recv", at_a.recv()).await.unwrap().is_none());
 }
 
+/// Whoever accepts until there is nothing more drops its conversations then, and peers hear a farewell all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drops_all_when_the_endpoint_closes_has_left() {
+    for round in 0..40 {
+        let (a, b) = pair().await;
+        let accepting = b.clone();
+        let accepts = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Some(socket) = accepting.accept().await {
+                kept.push(socket);
+            }
+        });
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(soon("connect", a.connect(b.contact())).await.unwrap());
+        }
+        b.close("good night").await;
+        soon("the end of accepting", accepts).await.unwrap();
+        for socket in all {
+            let Err(error) = soon("the end", socket.recv()).await else {
+                panic!("{round}: closed, not left")
+            };
+            assert_eq!(reason_of(&error), EndReason::Left, "{round}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn close_gives_up_at_its_limit() {
     let (_a, _b, at_a, _at_b) = talking().await;
