@@ -59,6 +59,10 @@ async fn close_waits_until_the_peer_took_everything() {
 async fn who_drops_all_when_the_endpoint_closes_has_left() {
     for round in 0..40 {
         let (a, b) = pair().await;
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(soon("connect", a.connect(b.contact())).await.unwrap());
+        }
         let accepting = b.clone();
         let accepts = tokio::spawn(async move {
             let mut kept = Vec::new();
@@ -66,10 +70,6 @@ async fn who_drops_all_when_the_endpoint_closes_has_left() {
                 kept.push(socket);
             }
         });
-        let mut all = Vec::new();
-        for _ in 0..4 {
-            all.push(soon("connect", a.connect(b.contact())).await.unwrap());
-        }
         b.close("good night").await;
         soon("the end of accepting", accepts).await.unwrap();
         for socket in all {
